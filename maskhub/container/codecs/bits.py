@@ -1,0 +1,26 @@
+"""``bits``: the packed bits as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from maskhub.errors import CodecError
+from maskhub.mask import Mask, packed_size
+from maskhub.tensor import Bytes
+
+
+@dataclass(frozen=True)
+class Bits:
+    """For masks near one half dropped, and for masks to be memory-mapped."""
+
+    name: ClassVar[str] = "bits"
+
+    @classmethod
+    def encode(cls, mask: Mask) -> tuple[Self, bytes]:
+        return cls(), mask.bits.tobytes()
+
+    def decode(self, payload: Bytes, shape: tuple[int, ...], kept: int) -> Bytes:
+        if payload.size != packed_size(shape):
+            raise CodecError(f"codec 'bits': {payload.size} bytes where the shape needs {packed_size(shape)}")
+        return payload

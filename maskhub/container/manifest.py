@@ -1,0 +1,120 @@
+"""The manifest: one JSON object that says what a ``.msk`` file holds. Fields are described in ``spec/format.md``.
+
+The structs below are the one definition; ``spec/manifest.schema.json`` is generated from them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+
+from maskhub.errors import FormatError
+from maskhub.mask import BaseBinding, Digest, Name, Task
+
+KEY = "maskhub"  # the manifest's key in the safetensors metadata
+MAJOR, MINOR = 1, 0
+VERSION = f"{MAJOR}.{MINOR}"
+
+NAMED = {"masks", "dense", "tensors"}  # maps keyed by tensor names, not by fields
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
+Shape = Annotated[tuple[Count, ...], msgspec.Meta(max_length=8)]
+Checksum = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+
+
+class MaskEntry(msgspec.Struct, frozen=True):
+    """One mask: its shape, the weights it keeps, how it is coded, and the digests of its bits and its payload."""
+
+    shape: Shape
+    kept: Count
+    codec: dict[str, Any]
+    digest: Digest
+    checksum: Checksum
+
+
+class DenseEntry(msgspec.Struct, frozen=True):
+    """One tensor stored whole: safetensors' name of its dtype, its shape, and the digests of tensor and payload."""
+
+    dtype: str
+    shape: Shape
+    digest: Digest
+    checksum: Checksum
+
+
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``id`` names the content; ``seal`` is the digest of the whole file with the seal's digits read as zeros."""
+
+    format: Annotated[str, msgspec.Meta(pattern="^maskhub$")]
+    version: Annotated[str, msgspec.Meta(pattern="^1\\.[0-9]+$")]
+    id: Digest
+    seal: Digest
+    base: BaseBinding
+    masks: dict[Name, MaskEntry]
+    dense: dict[Name, DenseEntry] = {}
+    task: Task | None = None
+    metrics: dict[str, float] = {}
+    lineage: dict[str, Any] = {}
+
+
+def parse(text: str, source: str) -> tuple[Manifest, dict[str, Any]]:
+    """The manifest in ``text``, and whatever keys of it this version does not know.
+
+    Raises FormatError, naming ``source`` and the field.
+    """
+    try:
+        raw = msgspec.json.decode(text)
+        _check_version(raw, source)
+        manifest = msgspec.convert(raw, Manifest)
+    except (msgspec.DecodeError, RecursionError) as error:  # ValidationError is a DecodeError
+        raise FormatError(f"{source}: the manifest is not valid: {error}") from error
+    return manifest, _unknown(raw, msgspec.to_builtins(manifest))
+
+
+def render(manifest: Manifest, extra: Mapping[str, Any]) -> str:
+    """The manifest as JSON; the same for equal manifests."""
+    merged = _merge(msgspec.to_builtins(manifest), extra)
+    return msgspec.json.encode(merged, order="sorted").decode()
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the manifest."""
+    return msgspec.json.schema(Manifest)
+
+
+def _check_version(raw: Any, source: str) -> None:
+    if not isinstance(raw, dict) or raw.get("format") != "maskhub":
+        raise FormatError(f"{source}: the manifest's field 'format' is not 'maskhub'")
+    version = raw.get("version")
+    match = re.fullmatch(r"(\d+)\.(\d+)", version) if isinstance(version, str) else None
+    if match is None:
+        raise FormatError(f"{source}: the manifest's field 'version' is not a version: {version!r}")
+    if int(match[1]) != MAJOR:
+        raise FormatError(
+            f"{source}: format version {version}, and this MaskHub reads {MAJOR}.x",
+            hint="Upgrade it: pip install --upgrade maskhub.",
+        )
+
+
+def _unknown(raw: Any, known: Any) -> dict[str, Any]:
+    """What ``raw`` has beyond ``known``, as nested dictionaries."""
+    extra: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in known:
+            extra[key] = value
+        elif isinstance(value, dict) and isinstance(known[key], dict) and (inner := _unknown(value, known[key])):
+            extra[key] = inner
+    return extra
+
+
+def _merge(known: dict[str, Any], extra: Mapping[str, Any], named: bool = False) -> dict[str, Any]:
+    """``known`` with the keys of ``extra`` added; in a ``named`` map, only below names that still exist."""
+    merged = dict(known)
+    for key, value in extra.items():
+        if isinstance(merged.get(key), dict) and isinstance(value, Mapping):
+            merged[key] = _merge(merged[key], value, named=key in NAMED)
+        elif key not in merged and not named:
+            merged[key] = value
+    return merged

@@ -1,0 +1,158 @@
+"""Reading ``.msk`` files: the manifest at once, masks and dense tensors when asked for, each checked as it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from maskhub import digest
+from maskhub.container import codecs
+from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, parse
+from maskhub.errors import CodecError, FormatError, IntegrityError
+from maskhub.mask import Mask, MaskSet, count_ones
+from maskhub.tensor import ITEM_SIZE, Bytes, RawTensor
+from maskhub.tensorfile import TensorFile
+
+T = TypeVar("T")
+
+
+class MaskFile:
+    """An opened ``.msk`` file.
+
+    ``manifest`` is parsed and checked against the file's payloads; nothing is decoded yet. Raises FormatError
+    for a file that is no mask, and names what is wrong.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._file = TensorFile(path)
+        self.path = self._file.path
+        if KEY not in self._file.metadata:
+            raise FormatError(
+                f"{self.path}: a safetensors file, but no mask: its metadata has no key {KEY!r}",
+                hint="Masks are made by: maskhub pack.",
+            )
+        self.manifest, self.extra = parse(self._file.metadata[KEY], str(self.path))
+        self._check_payloads()
+
+    @property
+    def file_size(self) -> int:
+        """Bytes of the whole file."""
+        return self._file.bytes().nbytes
+
+    def payload_size(self, name: str) -> int:
+        """Bytes of one stored payload."""
+        info = self._file.tensors[name]
+        return info.stop - info.start
+
+    def mask(self, name: str) -> Mask:
+        """Decode one mask by its base tensor's name. Raises IntegrityError or CodecError where it is damaged."""
+        entry = self.manifest.masks[name]
+        payload = self._payload(name, entry.checksum)
+        try:
+            bits = codecs.from_dict(entry.codec).decode(payload, entry.shape, entry.kept)
+        except CodecError as error:
+            raise CodecError(f"{self.path}: {name}: {error}", hint=error.hint) from error
+        if digest.mask_digest(entry.shape, bits) != entry.digest or count_ones(bits) != entry.kept:
+            raise IntegrityError(f"{self.path}: {name}: the decoded mask does not match its digest in the manifest")
+        return Mask(entry.shape, bits)
+
+    def dense(self, name: str) -> RawTensor:
+        """Read one dense tensor by the task model's parameter name. Raises IntegrityError where it is damaged."""
+        entry = self.manifest.dense[name]
+        data = self._payload(name, entry.checksum)
+        if digest.tensor_digest(entry.dtype, entry.shape, data) != entry.digest:
+            raise IntegrityError(f"{self.path}: {name}: the tensor does not match its digest in the manifest")
+        return RawTensor(entry.dtype, entry.shape, data)
+
+    def maskset(self) -> MaskSet:
+        """The whole file as a mask set that decodes each entry when it is asked for."""
+        manifest = self.manifest
+        return MaskSet(
+            base=manifest.base,
+            masks=_Lazy(manifest.masks, self.mask),
+            dense=_Lazy(manifest.dense, self.dense),
+            task=manifest.task,
+            metrics=manifest.metrics,
+            lineage=manifest.lineage,
+            extra=self.extra,
+        )
+
+    def verify(self) -> None:
+        """Check every byte: the seal over the file, each payload, each decoded mask, base root and id.
+
+        Raises IntegrityError, FormatError or CodecError naming the first thing that is wrong.
+        """
+        content = self._file.bytes()
+        head = bytes(content[: self._file.data_start])
+        place = head.find(self.manifest.seal.encode())
+        if place < 0 or digest.seal(content, place) != self.manifest.seal:
+            raise IntegrityError(f"{self.path}: the file was changed or damaged after it was written (seal)")
+        for name in self.manifest.masks:
+            self.mask(name)
+        for name in self.manifest.dense:
+            self.dense(name)
+        base = self.manifest.base
+        if digest.base_root(base.tensors) != base.root:
+            raise IntegrityError(f"{self.path}: base.root does not match base.tensors")
+        masks = {name: entry.digest for name, entry in self.manifest.masks.items()}
+        dense = {name: entry.digest for name, entry in self.manifest.dense.items()}
+        if digest.mask_id(base.root, masks, dense) != self.manifest.id:
+            raise IntegrityError(f"{self.path}: id does not match the masks and dense tensors")
+
+    def _payload(self, name: str, checksum: str) -> Bytes:
+        data = self._file.read(name).data
+        if digest.checksum(data) != checksum:
+            raise IntegrityError(f"{self.path}: the payload of {name} is damaged")
+        return data
+
+    def _check_payloads(self) -> None:
+        """The manifest and the file must name the same payloads, once each, with sizes that can be true."""
+        manifest = self.manifest
+        entries: dict[str, MaskEntry | DenseEntry] = {**manifest.masks, **manifest.dense}
+        if len(entries) != len(manifest.masks) + len(manifest.dense):
+            both = sorted(set(manifest.masks) & set(manifest.dense))
+            raise FormatError(f"{self.path}: {both[0]} is both masked and dense")
+        if missing := sorted(set(entries) ^ set(self._file.tensors)):
+            where = "manifest" if missing[0] in self._file.tensors else "file"
+            raise FormatError(f"{self.path}: payload {missing[0]} is missing from the {where}")
+        if stray := sorted(set(manifest.masks) - set(manifest.base.tensors)):
+            raise FormatError(f"{self.path}: {stray[0]} is masked, but is no tensor of the base")
+        for name, info in self._file.tensors.items():
+            if info.dtype != "U8":
+                raise FormatError(f"{self.path}: payload {name} has dtype {info.dtype}, not U8")
+        for name, entry in manifest.masks.items():
+            codecs.from_dict(entry.codec)
+            if entry.kept > np.prod(entry.shape, dtype=object):
+                raise FormatError(f"{self.path}: {name} keeps {entry.kept} weights, more than its shape has")
+        for name, dense in manifest.dense.items():
+            if dense.dtype not in ITEM_SIZE:
+                raise FormatError(f"{self.path}: {name} has an unknown dtype {dense.dtype!r}")
+            if self.payload_size(name) != ITEM_SIZE[dense.dtype] * np.prod(dense.shape, dtype=object):
+                raise FormatError(f"{self.path}: the payload of {name} has another size than its dtype and shape")
+
+
+class _Lazy(Mapping[str, T]):
+    def __init__(self, names: Mapping[str, object], read: Callable[[str], T]) -> None:
+        self._names, self._read = names, read
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def open_mask(path: str | Path) -> MaskSet:
+    """Open a ``.msk`` file as a mask set. Masks are decoded, and checked, when they are asked for."""
+    return MaskFile(path).maskset()

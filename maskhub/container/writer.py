@@ -1,0 +1,103 @@
+"""Writing a mask set as a ``.msk`` file. Equal mask sets give equal bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from maskhub import digest
+from maskhub.container import codecs
+from maskhub.container.manifest import KEY, VERSION, DenseEntry, Manifest, MaskEntry, render
+from maskhub.errors import FormatError
+from maskhub.files import atomic_file
+from maskhub.mask import Mask, MaskSet
+from maskhub.tensor import RawTensor
+from maskhub.tensorfile import write_tensors
+
+SEAL_BLANK = "0" * 64
+
+Progress = Callable[[int, int], None]  # done, total
+
+
+def save(maskset: MaskSet, path: str | Path, *, codec: str = codecs.AUTO, progress: Progress | None = None) -> Manifest:
+    """Write ``maskset`` to ``path`` atomically and return its manifest.
+
+    ``codec`` is a name of ``codecs.NAMES``; ``auto`` takes the smallest for each tensor. ``progress`` is called
+    with weights done and in all. Raises CodecError where the named codec is unknown or cannot code a mask, and
+    OutputError where the file cannot be written.
+    """
+    if codec != codecs.AUTO:
+        codecs.find(codec)
+    masks: dict[str, MaskEntry] = {}
+    payloads: dict[str, bytes] = {}
+    for name, (entry, payload) in _encode_all(maskset.masks, codec, progress):
+        masks[name], payloads[name] = entry, payload
+    dense: dict[str, DenseEntry] = {}
+    for name in sorted(maskset.dense):
+        if name in payloads:
+            raise FormatError(f"{path}: {name} is both masked and dense")
+        tensor = maskset.dense[name]
+        payloads[name] = tensor.data.tobytes()
+        dense[name] = DenseEntry(
+            tensor.dtype,
+            tensor.shape,
+            digest.tensor_digest(tensor.dtype, tensor.shape, tensor.data),
+            digest.checksum(tensor.data),
+        )
+    content = digest.mask_id(
+        maskset.base.root,
+        {name: entry.digest for name, entry in masks.items()},
+        {name: entry.digest for name, entry in dense.items()},
+    )
+    manifest = Manifest(
+        format="maskhub",
+        version=VERSION,
+        id=content,
+        seal=SEAL_BLANK,
+        base=maskset.base,
+        masks=masks,
+        dense=dense,
+        task=maskset.task,
+        metrics=maskset.metrics,
+        lineage=maskset.lineage,
+    )
+    with atomic_file(path) as file:
+        tensors = {name: RawTensor("U8", (len(p),), np.frombuffer(p, np.uint8)) for name, p in payloads.items()}
+        write_tensors(file, tensors, {KEY: render(manifest, maskset.extra)})
+        _seal(file)
+    return manifest
+
+
+def _encode_all(masks: Mapping[str, Mask], codec: str, progress: Progress | None) -> list[tuple[str, tuple[MaskEntry, bytes]]]:
+    def encode(name: str) -> tuple[int, MaskEntry, bytes]:
+        mask = masks[name]
+        chosen, payload = codecs.encode(mask, codec)
+        entry = MaskEntry(mask.shape, mask.kept, codecs.to_dict(chosen), mask.digest, digest.checksum(payload))
+        return mask.size, entry, payload
+
+    names = sorted(masks)
+    coded = []
+    done = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # codecs and hashes work outside the interpreter lock
+        for name, (size, entry, payload) in zip(names, pool.map(encode, names), strict=True):
+            coded.append((name, (entry, payload)))
+            done += size
+            if progress:
+                progress(done, 0)
+    return coded
+
+
+def _seal(file: IO[bytes]) -> None:
+    """Put the digest of the whole file in the place that the manifest left blank."""
+    file.flush()
+    file.seek(0)
+    content = file.read()
+    mark = b'\\"seal\\":\\"'
+    place = content.index(mark + SEAL_BLANK.encode()) + len(mark)
+    file.seek(place)
+    file.write(digest.seal(content, place).encode())

@@ -1,0 +1,47 @@
+"""Every error MaskHub raises on purpose. Messages are one line: the file, the field, the cure."""
+
+from __future__ import annotations
+
+
+class MaskhubError(Exception):
+    """Base class. ``hint`` is an optional second sentence: what to do about it."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class FormatError(MaskhubError):
+    """A file is not what its name or header claims: not safetensors, no mask, unknown version."""
+
+
+class IntegrityError(MaskhubError):
+    """Bytes do not match the digest recorded for them."""
+
+
+class CodecError(MaskhubError):
+    """A codec is unknown, its parameters are wrong, or it cannot code this mask."""
+
+
+class BaseMismatchError(MaskhubError):
+    """A mask meets a base model it was not made for. ``tensors`` names what differs."""
+
+    def __init__(self, message: str, *, tensors: tuple[str, ...] = (), hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.tensors = tensors
+
+
+class CheckpointError(MaskhubError):
+    """A checkpoint (base or dense) is missing, incomplete or of a kind MaskHub cannot read."""
+
+
+class DataError(MaskhubError):
+    """Training or evaluation examples cannot be used as they are."""
+
+
+class OutputError(MaskhubError):
+    """An output cannot be written where it was asked for."""
+
+
+class TrainingError(MaskhubError):
+    """A run cannot start, go on, or be read."""

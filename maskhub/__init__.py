@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from maskhub.checkpoint import Checkpoint as Checkpoint
     from maskhub.checkpoint import open_checkpoint as open_checkpoint
-    from maskhub.container.reader import open_mask as open
+    from maskhub.container.reader import open_mask as open  # noqa: F401
     from maskhub.container.writer import save as save
     from maskhub.dense import apply as apply
     from maskhub.errors import MaskhubError as MaskhubError

@@ -69,8 +69,12 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, token: s
     hub = None
     path = Path(name)
     if not path.exists():
-        if not (match := re.fullmatch(r"(?:hf://)?([\w.-]+/[\w.-]+?|[\w.-]+)(?:@([\w./-]+))?", name)) or name.endswith(".safetensors"):
-            raise CheckpointError(f"{name}: no such folder", hint="Name a folder with config.json and model.safetensors, or a Hub id.")
+        if not (match := re.fullmatch(r"(?:hf://)?([\w.-]+/[\w.-]+?|[\w.-]+)(?:@([\w./-]+))?", name)) or name.endswith(
+            ".safetensors"
+        ):
+            raise CheckpointError(
+                f"{name}: no such folder", hint="Name a folder with config.json and model.safetensors, or a Hub id."
+            )
         name = match[1]
         path, hub = _download(match[1], revision or match[2], token)
     if path.is_file():
@@ -88,7 +92,9 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, token: s
 
 def _open_sharded(name: str, folder: Path, hub: HubRevision | None) -> Checkpoint:
     weight_map = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(f, str) and Path(f).name == f for f in weight_map.values()):
+    if not isinstance(weight_map, dict) or not all(
+        isinstance(f, str) and Path(f).name == f for f in weight_map.values()
+    ):
         raise FormatError(f"{folder / INDEX}: the field 'weight_map' does not map tensors to files beside it")
     files: dict[str, TensorFile] = {}
     for shard in sorted(set(weight_map.values())):
@@ -103,7 +109,6 @@ def _open_sharded(name: str, folder: Path, hub: HubRevision | None) -> Checkpoin
 
 
 def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path, HubRevision]:
-    import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -117,7 +122,7 @@ def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path,
                 ignore_patterns=["*/*"],
             )
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, httpx.HTTPError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"{repo}: no such folder, and the Hub could not give it: {str(error).splitlines()[0]}",
             hint="Check the name, the token (for private models) and the network, or name a local folder.",

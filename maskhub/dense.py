@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maskhub import digest
 from maskhub.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint
@@ -104,7 +105,8 @@ def drop(tensor: RawTensor, mask: Mask) -> Bytes:
     keep = np.unpackbits(mask.bits, count=mask.size, bitorder="little")
     words = tensor.words()
     # Integer product with 0 or 1: bit patterns survive, also of NaN and negative zero.
-    return np.multiply(words, keep, dtype=words.dtype).view(np.uint8)
+    dropped: NDArray[np.unsignedinteger] = np.multiply(words, keep, dtype=words.dtype)
+    return dropped.view(np.uint8)
 
 
 def verify_base(base: Checkpoint, maskset: MaskSet, *, progress: Progress | None = None) -> None:
@@ -154,7 +156,9 @@ def _matches(binding: BaseBinding, name: str, tensor: RawTensor) -> bool:
 
 
 def _mismatch(base: Checkpoint, maskset: MaskSet, names: list[str], what: str = "differs in") -> BaseMismatchError:
-    listed = ", ".join(names[:NAMED_AT_MOST]) + (f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else "")
+    listed = ", ".join(names[:NAMED_AT_MOST]) + (
+        f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
+    )
     return BaseMismatchError(
         f"{base.name}: not the base this mask was made for: it {what} {len(names)} of "
         f"{len(maskset.base.tensors)} tensors: {listed}",

@@ -22,17 +22,17 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     path = Path(path)
     with _explained(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
     try:
         with _explained(path), os.fdopen(handle, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         with _explained(path):
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -47,8 +47,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     try:
         with _explained(path):
             yield temporary
-            os.chmod(temporary, 0o777 & ~_umask())
-            os.replace(temporary, path)  # also over an empty folder
+            temporary.chmod(0o777 & ~_umask())
+            temporary.replace(path)  # also over an empty folder
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -75,9 +75,6 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None and not str(error.filename).startswith(str(path.absolute().parent)):
-            if not str(error.filename).startswith(str(path.parent)):
-                raise
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 

@@ -45,12 +45,13 @@ def from_pruned(base: Checkpoint, dense: Checkpoint, *, base_name: str | None = 
 def _pair(base: Checkpoint, dense: Checkpoint) -> dict[str, str]:
     """Base tensor name to the dense checkpoint's name for it."""
     pairs = {name: name for name in base if name in dense.tensors}
-    by_tail = {parameter.partition(".")[2]: parameter for parameter in dense if parameter not in pairs}
+    without_prefix = {p.partition(".")[2]: p for p in dense if p not in pairs}
     for name in base:
-        if name not in pairs and (parameter := by_tail.get(name)):
-            pairs[name] = parameter
-        elif name not in pairs and (parameter := name.partition(".")[2]) in dense.tensors and parameter not in pairs:
-            pairs[name] = parameter
+        if name not in pairs:
+            candidates = without_prefix.get(name), name.partition(".")[2]
+            parameter = next((p for p in candidates if p in dense.tensors and p not in pairs), None)
+            if parameter:
+                pairs[name] = parameter
     return pairs
 
 

@@ -49,7 +49,9 @@ class TensorFile:
         header.pop("__metadata__", None)
         self.data_start = 8 + size
         self.tensors = {
-            name: TensorInfo(entry["dtype"], tuple(entry["shape"]), *(self.data_start + o for o in entry["data_offsets"]))
+            name: TensorInfo(
+                entry["dtype"], tuple(entry["shape"]), *(self.data_start + o for o in entry["data_offsets"])
+            )
             for name, entry in header.items()
         }
 

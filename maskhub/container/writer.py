@@ -73,7 +73,9 @@ def save(maskset: MaskSet, path: str | Path, *, codec: str = codecs.AUTO, progre
     return manifest
 
 
-def _encode_all(masks: Mapping[str, Mask], codec: str, progress: Progress | None) -> list[tuple[str, tuple[MaskEntry, bytes]]]:
+def _encode_all(
+    masks: Mapping[str, Mask], codec: str, progress: Progress | None
+) -> list[tuple[str, tuple[MaskEntry, bytes]]]:
     def encode(name: str) -> tuple[int, MaskEntry, bytes]:
         mask = masks[name]
         chosen, payload = codecs.encode(mask, codec)

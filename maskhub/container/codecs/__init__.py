@@ -9,7 +9,7 @@ parameters, checked against that size, allow), and raises ``CodecError`` where t
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import msgspec
 
@@ -22,7 +22,7 @@ from maskhub.tensor import Bytes
 
 
 class Codec(Protocol):
-    name: str
+    name: ClassVar[str]
 
     @classmethod
     def encode(cls, mask: Mask) -> tuple[Self, bytes]: ...

@@ -1,0 +1,59 @@
+"""Fixtures that the whole suite shares. The session's checkpoints are for reading: copy one before changing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maskhub.checkpoint import Checkpoint, open_checkpoint
+from maskhub.container.writer import save
+from maskhub.mask import MaskSet
+from tests import tiny
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny float32 checkpoint with BERT's tensor names, made without torch."""
+    return tiny.write_base(tmp_path_factory.mktemp("base") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def base(base_folder: Path) -> Checkpoint:
+    return open_checkpoint(base_folder)
+
+
+@pytest.fixture(scope="session")
+def maskset(base: Checkpoint) -> MaskSet:
+    """A task on ``base``: masks, a dense head, labels."""
+    return tiny.tiny_maskset(base)
+
+
+@pytest.fixture(scope="session")
+def mask_path(maskset: MaskSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``maskset`` as a ``.msk`` file."""
+    path = tmp_path_factory.mktemp("mask") / "task.msk"
+    save(maskset, path)
+    return path
+
+
+def _model(family: str, factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    return tiny.tiny_model(family, factory.mktemp("models") / f"tiny-{family}")
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT that transformers made and can load, with a tokenizer."""
+    return _model("bert", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _model("roberta", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_distilbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _model("distilbert", tmp_path_factory)

@@ -1,0 +1,200 @@
+"""Tiny base checkpoints, models and mask sets for tests. Only ``tiny_model`` needs torch."""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskhub.checkpoint import INDEX, WEIGHTS, Checkpoint, open_checkpoint
+from maskhub.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.tensor import ITEM_SIZE, Bytes, RawTensor
+from maskhub.tensorfile import write_tensors
+
+HIDDEN, INTERMEDIATE, LAYERS = 6, 10, 2
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+LABELS = {"id2label": {"0": "ham", "1": "spam"}, "label2id": {"ham": 0, "spam": 1}}
+TASK = Task("text-classification", "BertForSequenceClassification", LABELS)
+WORDS = (
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", "?", "!",
+    "who", "what", "when", "where", "how", "is", "the", "of", "in", "to", "man", "city", "year",
+    "free", "win", "prize", "call", "now", "good", "bad", "film",
+)  # fmt: skip
+VOCAB = [*WORDS, *string.ascii_lowercase, *(f"##{c}" for c in string.ascii_lowercase)]
+
+SHAPES: dict[str, tuple[int, ...]] = {
+    "embeddings.word_embeddings.weight": (len(VOCAB), HIDDEN),
+    **{
+        f"encoder.layer.{layer}.{name}": shape
+        for layer in range(LAYERS)
+        for name, shape in {
+            "attention.self.query.weight": (HIDDEN, HIDDEN),
+            "attention.self.query.bias": (HIDDEN,),
+            "attention.output.dense.weight": (HIDDEN, HIDDEN),
+            "attention.output.LayerNorm.weight": (HIDDEN,),
+            "intermediate.dense.weight": (INTERMEDIATE, HIDDEN),
+            "output.dense.weight": (HIDDEN, INTERMEDIATE),
+        }.items()
+    },
+    "pooler.dense.weight": (HIDDEN, HIDDEN),
+    "pooler.dense.bias": (HIDDEN,),
+}
+MASKED = tuple(name for name, shape in SHAPES.items() if len(shape) == 2 and not name.startswith("embeddings."))
+
+
+def random_tensor(dtype: str, shape: tuple[int, ...], rng: np.random.Generator) -> RawTensor:
+    """Normally distributed values; random bytes for the 8-bit dtypes. None of them is zero."""
+    values = rng.normal(size=shape).astype(np.float32)
+    data: Bytes
+    if dtype == "BF16":
+        data = (values.reshape(-1).view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+    elif ITEM_SIZE[dtype] == 1:
+        data = rng.integers(1, 127, values.size, dtype=np.uint8)
+    else:
+        data = values.reshape(-1).astype({"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype]).view(np.uint8)
+    return RawTensor(dtype, shape, data)
+
+
+def base_tensors(dtype: str = "F32", *, seed: int = 0, integers: bool = False) -> dict[str, RawTensor]:
+    """The tensors of ``SHAPES``; with ``integers`` also a buffer of positions, as older BERT checkpoints have."""
+    rng = np.random.default_rng(seed)
+    tensors = {name: random_tensor(dtype, shape, rng) for name, shape in SHAPES.items()}
+    if integers:
+        tensors["embeddings.position_ids"] = RawTensor.from_numpy(np.arange(16, dtype=np.int64).reshape(1, 16))
+    return tensors
+
+
+def write_checkpoint(
+    folder: Path, tensors: dict[str, RawTensor], *, shards: int = 1, config: dict[str, Any] | None = None
+) -> Path:
+    """A checkpoint folder: weights in one file or in shards with an index, configuration and tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"model-{i:05d}-of-{shards:05d}.safetensors" for i in range(1, shards + 1)] if shards > 1 else [WEIGHTS]
+    parts = np.array_split(np.array(list(tensors), dtype=object), shards)
+    for filename, part in zip(names, parts, strict=True):
+        with open(folder / filename, "wb") as file:
+            write_tensors(file, {name: tensors[name] for name in part}, {"format": "pt"})
+    if shards > 1:
+        index = {
+            "metadata": {"total_size": sum(t.data.nbytes for t in tensors.values())},
+            "weight_map": {name: filename for filename, part in zip(names, parts, strict=True) for name in part},
+        }
+        (folder / INDEX).write_text(json.dumps(index))
+    (folder / "config.json").write_text(json.dumps(config or bert_config()))
+    write_tokenizer(folder)
+    return folder
+
+
+def write_base(folder: Path, dtype: str = "F32", *, shards: int = 1, seed: int = 0, integers: bool = False) -> Path:
+    """The tiny base checkpoint as a folder."""
+    return write_checkpoint(folder, base_tensors(dtype, seed=seed, integers=integers), shards=shards)
+
+
+def bert_config() -> dict[str, Any]:
+    return {
+        "architectures": ["BertModel"],
+        "model_type": "bert",
+        "hidden_size": HIDDEN,
+        "intermediate_size": INTERMEDIATE,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 2,
+        "vocab_size": len(VOCAB),
+    }
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A WordPiece tokenizer that knows every letter, as transformers stores it."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    ids = {word: i for i, word in enumerate(VOCAB)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 64})
+    )
+
+
+def random_mask(shape: tuple[int, ...], rng: np.random.Generator, sparsity: float = 0.05) -> Mask:
+    """A random mask that drops at least one weight."""
+    keep = rng.random(shape) >= sparsity
+    keep.reshape(-1)[rng.integers(keep.size)] = False
+    return Mask.from_bool(keep)
+
+
+def random_masks(base: Checkpoint, *, seed: int = 0, sparsity: float = 0.05) -> dict[str, Mask]:
+    """Masks for the matrices of ``base`` inside its layers and its pooler."""
+    rng = np.random.default_rng(seed)
+    return {name: random_mask(base.info(name).shape, rng, sparsity) for name in maskable(base)}
+
+
+def maskable(base: Checkpoint) -> Iterator[str]:
+    for name in sorted(base):
+        if len(base.info(name).shape) == 2 and ("layer." in name or name.startswith("pooler.")):
+            yield name
+
+
+def tiny_maskset(
+    base: Checkpoint | Path, *, seed: int = 0, sparsity: float = 0.05, prefix: str = "bert.", name: str = "tiny-bert"
+) -> MaskSet:
+    """A task on the tiny base: random masks, a dense classifier, labels, metrics and lineage."""
+    base = base if isinstance(base, Checkpoint) else open_checkpoint(base)
+    rng = np.random.default_rng(seed)
+    hidden = base.config()["hidden_size"]
+    floats = [n for n in base if base.info(n).dtype in FLOATS]
+    return MaskSet(
+        base=BaseBinding.of(name, {n: base.digest(n) for n in floats}, {n: prefix + n for n in floats}, None),
+        masks=random_masks(base, seed=seed, sparsity=sparsity),
+        dense={
+            "classifier.bias": RawTensor.from_numpy(np.zeros(2, np.float32)),
+            "classifier.weight": random_tensor("F32", (2, hidden), rng),
+        },
+        task=TASK,
+        metrics={"accuracy": 0.9},
+        lineage={"operation": "train", "seed": seed},
+    )
+
+
+FAMILIES = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert"}
+
+
+def tiny_model(family: str, folder: Path, *, layers: int = 2, seed: int = 0) -> Path:
+    """A random base model of ``family`` (bert, roberta or distilbert), saved by transformers with its tokenizer."""
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    tokenizer = _roberta_tokenizer() if family == "roberta" else _bert_tokenizer(family)
+    sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "max_position_embeddings": 66}
+    if family == "distilbert":
+        sizes |= {"dim": 32, "hidden_dim": 64, "n_layers": layers, "n_heads": 4}
+    else:
+        sizes |= {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers, "num_attention_heads": 4}
+    config = getattr(transformers, f"{FAMILIES[family]}Config")(**sizes)
+    model = getattr(transformers, f"{FAMILIES[family]}Model")(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _bert_tokenizer(family: str) -> Any:
+    from transformers import BertTokenizerFast
+
+    inputs = ["input_ids", "attention_mask"] + (["token_type_ids"] if family == "bert" else [])
+    ids = {word: i for i, word in enumerate(VOCAB)}
+    return BertTokenizerFast(vocab=ids, model_max_length=64, model_input_names=inputs)
+
+
+def _roberta_tokenizer() -> Any:
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import RobertaTokenizerFast
+
+    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(ByteLevel.alphabet())]
+    return RobertaTokenizerFast(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=64)

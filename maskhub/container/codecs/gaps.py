@@ -31,9 +31,8 @@ class Gaps:
 
     @classmethod
     def encode(cls, mask: Mask) -> tuple[Self, bytes]:
-        rarer, _ = _rarer(mask.size, mask.kept)
-        flags = np.unpackbits(mask.bits if rarer else ~mask.bits, count=mask.size, bitorder="little")
-        positions = np.flatnonzero(flags.view(np.bool_))
+        rarer, count = _rarer(mask.size, mask.kept)
+        positions = _positions(mask.bits if rarer else ~mask.bits)[:count]  # the inverted padding comes last
         gaps = np.diff(positions, prepend=-1) - 1
         width = width_for(int(gaps.max(initial=0)))
         return cls(width), compress(gaps, width)
@@ -55,6 +54,13 @@ class Gaps:
 def _rarer(size: int, kept: int) -> tuple[int, int]:
     """The bit that is coded, and how often it occurs."""
     return (1, kept) if kept <= size // 2 else (0, size - kept)
+
+
+def _positions(bits: Bytes) -> NDArray[np.int64]:
+    """Where the ones of packed bits are. Bytes of zeros are left out first: a third of the time for sparse bits."""
+    places = np.flatnonzero(bits != 0)
+    ones = np.flatnonzero(np.unpackbits(bits[places], bitorder="little").view(np.bool_))
+    return places[ones >> 3] * 8 + (ones & 7)
 
 
 def width_for(largest: int) -> Literal[16, 32]:

@@ -68,6 +68,8 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, token: s
     name = str(source)
     hub = None
     path = Path(name)
+    if path.exists() and revision:
+        raise CheckpointError(f"{name}: a local checkpoint has no revision {revision!r}", hint="Leave it out.")
     if not path.exists():
         if not (match := re.fullmatch(r"(?:hf://)?([\w.-]+/[\w.-]+?|[\w.-]+)(?:@([\w./-]+))?", name)) or name.endswith(
             ".safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -169,6 +170,10 @@ class MaskSet:
 
     def __getitem__(self, name: str) -> Mask:
         return self.masks[name]
+
+    def with_base_name(self, name: str) -> MaskSet:
+        """The same, with another name for the base; the id stays."""
+        return dataclasses.replace(self, base=msgspec.structs.replace(self.base, name=name))
 
     @cached_property
     def id(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,12 @@ from maskhub.tensor import RawTensor
 BOOKKEEPING = {"architectures", "transformers_version", "_name_or_path", "torch_dtype", "dtype", "maskhub"}
 
 
-def from_pruned(base: Checkpoint, dense: Checkpoint, *, base_name: str | None = None) -> MaskSet:
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+def from_pruned(
+    base: Checkpoint, dense: Checkpoint, *, base_name: str | None = None, progress: Progress | None = None
+) -> MaskSet:
     """The mask set that makes ``dense`` from ``base``.
 
     A tensor of the dense checkpoint is paired with the base tensor of its name, with or without the task model's
@@ -26,10 +32,16 @@ def from_pruned(base: Checkpoint, dense: Checkpoint, *, base_name: str | None = 
     if not pairs:
         raise CheckpointError(f"{dense.name}: no tensor has a name of {base.name}, so it was not pruned from it")
     masks = {}
+    total = sum(base.info(name).stop - base.info(name).start for name in pairs)
+    done = 0
     for name, parameter in pairs.items():
-        mask = _compare(base.read(name), dense.read(parameter), f"{dense.name}: tensor {parameter}")
+        tensor = base.read(name)
+        mask = _compare(tensor, dense.read(parameter), f"{dense.name}: tensor {parameter}")
         if mask is not None:
             masks[name] = mask
+        done += tensor.data.nbytes
+        if progress:
+            progress(done, total)
     if not masks:
         raise CheckpointError(f"{dense.name}: equals the base {base.name}: no weight is pruned")
     paired = set(pairs.values())

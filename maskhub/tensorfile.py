@@ -35,14 +35,16 @@ class TensorFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise FormatError(f"{self.path}: no such file")
+            raise FormatError(f"{self.path}: {'a folder, not a file' if self.path.is_dir() else 'no such file'}")
         try:
             with safe_open(self.path, framework="numpy") as file:
                 self.metadata: dict[str, str] = file.metadata() or {}
-        except (SafetensorError, OSError) as error:
+            with self.path.open("rb") as handle:
+                self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        except SafetensorError as error:
             raise FormatError(f"{self.path}: not a safetensors file, or cut short ({error})") from error
-        with self.path.open("rb") as handle:
-            self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise FormatError(f"{self.path}: cannot be read: {error.strerror or error}") from error
         # The library has checked every name, shape and offset; it does not hand offsets out.
         size = int.from_bytes(self._map[:8], "little")
         header = json.loads(self._map[8 : 8 + size])

@@ -27,6 +27,8 @@ class MaskFile:
     """
 
     def __init__(self, path: str | Path) -> None:
+        if Path(path).is_dir():
+            raise FormatError(f"{path}: a folder, and a mask is a file", hint="Name the .msk file.")
         self._file = TensorFile(path)
         self.path = self._file.path
         if KEY not in self._file.metadata:

@@ -28,7 +28,7 @@ def save(maskset: MaskSet, path: str | Path, *, codec: str = codecs.AUTO, progre
     """Write ``maskset`` to ``path`` atomically and return its manifest.
 
     ``codec`` is a name of ``codecs.NAMES``; ``auto`` takes the smallest for each tensor. ``progress`` is called
-    with weights done and in all. Raises CodecError where the named codec is unknown or cannot code a mask, and
+    with masks done and in all. Raises CodecError where the named codec is unknown or cannot code a mask, and
     OutputError where the file cannot be written.
     """
     if codec != codecs.AUTO:
@@ -76,21 +76,19 @@ def save(maskset: MaskSet, path: str | Path, *, codec: str = codecs.AUTO, progre
 def _encode_all(
     masks: Mapping[str, Mask], codec: str, progress: Progress | None
 ) -> list[tuple[str, tuple[MaskEntry, bytes]]]:
-    def encode(name: str) -> tuple[int, MaskEntry, bytes]:
+    def encode(name: str) -> tuple[MaskEntry, bytes]:
         mask = masks[name]
         chosen, payload = codecs.encode(mask, codec)
         entry = MaskEntry(mask.shape, mask.kept, codecs.to_dict(chosen), mask.digest, digest.checksum(payload))
-        return mask.size, entry, payload
+        return entry, payload
 
     names = sorted(masks)
     coded = []
-    done = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # codecs and hashes work outside the interpreter lock
-        for name, (size, entry, payload) in zip(names, pool.map(encode, names), strict=True):
-            coded.append((name, (entry, payload)))
-            done += size
+        for pair in zip(names, pool.map(encode, names), strict=True):
+            coded.append(pair)
             if progress:
-                progress(done, 0)
+                progress(len(coded), len(names))
     return coded
 
 

@@ -1,0 +1,3 @@
+from maskhub_cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""The commands, one module each. They import the library inside their functions, so that help stays fast."""

@@ -1,0 +1,122 @@
+"""``maskhub pack``: a mask from a pruned checkpoint, a run, or another mask."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskhub_cli.commands.info import to_data, to_fields
+from maskhub_cli.options import BASE_HELP, FormatOption, JsonOption, QuietOption, RevisionOption, TokenOption
+from maskhub_cli.output import Format, Output
+
+if TYPE_CHECKING:
+    from maskhub.checkpoint import Checkpoint
+    from maskhub.mask import MaskSet
+
+CODECS = "auto|bits|zstd|gaps"
+RUN = "run.json"  # what makes a folder a run
+
+
+def _codecs() -> list[str]:
+    from maskhub.container.codecs import NAMES
+
+    return list(NAMES)
+
+
+def pack(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="A pruned checkpoint, a run's folder, a .msk file.", show_default=False),
+    ],
+    base: Annotated[str | None, typer.Option(metavar="BASE", help=f"What SOURCE was pruned from. {BASE_HELP}")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The mask to write; SOURCE's name with .msk, here, if left."
+        ),
+    ] = None,
+    codec: Annotated[
+        str,
+        typer.Option(metavar=CODECS, autocompletion=_codecs, help="Auto takes the smallest for each tensor."),
+    ] = "auto",
+    base_name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Record the base under this name, its Hub id if it has one."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output file.")] = False,
+    revision: RevisionOption = None,
+    token: TokenOption = None,
+    format: FormatOption = Format.AUTO,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make a mask of a pruned checkpoint or a run, or code a mask anew.
+
+    A pruned checkpoint needs --base: every weight is the base's or 0, and tensors that the base lacks travel whole.
+    A .msk file keeps its id. --quiet prints the mask's path.
+
+    Example: maskhub pack pruned/ --base user/base -o task.msk
+    """
+    from maskhub.checkpoint import open_checkpoint
+    from maskhub.container.reader import MaskFile
+    from maskhub.container.writer import save
+    from maskhub.errors import OutputError
+    from maskhub.files import claim_file
+    from maskhub.summary import summarize
+
+    out = Output(format, json, quiet)
+    if codec not in _codecs():
+        raise typer.BadParameter(f"{codec!r} is not one of {', '.join(_codecs())}", param_hint="'--codec'")
+    path = Path(source)
+    if base is None and (revision or token):
+        raise typer.BadParameter("only with --base", param_hint="'--revision' / '--token'")
+    target = output or Path(_stem(source) + ".msk")
+    if target.suffix != ".msk":
+        raise typer.BadParameter(f"{target} does not end in .msk", param_hint="'--output'")
+    if target.exists() and path.exists() and target.samefile(path):
+        raise OutputError(f"{target}: the output is SOURCE itself", hint="Name another one with -o.")
+    claim_file(target, replace=force)
+    opened = open_checkpoint(base, revision=revision, token=token) if base else None
+    maskset = _read(path, source, opened, token, out)
+    if base_name:
+        maskset = maskset.with_base_name(base_name)
+    with out.progress("Coding", unit="masks") as progress:
+        save(maskset, target, codec=codec, progress=progress)
+    summary = summarize(MaskFile(target))
+    out.show(to_data(summary), quiet=target, title=summary.file, fields=to_fields(summary))
+    if Path(summary.base.name).exists():
+        out.hint(f"The base is recorded as {summary.base.name}, a path; --base-name gives it a name for others.")
+    out.hint(f"Next: maskhub verify {shlex.quote(summary.file)} --base {shlex.quote(base or summary.base.name)}")
+
+
+def _read(path: Path, source: str, base: Checkpoint | None, token: str | None, out: Output) -> MaskSet:
+    from maskhub.checkpoint import open_checkpoint
+    from maskhub.container.reader import open_mask
+    from maskhub.dense import verify_base
+    from maskhub.pruned import from_pruned
+
+    if (path / RUN).is_file():
+        from maskhub.train.run import maskset_from_run
+
+        return maskset_from_run(path, base)
+    if path.suffix == ".msk":
+        maskset = open_mask(path)
+        if base:
+            with out.progress("Reading the base") as progress:
+                verify_base(base, maskset, progress=progress)
+        return maskset
+    if base is None:
+        raise typer.BadParameter("needed unless SOURCE is a run's folder or a .msk file", param_hint="'--base'")
+    with out.progress("Comparing with the base") as progress:
+        return from_pruned(base, open_checkpoint(source, token=token), progress=progress)
+
+
+def _stem(source: str) -> str:
+    """The name of a folder, of a file without its suffix, or of a repo without its owner and revision."""
+    path = Path(source)
+    if path.exists():
+        return path.resolve().name if path.is_dir() else path.stem
+    return Path(source.partition("@")[0]).name.removesuffix(".msk")

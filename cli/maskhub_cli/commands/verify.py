@@ -1,0 +1,76 @@
+"""``maskhub verify``: is a mask whole, and does it fit a base."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from maskhub_cli.options import (
+    BASE_HELP,
+    FormatOption,
+    JsonOption,
+    MaskArgument,
+    QuietOption,
+    RevisionOption,
+    TokenOption,
+)
+from maskhub_cli.output import Format, Output
+
+
+def verify(
+    mask: MaskArgument,
+    base: Annotated[str | None, typer.Option(metavar="BASE", help=f"Check the fit to it, too. {BASE_HELP}")] = None,
+    revision: RevisionOption = None,
+    token: TokenOption = None,
+    format: FormatOption = Format.AUTO,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check every byte of a mask, and with --base every tensor of the base it was made for.
+
+    Says what was checked; status 1 where something is wrong. --quiet prints the id.
+
+    Example: maskhub verify task.msk --base user/base
+    """
+    from maskhub.checkpoint import open_checkpoint
+    from maskhub.container.reader import MaskFile
+    from maskhub.dense import verify_base
+
+    out = Output(format, json, quiet)
+    if base is None and (revision or token):
+        raise typer.BadParameter("only with --base", param_hint="'--revision' / '--token'")
+    file = MaskFile(mask)
+    file.verify()
+    manifest = file.manifest
+    checked_base = "not checked"
+    if base is not None:
+        checkpoint = open_checkpoint(base, revision=revision, token=token)
+        with out.progress("Reading the base") as progress:
+            verify_base(checkpoint, file.maskset(), progress=progress)
+        checked_base = f"{base}: all {len(manifest.base.tensors)} tensors that the mask was made for are the same"
+    out.show(
+        {
+            "file": str(file.path),
+            "id": manifest.id,
+            "file_bytes": file.file_size,
+            "masks": len(manifest.masks),
+            "dense": len(manifest.dense),
+            "base": None if base is None else {"name": base, "tensors": len(manifest.base.tensors)},
+        },
+        quiet=manifest.id,
+        title=f"{file.path}: correct",
+        fields={
+            "id": f"{manifest.id}: made from base, masks and dense tensors",
+            "seal": f"all {file.file_size:,} bytes are as they were written",
+            "masks": f"{len(manifest.masks)} decoded, as their digests say",
+            "dense": f"{len(manifest.dense)} read, as their digests say",
+            "base": checked_base,
+        },
+    )
+    path = shlex.quote(str(file.path))
+    if base is None:
+        out.hint(f"Next: maskhub verify {path} --base {shlex.quote(manifest.base.name)}")
+    else:
+        out.hint(f"Next: maskhub apply {shlex.quote(base)} {path}")

@@ -1,0 +1,30 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskhub_cli.output import Format
+
+MaskArgument = Annotated[Path, typer.Argument(metavar="MASK", help="The mask, a .msk file.", show_default=False)]
+
+BASE_HELP = "A checkpoint folder, a safetensors file, or a model on the Hub."
+
+RevisionOption = Annotated[
+    str | None, typer.Option(metavar="REVISION", help="Branch, tag or commit of a base on the Hub.")
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(metavar="TOKEN", help="Token for a private base; else the one of hf auth login."),
+]
+
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="How to print the result; auto is human, also into a pipe.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Short for --format quiet: print only the id or the path.")
+]

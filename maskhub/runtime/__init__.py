@@ -1,0 +1,1 @@
+"""Masks in live models. Needs torch and transformers (the extra ``maskhub[train]``)."""

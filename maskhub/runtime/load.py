@@ -1,0 +1,93 @@
+"""Task models from a base and a mask, in memory: transformers models and pipelines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from maskhub import dense
+from maskhub.checkpoint import Checkpoint, open_checkpoint
+from maskhub.container.reader import open_mask
+from maskhub.errors import CheckpointError, FormatError
+from maskhub.mask import MaskSet
+from maskhub.runtime.quiet import quiet_transformers
+from maskhub.runtime.tensors import to_torch
+
+
+def load_model(
+    base: str | Path | Checkpoint,
+    mask: str | Path | MaskSet,
+    *,
+    verify: bool = True,
+    revision: str | None = None,
+    token: str | None = None,
+) -> PreTrainedModel:
+    """The transformers model of the mask's task, with masked weights, in evaluation mode.
+
+    ``base`` is a folder, a Hub id or an opened checkpoint. Raises BaseMismatchError where it is not the mask's
+    base (``verify`` checks every tensor's digest), FormatError where the mask names no task.
+    """
+    checkpoint = base if isinstance(base, Checkpoint) else open_checkpoint(base, revision=revision, token=token)
+    maskset = mask if isinstance(mask, MaskSet) else open_mask(mask)
+    config_dict = dense.task_config(checkpoint, maskset)
+    model_class: Any = _model_class(config_dict)
+    config = model_class.config_class.from_dict(config_dict)
+    state = {name: to_torch(t) for name, t in dense.tensors(checkpoint, maskset, verify=verify)}
+    with quiet_transformers():
+        loaded = model_class.from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
+    model: PreTrainedModel = loaded[0]
+    if wrong := sorted({*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]}):
+        raise FormatError(
+            f"the mask does not fit {model_class.__name__}: parameters missing or unknown: {', '.join(wrong[:5])}"
+        )
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+def load_tokenizer(base: Checkpoint, maskset: MaskSet) -> PreTrainedTokenizerBase:
+    """The tokenizer of a mask's task: the one it names, else the base's own. Raises CheckpointError."""
+    source = (maskset.task and maskset.task.tokenizer) or base.folder
+    return tokenizer_from(source, base.name)
+
+
+def tokenizer_from(source: str | Path, name: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{name}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from error
+    return tokenizer
+
+
+def pipeline(
+    mask: str | Path | MaskSet, base: str | Path | None = None, task: str | None = None, **options: Any
+) -> transformers.Pipeline:
+    """A ``transformers.pipeline`` of the mask's task, in one call.
+
+    ``base`` defaults to the one the mask names; ``options`` go to ``transformers.pipeline``.
+    """
+    maskset = mask if isinstance(mask, MaskSet) else open_mask(mask)
+    try:
+        checkpoint = open_checkpoint(base or maskset.base.name)
+    except CheckpointError as error:
+        if base is not None:
+            raise
+        raise CheckpointError(
+            f"{error} (the base that the mask names)", hint="Pass base=..., a folder or a Hub id."
+        ) from error
+    model = load_model(checkpoint, maskset)
+    kind = task or (maskset.task.type if maskset.task else None)
+    return transformers.pipeline(kind, model=model, tokenizer=load_tokenizer(checkpoint, maskset), **options)  # type: ignore[call-overload, no-any-return]
+
+
+def _model_class(config: dict[str, Any]) -> type[PreTrainedModel]:
+    """The class that ``architectures`` names: one of transformers' own, never code from a repository."""
+    name = (config.get("architectures") or ["?"])[0]
+    found = getattr(transformers, name, None)
+    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
+        raise FormatError(
+            f"the task's architecture {name!r} is no model class of transformers {transformers.__version__}"
+        )
+    return found

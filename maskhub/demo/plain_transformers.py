@@ -1,0 +1,28 @@
+"""What anyone does with a dense checkpoint: load it with plain transformers and compute logits. No MaskHub here.
+
+Usage: python plain_transformers.py CHECKPOINT EXAMPLES.jsonl.gz MAX_LENGTH LOGITS.npy
+"""
+
+import gzip
+import json
+import sys
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+checkpoint, examples, max_length, output = sys.argv[1:]
+with gzip.open(examples, "rt", encoding="utf-8") as file:
+    texts = [json.loads(line)["text"] for line in file]
+tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+logits = []
+for start in range(0, len(texts), 32):
+    batch = tokenizer(
+        texts[start : start + 32], padding=True, truncation=True, max_length=int(max_length), return_tensors="pt"
+    )
+    with torch.inference_mode():
+        logits.append(model(**batch).logits.numpy())
+if "maskhub" in sys.modules:
+    sys.exit("maskhub was imported")
+np.save(output, np.concatenate(logits))

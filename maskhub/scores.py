@@ -1,0 +1,56 @@
+"""Initial scores from a portable generator, so that anyone who knows the seed can rebuild them, bit for bit.
+
+Draws are integers: 16 bits a weight from Philox4x64-10, keyed by the seed and the tensor's name, read raw.
+Nothing depends on a float library but the last step, which training needs and decoding does not.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+LEVELS = 1 << 16  # a draw is an integer from 0 to LEVELS - 1
+
+
+def draw(seed: int, name: str, count: int) -> NDArray[np.uint16]:
+    """``count`` uniform 16-bit draws for the tensor ``name``: a uint16 array.
+
+    The Philox key is the first 16 bytes of the BLAKE3 digest of ``scores SEED NAME``, as two little-endian 64-bit
+    words; the counter starts at 0; each 64-bit output gives four draws, its lowest 16 bits first.
+    """
+    key = np.frombuffer(blake3(f"scores {seed} {name}".encode()).digest()[:16], "<u8")
+    words = np.random.Philox(key=key).random_raw((count + 3) // 4)
+    return np.asarray(words, "<u8").view("<u2")[:count].astype(np.uint16, copy=False)
+
+
+class UniformScores(msgspec.Struct, frozen=True):
+    """Scores uniform on ``[low, high)``: the middles of ``LEVELS`` equal steps, picked by ``draw``."""
+
+    seed: int
+    low: float
+    high: float
+
+    @classmethod
+    def for_sparsity(cls, sparsity: float, threshold: float, seed: int, margin: float = 2e-2) -> UniformScores:
+        """Scores of which a share ``sparsity`` lies at or under ``threshold`` (maskbert's initialisation).
+
+        The range is ``[-margin, (margin + threshold) / sparsity - margin]``, which needs ``threshold > -margin``.
+        """
+        return cls(seed, -margin, (margin + threshold) / sparsity - margin)
+
+    def scores(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The initial scores of the tensor ``name``: float32, of ``shape``."""
+        return self._levels()[draw(self.seed, name, math.prod(shape))].reshape(shape)
+
+    def cut(self, threshold: float) -> int:
+        """The first draw whose score is above ``threshold``: weights with a lower draw start dropped."""
+        return int(np.count_nonzero(self._levels() <= np.float32(threshold)))
+
+    def _levels(self) -> NDArray[np.float32]:
+        # Rounded operations in float64, one after the other, then one to float32: the same on every platform.
+        step = (self.high - self.low) / LEVELS
+        return ((np.arange(LEVELS) + 0.5) * step + self.low).astype(np.float32)

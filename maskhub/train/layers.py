@@ -1,0 +1,56 @@
+"""Which weights of a model are masked: all matrices of some layers, and the pooler."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from maskhub.errors import TrainingError
+from maskhub.names import locate
+
+
+def maskable(model: nn.Module, traced: Collection[str]) -> dict[str, int | None]:
+    """The weights of linear layers among the parameters ``traced``, with the layer each belongs to."""
+    shared = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    weights = {
+        f"{path}.weight": module.weight
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+    return {n: locate(n)[0] for n, w in weights.items() if n in traced and id(w) not in shared}
+
+
+def select(weights: dict[str, int | None], layers: str) -> list[str]:
+    """The weights of ``layers``, and those outside all layers (the pooler).
+
+    ``layers``: ``default`` (all but the lowest sixth, the paper's 2 to 11 of 12), ``all``, ``2-11``, ``0,3,5`` or
+    ``top:4``. Raises TrainingError for layers that do not exist, or where nothing is left.
+    """
+    count = 1 + max((layer for layer in weights.values() if layer is not None), default=-1)
+    if count == 0:
+        raise TrainingError("the base has no layers with linear weights that could be masked")
+    wanted = parse_layers(layers, count)
+    return [name for name, layer in weights.items() if layer is None or layer in wanted]
+
+
+def parse_layers(layers: str, count: int) -> set[int]:
+    """The layer indices that ``layers`` means in a model of ``count`` layers."""
+    if layers == "all":
+        return set(range(count))
+    if layers == "default":
+        return set(range(count // 6, count))
+    if match := re.fullmatch(r"top:(\d+)", layers):
+        wanted = set(range(count - int(match[1]), count))
+    elif re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", layers):
+        ranges = [part.partition("-") for part in layers.split(",")]
+        wanted = {i for first, _, last in ranges for i in range(int(first), int(last or first) + 1)}
+    else:
+        raise TrainingError(f"layers {layers!r}: expected default, all, 2-11, 0,3,5 or top:4")
+    if missing := sorted(i for i in wanted if not 0 <= i < count):
+        raise TrainingError(f"layers {layers!r}: there is no layer {missing[0]}; the base has layers 0 to {count - 1}")
+    if not wanted:
+        raise TrainingError(f"layers {layers!r}: names no layer")
+    return wanted

@@ -1,0 +1,280 @@
+"""``train``: from a base and examples to a run folder with scores, metrics and a packed mask."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from maskhub.checkpoint import Checkpoint, open_checkpoint
+from maskhub.container import codecs, writer
+from maskhub.container.manifest import Manifest
+from maskhub.data import Examples, label_ids, read_dataset, read_file, split_names
+from maskhub.errors import CheckpointError, DataError, OutputError, TrainingError
+from maskhub.files import claim_folder
+from maskhub.mask import BaseBinding, Task
+from maskhub.metrics import classification_metrics, majority_share
+from maskhub.pruned import task_type
+from maskhub.runtime.load import tokenizer_from
+from maskhub.runtime.quiet import quiet_transformers
+from maskhub.scores import UniformScores
+from maskhub.train.layers import maskable, select
+from maskhub.train.masking import mask_model
+from maskhub.train.run import (
+    CHECKPOINTS,
+    MASK,
+    RunRecord,
+    maskset_from_run,
+    read_record,
+    write_metrics,
+    write_record,
+)
+from maskhub.train.settings import SCORE_MARGIN, TrainSettings, check
+from maskhub.train.trace import trace
+from maskhub.train.trainer import MaskTrainer, Report, Reporter, StopOnInterrupt, save_weights
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run: its folder, the packed mask and its manifest, the metrics, and the model still in memory."""
+
+    folder: Path
+    mask: Path
+    manifest: Manifest
+    metrics: dict[str, float]
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def train(
+    settings: TrainSettings,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    report: Report | None = None,
+    token: str | None = None,
+) -> TrainResult:
+    """Learn a mask and pack it as ``output/mask.msk``.
+
+    The output folder must be new or empty, or with ``resume`` hold a run of the same settings, which goes on from
+    its last checkpoint. Raises DataError, CheckpointError, TrainingError or OutputError before training starts;
+    ``KeyboardInterrupt`` after Ctrl-C, when a checkpoint has been written.
+    """
+    folder = Path(output)
+    settings = check(settings)
+    if resume:
+        _check_same(read_record(folder).settings, settings)
+    else:
+        claim_folder(folder)
+    training, evaluation = _examples(settings, token)
+    labels = training.label_names
+    base = open_checkpoint(settings.base, revision=settings.revision, token=token)
+    tokenizer = tokenizer_from(base.folder, base.name)
+    set_seed(settings.seed)
+    model, head = _load(base, labels, settings)
+    rows = _tokenize(training, labels, tokenizer, settings)
+    eval_rows = _tokenize(evaluation, labels, tokenizer, settings) if evaluation else None
+
+    state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in head}
+    traced = trace(state.items(), base)
+    binding = BaseBinding.of(
+        settings.base_name or base.name, {name: base.digest(name) for name in traced}, traced, base.hub
+    )
+    init = UniformScores.for_sparsity(settings.initial_sparsity, settings.threshold, settings.seed, SCORE_MARGIN)
+    keys = {parameter: name for name, parameter in traced.items()}
+    names = {p: keys[p] for p in select(maskable(model, keys), settings.layers)}
+    if settings.classifier == "masked":
+        names |= {p: p for p in maskable(model, head)}
+    mask_model(model, names, init, settings.threshold)
+    if settings.classifier == "dense":
+        for parameter in head:
+            model.get_parameter(parameter).requires_grad_(True)
+
+    architecture = type(model).__name__
+    label_config: dict[str, Any] = {
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
+    record = RunRecord(
+        settings=settings,
+        base=binding,
+        task=Task(
+            task_type(architecture),
+            architecture,
+            label_config | {"problem_type": "single_label_classification"},
+            max_length=settings.max_length,
+        ),
+        scores=init,
+        data={"train": Path(training.source).name, "train_examples": len(training)}
+        | ({"eval": Path(evaluation.source).name, "eval_examples": len(evaluation)} if evaluation else {}),
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+    write_record(folder, record)
+
+    callbacks: list[TrainerCallback] = [Reporter(report)] if report else []
+    if eval_rows is not None:
+        callbacks.append(EarlyStoppingCallback(settings.patience))
+    trainer = MaskTrainer(
+        model=model,
+        args=_arguments(settings, folder, len(rows), eval_rows is not None),
+        train_dataset=rows,
+        eval_dataset=eval_rows,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=_metrics,
+        callbacks=callbacks,
+        head=frozenset(head),
+    )
+    trainer.remove_callback(PrinterCallback)
+    started = time.perf_counter()
+    with StopOnInterrupt() as stop:
+        trainer.add_callback(stop)
+        trainer.train(resume_from_checkpoint=_last_checkpoint(folder) if resume else None)
+    if stop.interrupted:
+        raise KeyboardInterrupt
+    seconds = time.perf_counter() - started
+
+    metrics: dict[str, float] = {}
+    if evaluation and eval_rows is not None:
+        measured = trainer.evaluate()
+        metrics = {key: measured[f"eval_{key}"] for key in ("accuracy", "f1", "matthews_correlation", "loss")}
+        metrics["majority_accuracy"] = majority_share(label_ids(evaluation, labels))
+    save_weights(model, frozenset(head), folder)
+    write_metrics(
+        folder,
+        {
+            "metrics": metrics,
+            "steps": trainer.state.global_step,
+            "seconds": round(seconds, 3),
+            "history": trainer.state.log_history,
+        },
+    )
+    maskset = maskset_from_run(folder)
+    manifest = writer.save(maskset, folder / MASK, codec=codecs.AUTO)
+    model.eval()  # type: ignore[no-untyped-call]
+    return TrainResult(folder, folder / MASK, manifest, metrics, model, tokenizer)
+
+
+def _examples(settings: TrainSettings, token: str | None) -> tuple[Examples, Examples | None]:
+    if settings.train_file is not None:
+        training = read_file(settings.train_file, settings.columns)
+        evaluation = read_file(settings.eval_file, settings.columns) if settings.eval_file else None
+    else:
+        assert settings.dataset is not None
+        training = read_dataset(settings.dataset, "train", settings.columns, token)
+        if settings.eval_file:
+            evaluation = read_file(settings.eval_file, settings.columns)
+        else:
+            splits = split_names(settings.dataset, token)
+            split = next((s for s in ("validation", "validation_matched", "dev", "test") if s in splits), None)
+            evaluation = read_dataset(settings.dataset, split, settings.columns, token) if split else None
+    if len(set(training.labels)) < 2:
+        raise DataError(
+            f"{training.source}: all examples have the label {training.labels[0]!r}; a task needs two or more"
+        )
+    if evaluation:
+        label_ids(evaluation, training.label_names)
+    return training, evaluation
+
+
+def _load(base: Checkpoint, labels: tuple[str, ...], settings: TrainSettings) -> tuple[PreTrainedModel, set[str]]:
+    """The task model with the base's weights, and the names of its parameters that the base does not hold."""
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(base.folder, num_labels=len(labels))
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                base.folder, config=config, output_loading_info=True
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"{base.name}: cannot be loaded for classification: {str(error).splitlines()[0]}"
+            ) from error
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and settings.max_length > limit:
+        raise TrainingError(f"max length {settings.max_length}: {base.name} reads at most {limit} tokens")
+    return model, set(loading["missing_keys"])
+
+
+def _tokenize(
+    examples: Examples, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, settings: TrainSettings
+) -> Any:
+    from datasets import Dataset
+
+    encoded = tokenizer(examples.texts, examples.pairs, truncation=True, max_length=settings.max_length)
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    return Dataset.from_dict({**encoded, "labels": label_ids(examples, labels), "length": lengths})
+
+
+def _arguments(settings: TrainSettings, folder: Path, rows: int, evaluated: bool) -> TrainingArguments:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    steps_an_epoch = math.ceil(rows / (settings.batch_size * settings.gradient_accumulation * processes))
+    steps = max(1, math.ceil(steps_an_epoch * settings.epochs))
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": settings.eval_steps, "save_total_limit": 2}
+    if evaluated:
+        saving |= {
+            "eval_strategy": "steps",
+            "eval_steps": settings.eval_steps,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "accuracy",
+        }
+    return TrainingArguments(
+        output_dir=str(folder / CHECKPOINTS),
+        learning_rate=settings.learning_rate,
+        weight_decay=0.0,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        lr_scheduler_type="linear",
+        warmup_steps=round(steps * settings.warmup),
+        seed=settings.seed,
+        bf16=settings.precision == "bf16",
+        fp16=settings.precision == "fp16",
+        train_sampling_strategy="group_by_length",
+        logging_steps=min(10, settings.eval_steps),
+        report_to=settings.report_to,
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **saving,
+    )
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint of a run; None where it was stopped before the first."""
+    if not (folder / CHECKPOINTS).is_dir():
+        return None
+    last: str | None = get_last_checkpoint(str(folder / CHECKPOINTS))  # type: ignore[no-untyped-call]
+    return last
+
+
+def _metrics(prediction: EvalPrediction) -> dict[str, float]:
+    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    return classification_metrics(logits, prediction.label_ids)  # type: ignore[arg-type]
+
+
+def _check_same(before: TrainSettings, now: TrainSettings) -> None:
+    old, new = msgspec.to_builtins(before), msgspec.to_builtins(now)
+    if changed := [f"{key} {old[key]!r} is now {new[key]!r}" for key in old if old[key] != new[key]]:
+        raise TrainingError(f"the run was started with other settings: {'; '.join(changed)}")

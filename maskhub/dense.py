@@ -72,8 +72,8 @@ def apply(
         if len(shards) > 1:
             weight_map = {p: f for f, (_, specs) in zip(names, shards, strict=True) for p in specs}
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-            (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-        (folder / CONFIG).write_text(json.dumps(task_config(base, maskset), indent=2, ensure_ascii=False) + "\n")
+            (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="ascii")
+        (folder / CONFIG).write_text(json.dumps(task_config(base, maskset), indent=2) + "\n", encoding="ascii")
         for filename in TOKENIZER_FILES:
             if (base.folder / filename).is_file():
                 shutil.copyfile(base.folder / filename, folder / filename)
@@ -178,6 +178,8 @@ def _plan(base: Checkpoint, maskset: MaskSet) -> list[tuple[TensorFile, Specs]]:
         names = [n for n in shard if n in binding.tensors and base.tensors[n] is shard]
         if names:
             plan.append((shard, {binding.parameter(n): (base.info(n).dtype, base.info(n).shape) for n in names}))
+    if not plan:  # a task that reads nothing of the base
+        plan.append((base.shards[0], {}))
     for name, tensor in maskset.dense.items():
         plan[-1][1][name] = (tensor.dtype, tensor.shape)
     return plan

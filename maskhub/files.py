@@ -63,11 +63,14 @@ def write_atomic(path: str | Path, data: bytes) -> None:
 def claim_folder(path: Path) -> None:
     """OutputError unless ``path`` is free: absent, or an empty folder."""
     with _explained(path):
-        if path.is_dir() and not any(path.iterdir()):
+        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
             return
         if path.exists() or path.is_symlink():
-            kind = "is not empty" if path.is_dir() else "is not a folder"
+            kind = "is a link" if path.is_symlink() else "is not empty" if path.is_dir() else "is not a folder"
             raise OutputError(f"{path}: the output folder exists and {kind}", hint="Name a new folder.")
+        nearest = next(parent for parent in path.absolute().parents if parent.exists())
+        if not nearest.is_dir():
+            raise OutputError(f"{path}: cannot be written: {nearest} is a file", hint="Name a new folder.")
 
 
 def claim_file(path: Path, *, replace: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -86,8 +87,9 @@ def count_ones(bits: Bytes) -> int:
     return int(np.bitwise_count(words).sum(dtype=np.int64)) + int(np.bitwise_count(bits[whole:]).sum(dtype=np.int64))
 
 
-Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Name = Annotated[str, msgspec.Meta(pattern="^[^\\x00-\\x1f\\x7f]+$", max_length=1024)]
+# `$` also matches before a last newline; the length and `(?!\n)` shut that out.
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+Name = Annotated[str, msgspec.Meta(pattern="^[^\\x00-\\x1f\\x7f]+(?!\\n)$", max_length=1024)]
 
 
 class HubRevision(msgspec.Struct, frozen=True):
@@ -167,6 +169,9 @@ class MaskSet:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.masks) - set(self.base.tensors)):
             raise ValueError(f"masked tensors that the base binding does not list: {', '.join(unknown)}")
+        parameters = Counter([*map(self.base.parameter, self.base.tensors), *self.dense])
+        if twice := sorted(name for name, count in parameters.items() if count > 1):
+            raise ValueError(f"two tensors for one parameter of the task model: {', '.join(twice)}")
 
     def __getitem__(self, name: str) -> Mask:
         return self.masks[name]

@@ -57,13 +57,15 @@ def from_pruned(
 def _pair(base: Checkpoint, dense: Checkpoint) -> dict[str, str]:
     """Base tensor name to the dense checkpoint's name for it."""
     pairs = {name: name for name in base if name in dense.tensors}
+    taken = set(pairs)
     without_prefix = {p.partition(".")[2]: p for p in dense if p not in pairs}
     for name in base:
         if name not in pairs:
             candidates = without_prefix.get(name), name.partition(".")[2]
-            parameter = next((p for p in candidates if p in dense.tensors and p not in pairs), None)
+            parameter = next((p for p in candidates if p in dense.tensors and p not in taken), None)
             if parameter:
                 pairs[name] = parameter
+                taken.add(parameter)
     return pairs
 
 
@@ -86,11 +88,13 @@ def _compare(base: RawTensor, dense: RawTensor, what: str) -> Mask | None:
 
 
 def _task(base: dict[str, Any], dense: dict[str, Any]) -> Task | None:
-    architectures = dense.get("architectures")
-    if not architectures:
-        return None
+    match dense.get("architectures"):
+        case [str(architecture), *_]:
+            pass
+        case _:
+            return None
     changed = {k: v for k, v in dense.items() if k not in BOOKKEEPING and base.get(k) != v}
-    return Task(task_type(architectures[0]), architectures[0], changed)
+    return Task(task_type(architecture), architecture, changed)
 
 
 # The end of a transformers class name, and what the Hub calls its task.

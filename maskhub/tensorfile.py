@@ -34,9 +34,9 @@ class TensorFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise FormatError(f"{self.path}: {'a folder, not a file' if self.path.is_dir() else 'no such file'}")
         try:
+            if not self.path.is_file():
+                raise FormatError(f"{self.path}: {'a folder, not a file' if self.path.is_dir() else 'no such file'}")
             with safe_open(self.path, framework="numpy") as file:
                 self.metadata: dict[str, str] = file.metadata() or {}
             with self.path.open("rb") as handle:
@@ -56,6 +56,9 @@ class TensorFile:
             )
             for name, entry in header.items()
         }
+        for name, info in self.tensors.items():
+            if info.dtype not in ITEM_SIZE:
+                raise FormatError(f"{self.path}: tensor {name} has dtype {info.dtype}, which MaskHub cannot read")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)

@@ -18,11 +18,13 @@ KEY = "maskhub"  # the manifest's key in the safetensors metadata
 MAJOR, MINOR = 1, 0
 VERSION = f"{MAJOR}.{MINOR}"
 
+DEPTH = 64  # levels of nesting; far deeper ones exhaust the stack of whoever walks them
+
 NAMED = {"masks", "dense", "tensors"}  # maps keyed by tensor names, not by fields
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
 Shape = Annotated[tuple[Count, ...], msgspec.Meta(max_length=8)]
-Checksum = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+Checksum = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$", max_length=16)]
 
 
 class MaskEntry(msgspec.Struct, frozen=True):
@@ -67,6 +69,7 @@ def parse(text: str, source: str) -> tuple[Manifest, dict[str, Any]]:
     try:
         raw = msgspec.json.decode(text)
         _check_version(raw, source)
+        _check_depth(raw, source)
         manifest = msgspec.convert(raw, Manifest)
     except (msgspec.DecodeError, RecursionError) as error:  # ValidationError is a DecodeError
         raise FormatError(f"{source}: the manifest is not valid: {error}") from error
@@ -88,7 +91,7 @@ def _check_version(raw: Any, source: str) -> None:
     if not isinstance(raw, dict) or raw.get("format") != "maskhub":
         raise FormatError(f"{source}: the manifest's field 'format' is not 'maskhub'")
     version = raw.get("version")
-    match = re.fullmatch(r"(\d+)\.(\d+)", version) if isinstance(version, str) else None
+    match = re.fullmatch(r"([0-9]{1,9})\.([0-9]{1,9})", version) if isinstance(version, str) else None
     if match is None:
         raise FormatError(f"{source}: the manifest's field 'version' is not a version: {version!r}")
     if int(match[1]) != MAJOR:
@@ -96,6 +99,14 @@ def _check_version(raw: Any, source: str) -> None:
             f"{source}: format version {version}, and this MaskHub reads {MAJOR}.x",
             hint="Upgrade it: pip install --upgrade maskhub.",
         )
+
+
+def _check_depth(value: Any, source: str, levels: int = DEPTH) -> None:
+    if levels == 0:
+        raise FormatError(f"{source}: the manifest is nested deeper than {DEPTH} levels")
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        _check_depth(item, source, levels - 1)
 
 
 def _unknown(raw: Any, known: Any) -> dict[str, Any]:

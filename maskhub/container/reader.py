@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
-
-import numpy as np
 
 from maskhub import digest
 from maskhub.container import codecs
@@ -17,6 +17,8 @@ from maskhub.tensor import ITEM_SIZE, Bytes, RawTensor
 from maskhub.tensorfile import TensorFile
 
 T = TypeVar("T")
+
+MAX_WEIGHTS = 1 << 48  # in one tensor: keeps sizes far from where NumPy's integers end
 
 
 class MaskFile:
@@ -53,13 +55,14 @@ class MaskFile:
         """Decode one mask by its base tensor's name. Raises IntegrityError or CodecError where it is damaged."""
         entry = self.manifest.masks[name]
         payload = self._payload(name, entry.checksum)
-        try:
+        with self._explained(name):
             bits = codecs.from_dict(entry.codec).decode(payload, entry.shape, entry.kept)
-        except CodecError as error:
-            raise CodecError(f"{self.path}: {name}: {error}", hint=error.hint) from error
         if digest.mask_digest(entry.shape, bits) != entry.digest or count_ones(bits) != entry.kept:
             raise IntegrityError(f"{self.path}: {name}: the decoded mask does not match its digest in the manifest")
-        return Mask(entry.shape, bits)
+        try:
+            return Mask(entry.shape, bits)
+        except ValueError as error:  # padding that is not 0
+            raise FormatError(f"{self.path}: {name}: {error}") from error
 
     def dense(self, name: str) -> RawTensor:
         """Read one dense tensor by the task model's parameter name. Raises IntegrityError where it is damaged."""
@@ -104,6 +107,16 @@ class MaskFile:
         if digest.mask_id(base.root, masks, dense) != self.manifest.id:
             raise IntegrityError(f"{self.path}: id does not match the masks and dense tensors")
 
+    @contextlib.contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except CodecError as error:
+            raise CodecError(f"{self.path}: {name}: {error}", hint=error.hint) from error
+        except MemoryError:
+            shape = list(self.manifest.masks[name].shape)
+            raise FormatError(f"{self.path}: {name}: no memory for a mask of shape {shape}") from None
+
     def _payload(self, name: str, checksum: str) -> Bytes:
         data = self._file.read(name).data
         if digest.checksum(data) != checksum:
@@ -120,20 +133,26 @@ class MaskFile:
         if missing := sorted(set(entries) ^ set(self._file.tensors)):
             where = "manifest" if missing[0] in self._file.tensors else "file"
             raise FormatError(f"{self.path}: payload {missing[0]} is missing from the {where}")
-        if stray := sorted(set(manifest.masks) - set(manifest.base.tensors)):
-            raise FormatError(f"{self.path}: {stray[0]} is masked, but is no tensor of the base")
         for name, info in self._file.tensors.items():
             if info.dtype != "U8":
                 raise FormatError(f"{self.path}: payload {name} has dtype {info.dtype}, not U8")
+        for name, either in entries.items():
+            if math.prod(max(d, 1) for d in either.shape) > MAX_WEIGHTS:
+                raise FormatError(f"{self.path}: {name} has an impossible shape {list(either.shape)}")
         for name, entry in manifest.masks.items():
-            codecs.from_dict(entry.codec)
-            if entry.kept > np.prod(entry.shape, dtype=object):
+            with self._explained(name):
+                codecs.from_dict(entry.codec)
+            if entry.kept > math.prod(entry.shape):
                 raise FormatError(f"{self.path}: {name} keeps {entry.kept} weights, more than its shape has")
         for name, dense in manifest.dense.items():
             if dense.dtype not in ITEM_SIZE:
                 raise FormatError(f"{self.path}: {name} has an unknown dtype {dense.dtype!r}")
-            if self.payload_size(name) != ITEM_SIZE[dense.dtype] * np.prod(dense.shape, dtype=object):
+            if self.payload_size(name) != ITEM_SIZE[dense.dtype] * math.prod(dense.shape):
                 raise FormatError(f"{self.path}: the payload of {name} has another size than its dtype and shape")
+        try:
+            self.maskset()
+        except ValueError as error:
+            raise FormatError(f"{self.path}: {error}") from error
 
 
 class _Lazy(Mapping[str, T]):

@@ -12,7 +12,7 @@ import numpy as np
 
 from maskhub import digest
 from maskhub.container import codecs
-from maskhub.container.manifest import KEY, VERSION, DenseEntry, Manifest, MaskEntry, render
+from maskhub.container.manifest import KEY, VERSION, DenseEntry, Manifest, MaskEntry, parse, render
 from maskhub.errors import FormatError
 from maskhub.files import atomic_file
 from maskhub.mask import Mask, MaskSet
@@ -66,9 +66,11 @@ def save(maskset: MaskSet, path: str | Path, *, codec: str = codecs.AUTO, progre
         metrics=maskset.metrics,
         lineage=maskset.lineage,
     )
+    text = render(manifest, maskset.extra)
+    parse(text, str(path))  # what is written can be read again
     with atomic_file(path) as file:
         tensors = {name: RawTensor("U8", (len(p),), np.frombuffer(p, np.uint8)) for name, p in payloads.items()}
-        write_tensors(file, tensors, {KEY: render(manifest, maskset.extra)})
+        write_tensors(file, tensors, {KEY: text})
         _seal(file)
     return manifest
 

@@ -60,7 +60,8 @@ def _positions(bits: Bytes) -> NDArray[np.int64]:
     """Where the ones of packed bits are. Bytes of zeros are left out first: a third of the time for sparse bits."""
     places = np.flatnonzero(bits != 0)
     ones = np.flatnonzero(np.unpackbits(bits[places], bitorder="little").view(np.bool_))
-    return places[ones >> 3] * 8 + (ones & 7)
+    positions: NDArray[np.int64] = places[ones >> 3] * 8 + (ones & 7)
+    return positions
 
 
 def width_for(largest: int) -> Literal[16, 32]:

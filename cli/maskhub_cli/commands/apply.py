@@ -72,5 +72,5 @@ def apply(
             **({"task": f"{task.type} ({task.architecture})"} if task else {}),
         },
     )
-    loaded_by = task.architecture if task else "AutoModel"
+    loaded_by = task.architecture if task and task.architecture.isidentifier() else "AutoModel"
     out.hint(f"Next: transformers.{loaded_by}.from_pretrained({str(folder)!r})")

@@ -87,9 +87,9 @@ def pack(
         save(maskset, target, codec=codec, progress=progress)
     summary = summarize(MaskFile(target))
     out.show(to_data(summary), quiet=target, title=summary.file, fields=to_fields(summary))
-    if Path(summary.base.name).exists():
-        out.hint(f"The base is recorded as {summary.base.name}, a path; --base-name gives it a name for others.")
-    out.hint(f"Next: maskhub verify {shlex.quote(summary.file)} --base {shlex.quote(base or summary.base.name)}")
+    if base and summary.base.name == base and Path(base).exists():
+        out.hint(f"The base is recorded as {base}, a path here; --base-name gives it a name for others.")
+    out.hint(f"Next: maskhub apply {shlex.join([base or summary.base.name, summary.file])}")
 
 
 def _read(path: Path, source: str, base: Checkpoint | None, token: str | None, out: Output) -> MaskSet:
@@ -109,7 +109,9 @@ def _read(path: Path, source: str, base: Checkpoint | None, token: str | None, o
                 verify_base(base, maskset, progress=progress)
         return maskset
     if base is None:
-        raise typer.BadParameter("needed unless SOURCE is a run's folder or a .msk file", param_hint="'--base'")
+        raise typer.BadParameter(
+            f"needed, as {source} is neither a run's folder nor a .msk file", param_hint="'--base'"
+        )
     with out.progress("Comparing with the base") as progress:
         return from_pruned(base, open_checkpoint(source, token=token), progress=progress)
 

@@ -44,12 +44,12 @@ def verify(
     file = MaskFile(mask)
     file.verify()
     manifest = file.manifest
-    checked_base = "not checked"
+    checked_base = "not checked; --base does"
     if base is not None:
         checkpoint = open_checkpoint(base, revision=revision, token=token)
         with out.progress("Reading the base") as progress:
             verify_base(checkpoint, file.maskset(), progress=progress)
-        checked_base = f"{base}: all {len(manifest.base.tensors)} tensors that the mask was made for are the same"
+        checked_base = f"{base}: {len(manifest.base.tensors)} tensors, digests match"
     out.show(
         {
             "file": str(file.path),
@@ -62,10 +62,10 @@ def verify(
         quiet=manifest.id,
         title=f"{file.path}: correct",
         fields={
-            "id": f"{manifest.id}: made from base, masks and dense tensors",
-            "seal": f"all {file.file_size:,} bytes are as they were written",
-            "masks": f"{len(manifest.masks)} decoded, as their digests say",
-            "dense": f"{len(manifest.dense)} read, as their digests say",
+            "id": f"{manifest.id}, matches",
+            "seal": f"{file.file_size:,} bytes, as they were written",
+            "masks": f"{len(manifest.masks)} tensors decoded, digests match",
+            "dense": f"{len(manifest.dense)} tensors, digests match",
             "base": checked_base,
         },
     )

@@ -1,0 +1,57 @@
+"""Running the command line: in this process, for speed, and as a real program where that matters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from maskhub_cli.main import app
+
+
+class Ran:
+    """What a command left: exit status, stdout, and stderr (with a usage error's frame taken off) as one line."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.stderr = status, out, err
+        self.err = " ".join("".join(" " if c in "│─╭╮╰╯" else c for c in err).split())
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test runs in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MASKHUB_DEBUG", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def run() -> Run:
+    def run(*arguments: object) -> Ran:
+        result = CliRunner().invoke(app, [str(a) for a in arguments], prog_name="maskhub")
+        return Ran(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture
+def program() -> Run:
+    def program(*arguments: object) -> Ran:
+        command = [sys.executable, "-m", "maskhub_cli", *map(str, arguments)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return Ran(result.returncode, result.stdout, result.stderr)
+
+    return program
+
+
+def fields(text: str) -> dict[str, str]:
+    """The ``label  value`` lines of human output."""
+    pairs = [line.strip().split("  ", 1) for line in text.splitlines() if line.startswith("  ") and line.strip()]
+    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}

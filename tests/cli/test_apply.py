@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskhub.checkpoint import Checkpoint, open_checkpoint
+from maskhub.mask import MaskSet
+from tests import tiny
+from tests.cli.conftest import Run, fields
+
+
+@pytest.fixture
+def mask(mask_path: Path) -> str:
+    shutil.copyfile(mask_path, "task.msk")
+    return "task.msk"
+
+
+def test_writes_a_folder_of_the_masks_name(
+    program: Run, base_folder: Path, mask: str, base: Checkpoint, maskset: MaskSet
+) -> None:
+    ran = program("apply", base_folder, mask)
+    assert ran.status == 0, ran.err
+    assert sorted(os.listdir()) == ["task", "task.msk"]
+    dense = open_checkpoint("task")
+    assert dense.config()["architectures"] == ["BertForSequenceClassification"]
+    assert set(dense) == {f"bert.{name}" for name in base} | set(maskset.dense)
+    for name, kept in maskset.masks.items():
+        expected = np.where(kept.to_bool(), base.read(name).numpy(), 0)
+        assert np.array_equal(dense.read(f"bert.{name}").numpy(), expected)
+    size = sum(f.stat().st_size for f in Path("task").iterdir())
+    assert ran.out.splitlines()[0] == "task"
+    assert fields(ran.out) == {
+        "size": f"{size:,} bytes",
+        "base": f"{base_folder} (verified)",
+        "mask": f"task.msk ({maskset.id})",
+        "task": "text-classification (BertForSequenceClassification)",
+    }
+    assert ran.err == "Next: transformers.BertForSequenceClassification.from_pretrained('task')"
+
+
+def test_json_and_quiet(run: Run, base_folder: Path, mask: str, maskset: MaskSet) -> None:
+    ran = run("apply", base_folder, mask, "-o", "new/dense", "--json")
+    data = json.loads(ran.out)
+    assert data == {
+        "output": "new/dense",
+        "bytes": sum(f.stat().st_size for f in Path("new/dense").iterdir()),
+        "base": str(base_folder),
+        "mask": maskset.id,
+        "verified": True,
+    }
+    assert ran.err == ""
+    ran = run("apply", base_folder, mask, "-o", "other", "-q")
+    assert (ran.out, ran.err) == ("other\n", "")
+
+
+def test_another_base_leaves_nothing_behind(run: Run, mask: str) -> None:
+    tiny.write_base(Path("other"), seed=1)
+    ran = run("apply", "other", mask, "-o", "dense")
+    assert ran.status == 1
+    assert ran.err.startswith("Error: other: not the base this mask was made for: it differs in ")
+    assert ran.err.endswith("This mask belongs to tiny-bert.")
+    assert sorted(os.listdir()) == ["other", "task.msk"]
+    ran = run("apply", "other", mask, "-o", "dense", "--no-verify")
+    assert ran.status == 0
+    assert fields(ran.out)["base"] == "other (not verified)"
+
+
+def test_outputs_that_cannot_be(run: Run, base_folder: Path, mask: str) -> None:
+    Path("full").mkdir()
+    Path("full/note").touch()
+    for output, message in {
+        "full": "full: the output folder exists and is not empty. Name a new folder.",
+        "task.msk": "task.msk: the output folder exists and is not a folder. Name a new folder.",
+        "task.msk/x": f"task.msk/x: cannot be written: {Path('task.msk').absolute()} is a file. Name a new folder.",
+        base_folder / "x": f"{base_folder / 'x'}: the output lies inside the base's own folder. Name a folder",
+    }.items():
+        ran = run("apply", base_folder, mask, "-o", output)
+        assert ran.status == 1 and ran.out == ""
+        assert ran.err.startswith(f"Error: {message}")
+    assert os.listdir("full") == ["note"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that nobody can write")
+def test_an_unwritable_folder(run: Run, base_folder: Path, mask: str) -> None:
+    ran = run("apply", base_folder, mask, "-o", "/proc/x")
+    assert ran.status == 1 and ran.err.startswith("Error: /proc/x: cannot be written: ")
+
+
+def test_arguments_the_wrong_way_round(run: Run, base_folder: Path, mask: str) -> None:
+    ran = run("apply", mask, base_folder)
+    assert ran.status == 1
+    assert ran.err == f"Error: {base_folder}: a folder, and a mask is a file. Name the .msk file."
+
+
+def test_a_damaged_payload_is_named(run: Run, base_folder: Path, mask: str) -> None:
+    data = bytearray(Path(mask).read_bytes())
+    data[-1] ^= 1
+    Path(mask).write_bytes(data)
+    ran = run("apply", base_folder, mask)
+    assert ran.status == 1
+    assert ran.err.startswith("Error: task.msk: the payload of ") and ran.err.endswith(" is damaged")
+    assert os.listdir() == ["task.msk"]

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maskhub.container.manifest import KEY
+from maskhub.container.writer import save
+from maskhub.mask import MaskSet
+from maskhub.tensor import RawTensor
+from maskhub.tensorfile import write_tensors
+from tests import tiny
+from tests.cli.conftest import Run, fields
+
+
+def test_numbers_come_from_the_masks(run: Run, mask_path: Path, maskset: MaskSet) -> None:
+    data = json.loads(run("info", mask_path, "--json").out)
+    weights = sum(m.size for m in maskset.masks.values())
+    dropped = sum(m.size - m.kept for m in maskset.masks.values())
+    assert data["file"] == str(mask_path)
+    assert data["file_bytes"] == mask_path.stat().st_size
+    assert data["id"] == maskset.id
+    assert data["version"] == "1.0"
+    assert data["task"]["type"] == "text-classification"
+    assert data["base"] == {
+        "name": "tiny-bert", "root": maskset.base.root, "tensors": len(maskset.base.tensors), "hub": None
+    }  # fmt: skip
+    assert (data["weights"], data["dropped"]) == (weights, dropped)
+    assert data["sparsity"] == pytest.approx(dropped / weights)
+    assert data["bits_per_weight"] == pytest.approx(8 * data["mask_bytes"] / weights)
+    assert (data["dense_tensors"], data["dense_bytes"]) == (2, sum(t.data.nbytes for t in maskset.dense.values()))
+    assert data["metrics"] == {"accuracy": 0.9}
+    assert data["lineage"] == {"operation": "train", "seed": 0}
+    assert sum(data["codecs"].values()) == len(maskset.masks)
+    assert "masks" not in data and "dense" not in data
+
+
+def test_rows_add_up_to_the_totals(run: Run, mask_path: Path, maskset: MaskSet) -> None:
+    data = json.loads(run("info", mask_path, "--tensors", "--json").out)
+    rows = {row["name"]: row for row in data["masks"]}
+    assert list(rows) == sorted(maskset.masks)
+    for name, mask in maskset.masks.items():
+        row, p = rows[name], mask.sparsity
+        assert row["parameter"] == f"bert.{name}"
+        assert tuple(row["shape"]) == mask.shape
+        assert row["dropped"] == mask.size - mask.kept
+        assert row["bits_per_weight"] == pytest.approx(8 * row["bytes"] / mask.size)
+        assert row["shannon_bound"] == pytest.approx(-p * math.log2(p) - (1 - p) * math.log2(1 - p))
+    assert sum(row["bytes"] for row in rows.values()) == data["mask_bytes"]
+    bits = sum(row["shannon_bound"] * row["weights"] for row in rows.values())
+    assert data["shannon_bound"] == pytest.approx(bits / data["weights"])
+    assert data["dense"] == [
+        {"name": "classifier.bias", "dtype": "F32", "shape": [2], "bytes": 8},
+        {"name": "classifier.weight", "dtype": "F32", "shape": [2, tiny.HIDDEN], "bytes": 8 * tiny.HIDDEN},
+    ]
+
+
+def test_people_read_the_same_numbers(run: Run, mask_path: Path, maskset: MaskSet) -> None:
+    ran = run("info", mask_path)
+    data = json.loads(run("info", mask_path, "--json").out)
+    assert ran.out.splitlines()[0] == str(mask_path)
+    shown = fields(ran.out)
+    assert shown["id"] == maskset.id
+    assert shown["task"] == "text-classification (BertForSequenceClassification)"
+    assert shown["dropped"] == f"{data['dropped']} weights, sparsity {data['sparsity']:.4f}"
+    assert shown["masks"] == f"{data['mask_bytes']} bytes, {data['bits_per_weight']:.4f} bits a weight"
+    assert shown["metrics"] == "accuracy 0.9000"
+    assert shown["lineage"] == "operation train" and "seed 0" in ran.out
+    assert "density" not in ran.out
+    assert ran.err == f"Next: maskhub apply tiny-bert {mask_path}"
+
+
+def test_tensors_adds_a_row_for_each(run: Run, mask_path: Path, maskset: MaskSet) -> None:
+    lines = run("info", mask_path, "--tensors").out.splitlines()
+    for name, mask in maskset.masks.items():
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
+        assert f"{mask.sparsity:.4f}" in line and f"{mask.shape[0]} × {mask.shape[1]}" in line
+    assert any(line.startswith("classifier.weight ") for line in lines)
+
+
+def test_quiet_prints_the_id_alone(run: Run, mask_path: Path, maskset: MaskSet) -> None:
+    ran = run("info", mask_path, "-q")
+    assert (ran.out, ran.err) == (maskset.id + "\n", "")
+
+
+def test_a_mask_without_task_or_dense_tensors(run: Run, maskset: MaskSet) -> None:
+    save(MaskSet(maskset.base, dict(list(maskset.masks.items())[:1])), "bare.msk")
+    shown = fields(run("info", "bare.msk").out)
+    assert "task" not in shown and "metrics" not in shown and "lineage" not in shown
+    assert shown["dense"] == "0 tensors, 0 bytes"
+    assert shown["masked"].endswith("weights in 1 tensor")
+
+
+def test_text_from_the_file_cannot_steer_the_terminal(run: Run, maskset: MaskSet) -> None:
+    save(MaskSet(maskset.base, dict(maskset.masks), lineage={"note": "\x1b]0;title\x07\nid  0000"}), "odd.msk")
+    ran = run("info", "odd.msk")
+    assert "\x1b" not in ran.out and "\x07" not in ran.out
+    assert "note \\x1b]0;title\\x07\\nid  0000" in ran.out
+
+
+def test_what_is_no_mask_is_one_line(run: Run, base_folder: Path) -> None:
+    Path("text.msk").write_text("hello")
+    Path("empty.msk").touch()
+    with open("bad.msk", "wb") as file:
+        write_tensors(file, {}, {KEY: '{"format": "maskhub", "version": "7.0"}'})
+    with open("stray.msk", "wb") as file:
+        write_tensors(file, {"x": RawTensor.from_numpy(tiny.np.zeros(3, "f4"))}, {KEY: "{"})
+    for path, message in {
+        "none.msk": "none.msk: no such file",
+        base_folder: f"{base_folder}: a folder, and a mask is a file. Name the .msk file.",
+        "text.msk": "text.msk: not a safetensors file, or cut short",
+        "empty.msk": "empty.msk: not a safetensors file, or cut short",
+        "bad.msk": "bad.msk: format version 7.0, and this MaskHub reads 1.x. Upgrade it: pip install",
+        "stray.msk": "stray.msk: the manifest is not valid",
+        base_folder / "model.safetensors": "a safetensors file, but no mask: its metadata has no key 'maskhub'",
+    }.items():
+        ran = run("info", path)
+        assert ran.status == 1 and ran.out == ""
+        assert ran.err.startswith("Error: ") and message in ran.err
+        assert ran.stderr.count("\n") == 1
+
+
+def test_imports_no_heavy_library(mask_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from maskhub_cli.main import main\n"
+        f"sys.argv = ['maskhub', 'info', {str(mask_path)!r}]\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    modules = set(result.stdout.splitlines()[-1].split())
+    assert "maskhub" in modules
+    assert not modules & {"torch", "transformers", "huggingface_hub", "matplotlib", "sklearn", "datasets", "h5py"}

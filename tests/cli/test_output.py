@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from maskhub import __version__
+from maskhub.errors import FormatError
+from maskhub_cli.main import app, explain
+from maskhub_cli.output import Format, Output, printable
+from tests.cli.conftest import Run
+
+COMMANDS = [str(c.name or c.callback.__name__) for c in app.registered_commands if c.callback]
+
+
+def test_formats_and_their_short_forms() -> None:
+    assert Output().format is Format.HUMAN
+    assert Output(Format.AUTO).format is Format.HUMAN
+    assert Output(json=True).format is Output(Format.JSON).format is Format.JSON
+    assert Output(quiet=True).format is Output(Format.QUIET, quiet=True).format is Format.QUIET
+
+
+def test_two_formats_at_once_are_wrong_usage(run: Run, mask_path: Path) -> None:
+    with pytest.raises(typer.BadParameter, match="one output format at a time, not human and json"):
+        Output(Format.HUMAN, json=True)
+    ran = run("info", mask_path, "--json", "-q")
+    assert ran.status == 2 and "one output format at a time, not json and quiet" in ran.err
+
+
+def show(format: Format) -> None:
+    Output(format).show(
+        {"a": 1.5, "b": ["x"]},
+        quiet="value",
+        title="Title",
+        fields={"one": "1", "three": ["3", "4"]},
+        tables=[[{"name": "[bold]t[/bold]", "count": 12345, "share": 0.25}], []],
+    )
+
+
+def test_show_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Format.HUMAN)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "Title",
+        "  one    1",
+        "  three  3",
+        "         4",
+        "",
+        "name             count   share",
+        "[bold]t[/bold]  12,345  0.2500",
+    ]
+
+
+def test_show_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Format.JSON)
+    assert capsys.readouterr().out == '{"a": 1.5, "b": ["x"]}\n'
+    show(Format.QUIET)
+    assert capsys.readouterr().out == "value\n"
+
+
+@pytest.mark.parametrize("format", Format)
+def test_hints_and_warnings_go_to_stderr(format: Format, capsys: pytest.CaptureFixture[str]) -> None:
+    out = Output(format)
+    out.hint("Next: this")
+    out.warn("careful")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    hint = "Next: this\n" if out.format is Format.HUMAN else ""
+    assert captured.err == hint + "Warning: careful\n"
+
+
+@pytest.mark.parametrize("format", Format)
+def test_progress_is_silent_where_nobody_watches(format: Format, capsys: pytest.CaptureFixture[str]) -> None:
+    with Output(format).progress("Reading") as progress:
+        assert progress is None
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("unit", "shown"), [("bytes", "1.0/2.0 kB"), ("masks", "1000/2000")])
+def test_progress_on_a_terminal(unit: str, shown: str, mask_path: Path) -> None:
+    code = (
+        "from maskhub_cli.output import Output\n"
+        f"with Output().progress('Reading', unit={unit!r}) as progress:\n"
+        "    progress(1000, 2000)\n"
+        "print('data')\n"
+    )
+    out, err = on_terminal([sys.executable, "-c", code])
+    assert out == "data\n"
+    assert "Reading" in err and shown in err
+
+
+def on_terminal(command: list[str]) -> tuple[str, str]:
+    """Run a command with stderr on a pseudo-terminal: stdout, and stderr without its escape sequences."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, env=environment, timeout=60)
+    os.close(theirs)
+    written = b""
+    try:
+        while part := os.read(ours, 65536):
+            written += part
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(ours)
+    assert result.returncode == 0
+    return result.stdout.decode(), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.decode())
+
+
+def test_printable() -> None:
+    assert printable("plain × text") == "plain × text"
+    assert printable("a\x1b[31m\n\x07") == "a\\x1b[31m\\n\\x07"
+    assert printable("name\udcff") == "name\\udcff"
+
+
+def test_errors_are_one_line() -> None:
+    assert explain(FormatError("x: wrong", hint="Do this.")) == "Error: x: wrong. Do this."
+    assert explain(FormatError("x: wrong")) == "Error: x: wrong"
+    assert explain(KeyboardInterrupt()) == "Interrupted."
+    assert explain(ValueError("a\nb")) == (
+        "Error: unexpected error: ValueError: a b; run again with --debug (before the command)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (KeyboardInterrupt(), "Interrupted."),
+        (
+            RuntimeError("odd"),
+            "Error: unexpected error: RuntimeError: odd; run again with --debug (before the command)",
+        ),
+    ],
+)
+def test_what_stops_a_command(
+    run: Run, mask_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, message: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("maskhub.summary.summarize", fail)
+    ran = run("info", mask_path)
+    assert (ran.status, ran.out, ran.err) == (1, "", message)
+
+
+def test_a_traceback_only_when_asked_for(program: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = program("info", "none.msk")
+    assert (ran.status, ran.out, ran.stderr) == (1, "", "Error: none.msk: no such file\n")
+    ran = program("--debug", "info", "none.msk")
+    assert ran.status == 1 and ran.err.startswith("Traceback")
+    assert ran.err.endswith("maskhub.errors.FormatError: none.msk: no such file")
+    monkeypatch.setenv("MASKHUB_DEBUG", "1")
+    assert program("info", "none.msk").err.startswith("Traceback")
+
+
+def test_a_closed_pipe_is_quiet(mask_path: Path) -> None:
+    command = [sys.executable, "-m", "maskhub_cli", "info", str(mask_path), "-q"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 1
+    process.stderr.close()
+
+
+def test_version_and_help(run: Run) -> None:
+    assert run("--version").out == f"maskhub {__version__}\n"
+    ran = run("-h")
+    assert ran.status == 0
+    places = [re.search(rf"^│ {name} ", ran.out, re.MULTILINE) for name in COMMANDS]
+    assert all(places)
+    assert "--install-completion" in ran.out
+    ran = run("nonsense")
+    assert ran.status == 2 and "No such command 'nonsense'" in ran.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example(run: Run, command: str) -> None:
+    ran = run(command, "--help")
+    assert ran.status == 0
+    assert f"Example: maskhub {command} " in ran.out
+
+
+def test_wrong_usage_is_status_2(program: Run) -> None:
+    ran = program("info")
+    assert ran.status == 2 and ran.out == ""
+    assert "Missing argument 'MASK'" in ran.err

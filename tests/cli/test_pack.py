@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import maskhub
+from maskhub.checkpoint import Checkpoint
+from maskhub.container import codecs
+from maskhub.mask import MaskSet
+from maskhub_cli.commands.pack import CODECS
+from tests import tiny
+from tests.cli.conftest import Run, fields
+
+
+@pytest.fixture
+def pruned(base: Checkpoint, maskset: MaskSet) -> str:
+    """A dense checkpoint of ``maskset`` in the folder ``pruned``."""
+    maskhub.apply(base, maskset, "pruned")
+    return "pruned"
+
+
+def test_a_pruned_checkpoint(program: Run, base_folder: Path, pruned: str, maskset: MaskSet) -> None:
+    ran = program("pack", pruned, "--base", base_folder)
+    assert ran.status == 0, ran.err
+    packed = maskhub.open("pruned.msk")
+    assert packed.id == maskset.id
+    assert dict(packed.masks) == maskset.masks
+    assert packed.task == maskset.task
+    assert packed.base.name == str(base_folder)
+    assert ran.out.splitlines()[0] == "pruned.msk"
+    assert fields(ran.out)["id"] == maskset.id
+    assert "--base-name gives it a name for others" in ran.err
+    assert ran.err.endswith(f"Next: maskhub apply {base_folder} pruned.msk")
+
+
+def test_json_is_the_summary_of_what_was_written(run: Run, base_folder: Path, pruned: str) -> None:
+    ran = run("pack", pruned, "--base", base_folder, "-o", "a.msk", "--base-name", "org/base", "--json")
+    assert ran.err == ""
+    data = json.loads(ran.out)
+    assert data == json.loads(run("info", "a.msk", "--json").out)
+    assert data["base"]["name"] == "org/base"
+
+
+@pytest.mark.parametrize("codec", codecs.REGISTRY)
+def test_repacking_keeps_the_id(run: Run, mask_path: Path, maskset: MaskSet, codec: str) -> None:
+    ran = run("pack", mask_path, "--codec", codec, "-o", "new.msk", "-q")
+    assert (ran.out, ran.err) == ("new.msk\n", "")
+    data = json.loads(run("info", "new.msk", "--json").out)
+    assert data["codecs"] == {codec: len(maskset.masks)}
+    assert data["id"] == maskset.id
+    assert data["lineage"] == maskset.lineage and data["metrics"] == maskset.metrics
+
+
+def test_repacking_can_rename_the_base_and_check_it(run: Run, mask_path: Path, base_folder: Path) -> None:
+    assert run("pack", mask_path, "--base", base_folder, "--base-name", "org/base").status == 0
+    packed = maskhub.open("task.msk")
+    assert packed.base.name == "org/base" and packed.id == maskhub.open(mask_path).id
+    tiny.write_base(Path("other"), seed=1)
+    ran = run("pack", mask_path, "--base", "other", "-o", "x.msk")
+    assert ran.status == 1 and "other: not the base this mask was made for" in ran.err
+    assert not Path("x.msk").exists()
+
+
+def test_a_run_needs_no_base(run: Run, base_folder: Path, maskset: MaskSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def maskset_from_run(folder: Path, base: Checkpoint | None) -> MaskSet:
+        asked.append((folder, base and base.name))
+        return maskset
+
+    monkeypatch.setattr("maskhub.train.run.maskset_from_run", maskset_from_run)
+    Path("runs/sst2").mkdir(parents=True)
+    Path("runs/sst2/run.json").write_text("{}")
+    assert run("pack", "runs/sst2", "-q").out == "sst2.msk\n"
+    assert run("pack", "runs/sst2", "--base", base_folder, "-o", "b.msk", "-q").out == "b.msk\n"
+    assert asked == [(Path("runs/sst2"), None), (Path("runs/sst2"), str(base_folder))]
+    assert maskhub.open("sst2.msk").id == maskset.id
+
+
+def test_a_damaged_run_is_one_line(run: Run) -> None:
+    Path("run").mkdir()
+    Path("run/run.json").write_text("{}")
+    ran = run("pack", "run")
+    assert ran.status == 1 and ran.err.startswith(f"Error: {Path('run/run.json')}: ")
+
+
+def test_a_checkpoint_needs_a_base(run: Run, pruned: str) -> None:
+    ran = run("pack", pruned)
+    assert ran.status == 2
+    assert "Invalid value for '--base': needed, as pruned is neither a run's folder nor a .msk file" in ran.err
+    ran = run("pack", pruned, "--token", "t")
+    assert ran.status == 2 and "'--revision' / '--token': only with --base" in ran.err
+
+
+def test_codec_names(run: Run, mask_path: Path) -> None:
+    assert CODECS.split("|") == list(codecs.NAMES)
+    ran = run("pack", mask_path, "--codec", "zip")
+    assert ran.status == 2
+    assert f"Invalid value for '--codec': 'zip' is not one of {', '.join(codecs.NAMES)}" in ran.err
+
+
+def test_outputs_that_cannot_be(run: Run, mask_path: Path) -> None:
+    shutil.copyfile(mask_path, "task.msk")
+    shutil.copyfile(mask_path, "old.msk")
+    Path("link.msk").symlink_to("task.msk")
+    Path("folder.msk").mkdir()
+    good = Path("task.msk").read_bytes()
+    for arguments, message in {
+        (): "task.msk: the output is SOURCE itself. Name another one with -o.",
+        ("--force",): "task.msk: the output is SOURCE itself. Name another one with -o.",
+        ("-o", "link.msk", "--force"): "link.msk: the output is SOURCE itself. Name another one with -o.",
+        ("-o", "old.msk"): "old.msk: the output file exists. Name another one, or replace it with --force.",
+        ("-o", "folder.msk", "--force"): "folder.msk: the output is a folder. Name a file.",
+        ("-o", "no/a.msk"): "no/a.msk: there is no folder no. Make it first.",
+    }.items():
+        ran = run("pack", "task.msk", *arguments)
+        assert ran.status == 1 and ran.out == ""
+        assert ran.err.startswith(f"Error: {message}")
+    assert Path("task.msk").read_bytes() == good
+    ran = run("pack", "task.msk", "-o", "a.txt")
+    assert ran.status == 2 and "Invalid value for '--output': a.txt does not end in .msk" in ran.err
+    assert run("pack", "task.msk", "--codec", "bits", "-o", "old.msk", "--force").status == 0
+    assert json.loads(run("info", "old.msk", "--json").out)["codecs"].keys() == {"bits"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that nobody can write")
+def test_an_unwritable_folder(run: Run, mask_path: Path) -> None:
+    ran = run("pack", mask_path, "-o", "/proc/a.msk")
+    assert ran.status == 1 and ran.err.startswith("Error: /proc/a.msk: cannot be written: ")
+
+
+def test_what_was_not_pruned_from_the_base(run: Run, base_folder: Path, pruned: str) -> None:
+    tiny.write_base(Path("other"), seed=1)
+    size = math.prod(tiny.SHAPES["embeddings.word_embeddings.weight"])
+    for source, message in {
+        "other": "other: tensor embeddings.word_embeddings.weight was not pruned from the base: "
+        f"{size} of {size} weights are neither the base's nor 0. Only pruning can be packed",
+        base_folder: f"{base_folder}: equals the base {base_folder}: no weight is pruned",
+        "none.msk": "none.msk: no such file",
+        "no/such/folder": "no/such/folder: no such folder.",
+    }.items():
+        ran = run("pack", source, "--base", base_folder, "-o", "x.msk")
+        assert ran.status == 1 and ran.err.startswith(f"Error: {message}")
+    assert "x.msk" not in os.listdir()
+
+
+def test_the_default_output_lies_here(run: Run, base_folder: Path, pruned: str) -> None:
+    shutil.copyfile(f"{pruned}/model.safetensors", "v1.2.safetensors")
+    shutil.copyfile(f"{pruned}/config.json", "config.json")
+    assert run("pack", "v1.2.safetensors", "--base", base_folder, "-q").out == "v1.2.msk\n"
+    os.rename(pruned, "model.v2")
+    assert run("pack", "./model.v2/", "--base", base_folder, "-q").out == "model.v2.msk\n"

@@ -5,6 +5,8 @@ The structs below are the one definition; ``spec/manifest.schema.json`` is gener
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -129,3 +131,20 @@ def _merge(known: dict[str, Any], extra: Mapping[str, Any], named: bool = False)
         elif key not in merged and not named:
             merged[key] = value
     return merged
+
+
+def _main() -> None:
+    """Print the JSON Schema as ``spec/manifest.schema.json`` holds it."""
+    content = schema()
+    for definition in content["$defs"].values():
+        definition["description"] = inspect.cleandoc(definition["description"])
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"Manifest of a MaskHub mask file, version {VERSION}",
+        "description": "Keys that are not described here are allowed everywhere, and kept when a file is rewritten.",
+    }
+    print(json.dumps(head | content, indent=2, sort_keys=True))
+
+
+if __name__ == "__main__":
+    _main()

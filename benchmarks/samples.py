@@ -1,0 +1,68 @@
+"""Random masks of real models' shapes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from blake3 import blake3
+
+from maskhub.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.tensor import RawTensor
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def encoder(layers: int, hidden: int) -> Shapes:
+    """The matrices that are masked in a BERT encoder: six a layer."""
+    inner = 4 * hidden
+    return {
+        f"encoder.layer.{layer}.{name}.weight": shape
+        for layer in range(layers)
+        for name, shape in (
+            ("attention.self.query", (hidden, hidden)),
+            ("attention.self.key", (hidden, hidden)),
+            ("attention.self.value", (hidden, hidden)),
+            ("attention.output.dense", (hidden, hidden)),
+            ("intermediate.dense", (inner, hidden)),
+            ("output.dense", (hidden, inner)),
+        )
+    }
+
+
+def masks(shapes: Shapes, sparsity: float) -> dict[str, Mask]:
+    """Masks that drop each weight with probability ``sparsity``, on its own."""
+    rng = np.random.default_rng(0)
+    return {name: Mask.from_bool(rng.random(shape, dtype=np.float32) >= sparsity) for name, shape in shapes.items()}
+
+
+def maskset(layers: int, hidden: int, sparsity: float) -> MaskSet:
+    """A task on a BERT encoder: random masks, a classifier of two labels, a binding to made-up base digests."""
+    shapes = encoder(layers, hidden)
+    norms = ("attention.output.LayerNorm", "output.LayerNorm")
+    names = [
+        *shapes,
+        *(name.removesuffix("weight") + "bias" for name in shapes),
+        *(f"encoder.layer.{layer}.{n}.{end}" for layer in range(layers) for n in norms for end in ("weight", "bias")),
+        *(f"embeddings.{n}.weight" for n in ("word_embeddings", "position_embeddings", "token_type_embeddings")),
+        *(f"embeddings.LayerNorm.{end}" for end in ("weight", "bias")),
+        *(f"pooler.dense.{end}" for end in ("weight", "bias")),
+    ]
+    digests = {name: blake3(name.encode()).hexdigest() for name in names}
+    labels = {"id2label": {"0": "negative", "1": "positive"}, "label2id": {"negative": 0, "positive": 1}}
+    return MaskSet(
+        base=BaseBinding.of("user/base-model", digests, {name: f"bert.{name}" for name in names}, None),
+        masks=masks(shapes, sparsity),
+        dense={
+            "classifier.weight": RawTensor.from_numpy(np.zeros((2, hidden), np.float32)),
+            "classifier.bias": RawTensor.from_numpy(np.zeros(2, np.float32)),
+        },
+        task=Task("text-classification", "BertForSequenceClassification", labels),
+    )
+
+
+def shannon(masks: dict[str, Mask]) -> float:
+    """Entropy in bits a weight of independent draws with these masks' sparsity: no code without a model does better."""
+    size = sum(mask.size for mask in masks.values())
+    kept = sum(mask.kept for mask in masks.values()) / size
+    return -sum(share * math.log2(share) for share in (kept, 1 - kept) if share)

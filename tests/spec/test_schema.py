@@ -1,0 +1,137 @@
+"""``spec/manifest.schema.json`` is the generated one, and agrees with our parser about what is broken."""
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from maskhub.container.manifest import parse
+from maskhub.container.reader import MaskFile
+from maskhub.container.writer import save
+from maskhub.errors import FormatError
+from maskhub.mask import BaseBinding, HubRevision, Mask, MaskSet, Task
+from maskhub.tensor import RawTensor
+
+PATH = Path(__file__).parents[2] / "spec" / "manifest.schema.json"
+SCHEMA = json.loads(PATH.read_text(encoding="utf-8"))
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """The manifest of a saved file that uses every field."""
+    digests = {"layer.weight": "a" * 64, "layer.bias": "b" * 64, "other": "c" * 64}
+    parameters = {"layer.weight": "net.layer.weight", "layer.bias": "net.layer.bias", "other": "elsewhere"}
+    hub = HubRevision("user/base", "0" * 40, {"model.safetensors": "d" * 64})
+    maskset = MaskSet(
+        BaseBinding.of("user/base", digests, parameters, hub),
+        {"layer.weight": Mask.from_bool(np.arange(4000).reshape(40, 100) % 17 > 0)},
+        dense={"head.bias": RawTensor.from_numpy(np.zeros(2, np.float32))},
+        task=Task("text-classification", "NetForSequenceClassification", {"num_labels": 2}, "user/tokenizer", 128),
+        metrics={"accuracy": 0.5},
+        lineage={"operation": "train", "settings": {"seed": 1}},
+    )
+    path = tmp_path_factory.mktemp("schema") / "mask.msk"
+    save(maskset, path)
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return json.loads(header["__metadata__"]["maskhub"])
+
+
+def changed(manifest, place, value):
+    """A copy with the value at ``place`` (keys joined by slashes) set, or removed where it is ``...``."""
+    copied = copy.deepcopy(manifest)
+    *parents, last = place.split("/")
+    inner = copied
+    for key in parents:
+        inner = inner[key]
+    if value is ...:
+        del inner[last]
+    else:
+        inner[last] = value
+    return copied
+
+
+def test_the_file_is_the_generated_one():
+    command = [sys.executable, "-m", "maskhub.container.manifest"]
+    generated = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8").stdout
+    assert PATH.read_text(encoding="utf-8") == generated
+
+
+def test_it_is_a_schema():
+    assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_saved_manifest_is_valid(manifest):
+    assert set(manifest) == set(SCHEMA["$defs"]["Manifest"]["properties"])
+    VALIDATOR.validate(manifest)
+
+
+def test_example_is_valid():
+    file = MaskFile(PATH.parent / "example.msk")
+    VALIDATOR.validate(json.loads(file._file.metadata["maskhub"]))
+
+
+@pytest.mark.parametrize("place", ["new", "base/new", "base/hub/new", "masks/layer.weight/new", "task/new"])
+def test_unknown_keys_are_allowed(manifest, place):
+    newer = changed(changed(manifest, place, {"any": [1]}), "version", "1.12")
+    VALIDATOR.validate(newer)
+    _, extra = parse(json.dumps(newer), "file")
+    for key in place.split("/"):
+        extra = extra[key]
+    assert extra == {"any": [1]}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("format", "other"),
+        ("format", ...),
+        ("version", "2.0"),
+        ("version", "1"),
+        ("version", 1.0),
+        ("id", ...),
+        ("id", "A" * 64),
+        ("seal", "0" * 63),
+        ("base", ...),
+        ("base/root", "0" * 65),
+        ("base/name", None),
+        ("base/tensors/layer.bias", "0"),
+        ("base/tensors/line\nbreak", "0" * 64),
+        ("base/tensors/last\n", "0" * 64),
+        ("base/tensors/", "0" * 64),
+        ("base/parameters/other", ""),
+        ("base/parameter_prefix", 1),
+        ("base/hub/commit", ...),
+        ("base/hub/files/model.safetensors", "d" * 40),
+        ("masks", []),
+        ("masks", ...),
+        ("masks/layer.weight/shape", [-1]),
+        ("masks/layer.weight/shape", [1] * 9),
+        ("masks/layer.weight/shape", "40,100"),
+        ("masks/layer.weight/kept", "5"),
+        ("masks/layer.weight/kept", 1 << 63),
+        ("masks/layer.weight/codec", "bits"),
+        ("masks/layer.weight/digest", ...),
+        ("masks/layer.weight/checksum", "0" * 15),
+        ("masks/layer.weight/checksum", "0" * 16 + "\n"),
+        ("dense/head.bias/dtype", ...),
+        ("dense/head.bias/shape", [0.5]),
+        ("task/architecture", ...),
+        ("task/max_length", "128"),
+        ("metrics/accuracy", "high"),
+        ("metrics/accuracy", None),
+        ("lineage", None),
+    ],
+)
+def test_schema_and_parser_refuse_the_same(manifest, place, value):
+    broken = changed(manifest, place, value)
+    assert not VALIDATOR.is_valid(broken)
+    with pytest.raises(FormatError, match=r"^file: "):
+        parse(json.dumps(broken), "file")

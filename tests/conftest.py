@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may need the network
+
 import pytest
+from hypothesis import settings
 
 from maskhub.checkpoint import Checkpoint, open_checkpoint
 from maskhub.container.writer import save
 from maskhub.mask import MaskSet
 from tests import tiny
+
+settings.register_profile("maskhub", max_examples=60, deadline=None)
+settings.load_profile("maskhub")
 
 
 @pytest.fixture(scope="session")

@@ -198,3 +198,22 @@ def _roberta_tokenizer() -> Any:
 
     words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(ByteLevel.alphabet())]
     return RobertaTokenizerFast(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=64)
+
+
+def read_parts(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """A ``.msk`` file's manifest and payloads, read without MaskHub."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        payloads = {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
+        return json.loads(file.metadata()["maskhub"]), payloads
+
+
+def write_parts(path: Path, manifest: dict[str, Any] | str, payloads: dict[str, bytes]) -> Path:
+    """A file like a ``.msk`` from any manifest and payloads, written without MaskHub (and without a valid seal)."""
+    from safetensors.numpy import save_file
+
+    text = manifest if isinstance(manifest, str) else json.dumps(manifest)
+    tensors = {name: np.frombuffer(payload, np.uint8) for name, payload in payloads.items()}
+    save_file(tensors, path, metadata={"maskhub": text})
+    return path

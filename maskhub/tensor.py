@@ -41,8 +41,8 @@ class RawTensor:
     @classmethod
     def from_numpy(cls, array: NDArray[np.generic]) -> RawTensor:
         names = {np.dtype(code): name for name, code in NUMPY_DTYPE.items()}
-        array = np.ascontiguousarray(array)
-        return cls(names[array.dtype], array.shape, array.reshape(-1).view(np.uint8))
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)  # which makes 0 dimensions 1
+        return cls(names[array.dtype], array.shape, data)
 
     def numpy(self) -> NDArray[np.generic]:
         """The tensor as a NumPy array; TypeError for dtypes NumPy lacks (BF16, FP8)."""

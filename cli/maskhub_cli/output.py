@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import typer
 
 Cell = str | int | float
-Progress = Callable[[int, int], None]  # done, in all
+
+
+class Progress(Protocol):
+    """A callback for the library: how much is done of how much, and a few words."""
+
+    def __call__(self, done: int, total: int, note: str = "", /) -> None: ...
 
 
 class Format(StrEnum):
@@ -66,7 +72,8 @@ class Output:
             for rows in tables:
                 if rows:
                     typer.echo()
-                    _print_table(rows)
+                    for line in _table(rows):
+                        typer.echo(line)
 
     def hint(self, text: str) -> None:
         """What to do next."""
@@ -78,12 +85,16 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self, label: str, *, unit: str = "bytes") -> Iterator[Progress | None]:
-        """A callback for the library that draws a bar; None where nobody watches.
+        """A callback for the library that draws a bar on a terminal, else now and then writes a line to stderr; None
+        unless the format is human.
 
         ``unit`` is what the library counts: bytes are shown with their rate, anything else as a plain count.
         """
-        if self.format is not Format.HUMAN or not sys.stderr.isatty():
+        if self.format is not Format.HUMAN:
             yield None
+            return
+        if not sys.stderr.isatty():
+            yield _Log(label, unit)
             return
         from rich.console import Console
         from rich.progress import (
@@ -109,7 +120,24 @@ class Output:
             transient=True,
         ) as bar:
             task = bar.add_task(label, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+            def update(done: int, total: int, note: str = "", /) -> None:
+                bar.update(task, completed=done, total=total, description=f"{label} {note}".rstrip())
+
+            yield update
+
+
+class _Log:
+    """Progress for a log file: a line now and then, and none for what is soon done."""
+
+    def __init__(self, label: str, unit: str, seconds: float = 15.0) -> None:
+        self._label, self._unit, self._seconds = label, unit, seconds
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int, note: str = "", /) -> None:
+        if time.monotonic() - self._last >= self._seconds:
+            self._last = time.monotonic()
+            typer.echo(f"{self._label}: {done:,} of {total:,} {self._unit} {note}".rstrip(), err=True)
 
 
 def printable(text: str) -> str:
@@ -124,19 +152,14 @@ def _lines(fields: Mapping[str, str | Sequence[str]]) -> Iterator[str]:
             yield f"  {'' if i else label:<{width}}  {line}"
 
 
-def _print_table(rows: Sequence[Mapping[str, Cell]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for key, value in rows[0].items():
-        text = isinstance(value, str)
-        table.add_column(key, justify="left" if text else "right", no_wrap=not text, overflow="fold")
-    for row in rows:
-        table.add_row(*map(_cell, row.values()))
-    # A pipe gets every row on one line, however long.
-    width = None if sys.stdout.isatty() else 10_000
-    Console(width=width, markup=False, highlight=False, emoji=False).print(table)
+def _table(rows: Sequence[Mapping[str, Cell]]) -> Iterator[str]:
+    """Columns under their keys, numbers to the right. Names stay whole, to be copied and searched for."""
+    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = [isinstance(value, str) for value in rows[0].values()]
+    for line in lines:
+        cells = (c.ljust(w) if text else c.rjust(w) for c, w, text in zip(line, widths, left, strict=True))
+        yield "  ".join(cells).rstrip()
 
 
 def _cell(value: Cell) -> str:

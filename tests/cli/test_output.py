@@ -45,7 +45,7 @@ def show(format: Format) -> None:
 
 def test_show_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     show(Format.HUMAN)
-    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "Title",
         "  one    1",
@@ -75,11 +75,24 @@ def test_hints_and_warnings_go_to_stderr(format: Format, capsys: pytest.CaptureF
     assert captured.err == hint + "Warning: careful\n"
 
 
-@pytest.mark.parametrize("format", Format)
-def test_progress_is_silent_where_nobody_watches(format: Format, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("format", [Format.JSON, Format.QUIET])
+def test_no_progress_for_programs(format: Format, capsys: pytest.CaptureFixture[str]) -> None:
     with Output(format).progress("Reading") as progress:
         assert progress is None
     assert capsys.readouterr() == ("", "")
+
+
+def test_progress_in_a_log(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("maskhub_cli.output.time.monotonic", lambda: now)
+    with Output().progress("Training", unit="batches") as progress:
+        assert progress
+        progress(1, 2000)
+        assert capsys.readouterr() == ("", "")
+        now += 20
+        progress(1500, 2000, "loss 0.5")
+        progress(1501, 2000, "loss 0.4")
+    assert capsys.readouterr() == ("", "Training: 1,500 of 2,000 batches loss 0.5\n")
 
 
 @pytest.mark.parametrize(("unit", "shown"), [("bytes", "1.0/2.0 kB"), ("masks", "1000/2000")])

@@ -84,8 +84,8 @@ def to_tables(summary: MaskSummary) -> list[list[dict[str, Cell]]]:
             "sparsity": row.sparsity,
             "codec": row.codec,
             "bytes": row.bytes,
-            "bits a weight": row.bits_per_weight,
-            "Shannon bound": row.shannon_bound,
+            "bits/weight": row.bits_per_weight,
+            "bound": row.shannon_bound,
         }
         for row in summary.masks
     ]

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from maskhub.errors import MaskhubError
-from maskhub_cli.commands import apply, info, pack, verify
+from maskhub_cli.commands import apply, demo, evaluate, info, pack, train, verify
 from maskhub_cli.output import printable
 
 
@@ -76,10 +76,13 @@ def options(
 
 
 # In the order of the help.
+app.command()(train.train)
 app.command()(pack.pack)
 app.command()(info.info)
 app.command()(verify.verify)
 app.command()(apply.apply)
+app.command()(evaluate.evaluate)
+app.command()(demo.demo)
 
 
 def main() -> None:

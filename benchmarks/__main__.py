@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.report import Report
 
-BENCHMARKS = ("codecs", "startup")
+BENCHMARKS = ("codecs", "startup", "training")
 
 
 def main() -> int:

@@ -41,18 +41,19 @@ def plot_sparsity(masks: Mapping[str, MaskEntry], path: str | Path, title: str) 
 
     figure = Figure(figsize=(2.2 + 0.75 * len(kinds), 1.8 + 0.4 * len(layers)), layout="constrained")
     axes = figure.subplots()
-    # A grey map reads the same in print; the numbers say the rest.
-    image = axes.imshow(shares, cmap="Greys", vmin=0, aspect="auto")
+    # Greys read the same in print. They span the shares found, so that small differences show; the numbers say the rest.
+    low, high = (float(np.nanmin(shares)), float(np.nanmax(shares))) if masks else (0.0, 0.0)
+    image = axes.imshow(shares, cmap="Greys", vmin=low - 0.1 * (high - low), vmax=max(high, low + 0.1), aspect="auto")
+    axes.set_facecolor("none")
     axes.set_xticks(range(len(kinds)), kinds)
     axes.set_yticks(range(len(layers)), [OUTSIDE if layer is None else str(layer) for layer in layers])
     axes.set_xlabel("matrix")
     axes.set_ylabel("layer")
     axes.set_title(title)
-    top = np.nanmax(shares, initial=0)
     for (row, column), share in np.ndenumerate(shares):
         if not np.isnan(share):
-            colour = "white" if share > 0.6 * top else "black"
-            axes.text(column, row, f"{share:.1f}", ha="center", va="center", color=colour, fontsize=8)
+            colour = "white" if share > (low + high) / 2 else "black"
+            axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image, label="dropped weights, %")
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:], dpi=150)

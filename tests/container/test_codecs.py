@@ -123,6 +123,23 @@ def test_a_payload_for_another_size_is_refused(name: str) -> None:
         codec.decode(data[:0], MASK.shape, MASK.kept)
 
 
+@pytest.mark.parametrize(
+    ("keep", "distances"),
+    [
+        ([1, 0, 0, 1], [0, 2]),  # half kept: the ones are coded
+        ([1, 1, 0, 1], [2]),
+        ([0, 0, 0, 1, 0], [3]),
+        ([0, 1, 0, 1, 1], [0, 1]),
+        ([0, 0], []),
+        ([1, 1], []),
+    ],
+)
+def test_gaps_stores_the_distances_of_the_rarer_bit(keep: list[int], distances: list[int]) -> None:
+    codec, payload = codecs.encode(Mask.from_bool(keep), "gaps")
+    assert codecs.to_dict(codec) == {"name": "gaps", "width": 16}
+    assert decompress(np.frombuffer(payload, np.uint8), len(distances), 16).tolist() == distances
+
+
 def test_gaps_refuses_positions_past_the_end() -> None:
     codec, payload = codecs.encode(Mask.from_bool(np.arange(1000) == 999), "gaps")
     with pytest.raises(CodecError, match="codec 'gaps': a position lies past the end of the tensor"):

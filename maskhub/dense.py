@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from maskhub import digest
 from maskhub.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint
 from maskhub.errors import BaseMismatchError, OutputError
 from maskhub.files import atomic_folder
-from maskhub.mask import BaseBinding, Mask, MaskSet
+from maskhub.mask import Mask, MaskSet
 from maskhub.tensor import ITEM_SIZE, Bytes, RawTensor
 from maskhub.tensorfile import TensorFile, layout, write_header
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
+MASKABLE = ITEM_SIZE.keys() - {"F8_E8M0"}  # whose every bit pattern is a power of two
 NAMED_AT_MOST = 5  # tensors listed in one error message
 
 
@@ -41,34 +43,24 @@ def apply(
     output = Path(output)
     if output.absolute().resolve().is_relative_to(base.folder.resolve()):
         raise OutputError(f"{output}: the output lies inside the base's own folder", hint="Name a folder elsewhere.")
-    check_structure(base, maskset)
+    reader = _Reader(base, maskset, verify)
     shards = _plan(base, maskset)
-    total = sum(ITEM_SIZE[d] * int(np.prod(s, dtype=np.int64)) for _, specs in shards for d, s in specs.values())
+    total = sum(ITEM_SIZE[d] * math.prod(s) for _, specs in shards for d, s in specs.values())
     with atomic_folder(output) as folder:
         # Every tensor is masked and written as it is read; a wrong one is found out at the latest at the end.
         names = _shard_names(len(shards))
-        differ: list[str] = []
         done = 0
         for filename, (shard, specs) in zip(names, shards, strict=True):
             own = {maskset.base.parameter(n): n for n in shard if n in maskset.base.tensors}
             with (folder / filename).open("wb") as file:
                 write_header(file, specs, {"format": "pt"})
                 for parameter in layout({name: dtype for name, (dtype, _) in specs.items()}):
-                    if parameter in own:
-                        name = own[parameter]
-                        tensor = base.read(name)
-                        if verify and not _matches(maskset.base, name, tensor):
-                            differ.append(name)
-                        mask = maskset.masks.get(name)
-                        data = tensor.data if mask is None else drop(tensor, mask)
-                    else:
-                        data = maskset.dense[parameter].data
-                    file.write(data.data)
-                    done += data.nbytes
+                    tensor = reader.masked(own[parameter]) if parameter in own else maskset.dense[parameter]
+                    file.write(tensor.data.data)
+                    done += tensor.data.nbytes
                     if progress:
                         progress(done, total)
-        if differ:
-            raise _mismatch(base, maskset, differ)
+        reader.finish()
         if len(shards) > 1:
             weight_map = {p: f for f, (_, specs) in zip(names, shards, strict=True) for p in specs}
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
@@ -85,19 +77,52 @@ def tensors(base: Checkpoint, maskset: MaskSet, *, verify: bool = True) -> Itera
 
     Raises BaseMismatchError as ``apply`` does, at the end at the latest.
     """
-    check_structure(base, maskset)
-    differ = []
+    reader = _Reader(base, maskset, verify)
     for name in maskset.base.tensors:
-        tensor = base.read(name)
-        if verify and not _matches(maskset.base, name, tensor):
-            differ.append(name)
-        mask = maskset.masks.get(name)
-        if mask is not None:
-            tensor = RawTensor(tensor.dtype, tensor.shape, drop(tensor, mask))
-        yield maskset.base.parameter(name), tensor
-    if differ:
-        raise _mismatch(base, maskset, differ)
+        yield maskset.base.parameter(name), reader.masked(name)
+    reader.finish()
     yield from maskset.dense.items()
+
+
+def verify_base(base: Checkpoint, maskset: MaskSet, *, progress: Progress | None = None) -> None:
+    """Check that every base tensor the mask was made for is there and the same. Raises BaseMismatchError."""
+    reader = _Reader(base, maskset, verify=True)
+    total = sum(base.info(n).stop - base.info(n).start for n in maskset.base.tensors)
+    done = 0
+    for name in maskset.base.tensors:
+        done += reader.read(name).data.nbytes
+        if progress:
+            progress(done, total)
+    reader.finish()
+
+
+class _Reader:
+    """Reads base tensors, checking each on the way; ``finish`` raises BaseMismatchError naming all that differ.
+
+    Names, shapes and dtypes are checked before anything is read.
+    """
+
+    def __init__(self, base: Checkpoint, maskset: MaskSet, verify: bool) -> None:
+        check_structure(base, maskset)
+        self._base, self._maskset, self._verify = base, maskset, verify
+        self._differ: list[str] = []
+
+    def read(self, name: str) -> RawTensor:
+        tensor = self._base.read(name)
+        if self._verify:
+            found = digest.tensor_digest(tensor.dtype, tensor.shape, tensor.data)
+            if found != self._maskset.base.tensors[name]:
+                self._differ.append(name)
+        return tensor
+
+    def masked(self, name: str) -> RawTensor:
+        tensor = self.read(name)
+        mask = self._maskset.masks.get(name)
+        return tensor if mask is None else RawTensor(tensor.dtype, tensor.shape, drop(tensor, mask))
+
+    def finish(self) -> None:
+        if self._differ:
+            raise _mismatch(self._base, self._maskset, self._differ)
 
 
 def drop(tensor: RawTensor, mask: Mask) -> Bytes:
@@ -109,34 +134,20 @@ def drop(tensor: RawTensor, mask: Mask) -> Bytes:
     return dropped.view(np.uint8)
 
 
-def verify_base(base: Checkpoint, maskset: MaskSet, *, progress: Progress | None = None) -> None:
-    """Check that every base tensor the mask was made for is there and the same. Raises BaseMismatchError."""
-    check_structure(base, maskset)
-    total = sum(base.info(n).stop - base.info(n).start for n in maskset.base.tensors)
-    differ = []
-    done = 0
-    for name in maskset.base.tensors:
-        tensor = base.read(name)
-        if not _matches(maskset.base, name, tensor):
-            differ.append(name)
-        done += tensor.data.nbytes
-        if progress:
-            progress(done, total)
-    if differ:
-        raise _mismatch(base, maskset, differ)
-
-
 def check_structure(base: Checkpoint, maskset: MaskSet) -> None:
     """Names and shapes, without reading tensors. Raises BaseMismatchError."""
     if missing := [name for name in maskset.base.tensors if name not in base.tensors]:
         raise _mismatch(base, maskset, missing, what="lacks")
-    for name, mask in _shapes(maskset).items():
-        if (shape := base.info(name).shape) != mask:
+    for name, mask in maskset.masks.items():
+        info = base.info(name)
+        if info.shape != mask.shape:
             raise BaseMismatchError(
-                f"{base.name}: tensor {name} has shape {list(shape)}, and the mask is for {list(mask)}",
+                f"{base.name}: tensor {name} has shape {list(info.shape)}, and the mask is for {list(mask.shape)}",
                 tensors=(name,),
                 hint=f"This mask belongs to {maskset.base.name}.",
             )
+        if info.dtype not in MASKABLE:
+            raise BaseMismatchError(f"{base.name}: tensor {name} is {info.dtype}, which has no zero", tensors=(name,))
 
 
 def task_config(base: Checkpoint, maskset: MaskSet) -> dict[str, Any]:
@@ -145,14 +156,6 @@ def task_config(base: Checkpoint, maskset: MaskSet) -> dict[str, Any]:
     if maskset.task:
         config |= maskset.task.config | {"architectures": [maskset.task.architecture]}
     return config | {"maskhub": {"base": maskset.base.root, "mask": maskset.id}}
-
-
-def _shapes(maskset: MaskSet) -> Mapping[str, tuple[int, ...]]:
-    return {name: mask.shape for name, mask in maskset.masks.items()}
-
-
-def _matches(binding: BaseBinding, name: str, tensor: RawTensor) -> bool:
-    return digest.tensor_digest(tensor.dtype, tensor.shape, tensor.data) == binding.tensors[name]
 
 
 def _mismatch(base: Checkpoint, maskset: MaskSet, names: list[str], what: str = "differs in") -> BaseMismatchError:

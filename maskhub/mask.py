@@ -71,7 +71,7 @@ class Mask:
         return digest.mask_digest(self.shape, self.bits)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mask) and self.shape == other.shape and bool(np.array_equal(self.bits, other.bits))
+        return isinstance(other, Mask) and self.digest == other.digest
 
     def __hash__(self) -> int:
         return hash(self.digest)

@@ -41,7 +41,7 @@ def plot_sparsity(masks: Mapping[str, MaskEntry], path: str | Path, title: str) 
 
     figure = Figure(figsize=(2.2 + 0.75 * len(kinds), 1.8 + 0.4 * len(layers)), layout="constrained")
     axes = figure.subplots()
-    # Greys read the same in print. They span the shares found, so that small differences show; the numbers say the rest.
+    # Greys read the same in print. They span the shares found, so that small differences show.
     low, high = (float(np.nanmin(shares)), float(np.nanmax(shares))) if masks else (0.0, 0.0)
     image = axes.imshow(shares, cmap="Greys", vmin=low - 0.1 * (high - low), vmax=max(high, low + 0.1), aspect="auto")
     axes.set_facecolor("none")

@@ -6,7 +6,6 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from maskhub import digest
 from maskhub.container import codecs
@@ -15,8 +14,6 @@ from maskhub.errors import CodecError, FormatError, IntegrityError
 from maskhub.mask import Mask, MaskSet, count_ones
 from maskhub.tensor import ITEM_SIZE, Bytes, RawTensor
 from maskhub.tensorfile import TensorFile
-
-T = TypeVar("T")
 
 MAX_WEIGHTS = 1 << 48  # in one tensor: keeps sizes far from where NumPy's integers end
 
@@ -40,6 +37,7 @@ class MaskFile:
             )
         self.manifest, self.extra = parse(self._file.metadata[KEY], str(self.path))
         self._check_payloads()
+        self._check_digests()
 
     @property
     def file_size(self) -> int:
@@ -52,7 +50,13 @@ class MaskFile:
         return info.stop - info.start
 
     def mask(self, name: str) -> Mask:
-        """Decode one mask by its base tensor's name. Raises IntegrityError or CodecError where it is damaged."""
+        """One mask by its base tensor's name; its ``bits`` are decoded, and checked, each time they are asked for.
+
+        That raises IntegrityError or CodecError where they are damaged.
+        """
+        return _StoredMask(self.manifest.masks[name], lambda: self._bits(name))
+
+    def _bits(self, name: str) -> Bytes:
         entry = self.manifest.masks[name]
         payload = self._payload(name, entry.checksum)
         with self._explained(name):
@@ -60,7 +64,7 @@ class MaskFile:
         if digest.mask_digest(entry.shape, bits) != entry.digest or count_ones(bits) != entry.kept:
             raise IntegrityError(f"{self.path}: {name}: the decoded mask does not match its digest in the manifest")
         try:
-            return Mask(entry.shape, bits)
+            return Mask(entry.shape, bits).bits
         except ValueError as error:  # padding that is not 0
             raise FormatError(f"{self.path}: {name}: {error}") from error
 
@@ -73,11 +77,11 @@ class MaskFile:
         return RawTensor(entry.dtype, entry.shape, data)
 
     def maskset(self) -> MaskSet:
-        """The whole file as a mask set that decodes each entry when it is asked for."""
+        """The whole file as a mask set that decodes each entry when its content is asked for."""
         manifest = self.manifest
         return MaskSet(
             base=manifest.base,
-            masks=_Lazy(manifest.masks, self.mask),
+            masks={name: self.mask(name) for name in manifest.masks},
             dense=_Lazy(manifest.dense, self.dense),
             task=manifest.task,
             metrics=manifest.metrics,
@@ -86,7 +90,7 @@ class MaskFile:
         )
 
     def verify(self) -> None:
-        """Check every byte: the seal over the file, each payload, each decoded mask, base root and id.
+        """Check every byte: the seal over the file, each payload, each decoded mask.
 
         Raises IntegrityError, FormatError or CodecError naming the first thing that is wrong.
         """
@@ -96,9 +100,12 @@ class MaskFile:
         if place < 0 or digest.seal(content, place) != self.manifest.seal:
             raise IntegrityError(f"{self.path}: the file was changed or damaged after it was written (seal)")
         for name in self.manifest.masks:
-            self.mask(name)
+            self._bits(name)
         for name in self.manifest.dense:
             self.dense(name)
+
+    def _check_digests(self) -> None:
+        """The manifest's root and id must follow from its other digests, which masks and tensors must match."""
         base = self.manifest.base
         if digest.base_root(base.tensors) != base.root:
             raise IntegrityError(f"{self.path}: base.root does not match base.tensors")
@@ -155,11 +162,23 @@ class MaskFile:
             raise FormatError(f"{self.path}: {error}") from error
 
 
-class _Lazy(Mapping[str, T]):
-    def __init__(self, names: Mapping[str, object], read: Callable[[str], T]) -> None:
+class _StoredMask(Mask):
+    """A mask in a file: the manifest tells its shape, count and digest, and the bits are decoded on demand."""
+
+    def __init__(self, entry: MaskEntry, decode: Callable[[], Bytes]) -> None:
+        self.__dict__.update(shape=entry.shape, kept=entry.kept, digest=entry.digest, _decode=decode)
+
+    @property
+    def bits(self) -> Bytes:
+        bits: Bytes = self.__dict__["_decode"]()
+        return bits
+
+
+class _Lazy(Mapping[str, RawTensor]):
+    def __init__(self, names: Mapping[str, object], read: Callable[[str], RawTensor]) -> None:
         self._names, self._read = names, read
 
-    def __getitem__(self, name: str) -> T:
+    def __getitem__(self, name: str) -> RawTensor:
         if name not in self._names:
             raise KeyError(name)
         return self._read(name)
@@ -175,5 +194,5 @@ class _Lazy(Mapping[str, T]):
 
 
 def open_mask(path: str | Path) -> MaskSet:
-    """Open a ``.msk`` file as a mask set. Masks are decoded, and checked, when they are asked for."""
+    """Open a ``.msk`` file as a mask set. Masks are decoded, and checked, when their bits are asked for."""
     return MaskFile(path).maskset()

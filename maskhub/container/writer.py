@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
+import msgspec
 import numpy as np
 
 from maskhub import digest
@@ -18,8 +20,6 @@ from maskhub.files import atomic_file
 from maskhub.mask import Mask, MaskSet
 from maskhub.tensor import RawTensor
 from maskhub.tensorfile import write_tensors
-
-SEAL_BLANK = "0" * 64
 
 Progress = Callable[[int, int], None]  # done, total
 
@@ -54,11 +54,12 @@ def save(maskset: MaskSet, path: str | Path, *, codec: str = codecs.AUTO, progre
         {name: entry.digest for name, entry in masks.items()},
         {name: entry.digest for name, entry in dense.items()},
     )
+    blank = secrets.token_hex(32)  # occurs nowhere else
     manifest = Manifest(
         format="maskhub",
         version=VERSION,
         id=content,
-        seal=SEAL_BLANK,
+        seal=blank,
         base=maskset.base,
         masks=masks,
         dense=dense,
@@ -71,15 +72,15 @@ def save(maskset: MaskSet, path: str | Path, *, codec: str = codecs.AUTO, progre
     with atomic_file(path) as file:
         tensors = {name: RawTensor("U8", (len(p),), np.frombuffer(p, np.uint8)) for name, p in payloads.items()}
         write_tensors(file, tensors, {KEY: text})
-        _seal(file)
-    return manifest
+        seal = _seal(file, blank)
+    return msgspec.structs.replace(manifest, seal=seal)
 
 
 def _encode_all(
     masks: Mapping[str, Mask], codec: str, progress: Progress | None
 ) -> list[tuple[str, tuple[MaskEntry, bytes]]]:
     def encode(name: str) -> tuple[MaskEntry, bytes]:
-        mask = masks[name]
+        mask = Mask(masks[name].shape, masks[name].bits)  # decoded once, where it comes from a file
         chosen, payload = codecs.encode(mask, codec)
         entry = MaskEntry(mask.shape, mask.kept, codecs.to_dict(chosen), mask.digest, digest.checksum(payload))
         return entry, payload
@@ -94,12 +95,13 @@ def _encode_all(
     return coded
 
 
-def _seal(file: IO[bytes]) -> None:
-    """Put the digest of the whole file in the place that the manifest left blank."""
+def _seal(file: IO[bytes], blank: str) -> str:
+    """Put the digest of the whole file in the place of ``blank``, and return it."""
     file.flush()
     file.seek(0)
     content = file.read()
-    mark = b'\\"seal\\":\\"'
-    place = content.index(mark + SEAL_BLANK.encode()) + len(mark)
+    place = content.index(blank.encode())
+    seal = digest.seal(content, place)
     file.seek(place)
-    file.write(digest.seal(content, place).encode())
+    file.write(seal.encode())
+    return seal

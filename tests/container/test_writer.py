@@ -168,3 +168,13 @@ def test_the_zstd_codec_is_chosen_for_rows(tmp_path: Path) -> None:
     base = BaseBinding.of("b", {"rows": "0" * 64, "noise": "1" * 64}, {"rows": "rows", "noise": "noise"}, None)
     manifest = save(MaskSet(base, {"rows": rows, "noise": noise}, task=TASK), tmp_path / "x.msk")
     assert {name: entry.codec["name"] for name, entry in manifest.masks.items()} == {"rows": "zstd", "noise": "gaps"}
+
+
+def test_the_seal_is_found_whatever_the_notes_say(maskset: MaskSet, tmp_path: Path) -> None:
+    notes = {"seal": "0" * 64, "base": {"seal": "0" * 64}}
+    path = tmp_path / "x.msk"
+    manifest = save(dataclasses.replace(maskset, lineage=notes, extra={"aaa": notes}), path)
+    file = MaskFile(path)
+    file.verify()
+    assert file.manifest.seal == manifest.seal != "0" * 64
+    assert file.manifest.lineage == notes

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import glob
+import re
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from maskhub.errors import DataError
+from maskhub.errors import DataError, reason
 
 # Usual names, in the order they are looked for. Pairs come first: ``sentence`` alone may be half of one.
 PAIR_COLUMNS = (
@@ -67,26 +70,21 @@ def read_file(path: str | Path, columns: Columns | None = None) -> Examples:
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty")
     options: dict[str, Any] = {"sep": "\t"} if suffixes[-1].lower() == ".tsv" else {}
-    if builder == "csv":
-        options |= {"keep_default_na": False}  # an empty cell, or "NA", is a text
-    return _examples(_load(str(path), builder, data_files=str(path), split="train", **options), str(path), columns)
+    if builder == "csv":  # an empty cell, or "NA", is a text; a row with a cell too many is no row with an index
+        options |= {"keep_default_na": False, "index_col": False}
+    table = _load(str(path), builder, data_files=glob.escape(str(path)), split="train", **options)
+    return _examples(table, str(path), columns)
 
 
 def read_dataset(name: str, split: str, columns: Columns | None = None, token: str | None = None) -> Examples:
-    """Examples from a split of a dataset on the Hub: ``NAME`` or ``NAME/CONFIG``, where NAME may be ``user/name``.
+    """Examples from a split of a dataset on the Hub or in a folder: ``NAME`` or ``NAME/CONFIG``.
 
     Raises DataError where there is none.
     """
-    parts = name.split("/")
-    repo, config = (name, None) if len(parts) == 1 else ("/".join(parts[:-1]), parts[-1])
-    if len(parts) == 2:  # user/name, or name/config
-        attempts: list[tuple[str, str | None]] = [(name, None), (repo, config)]
-    else:
-        attempts = [(repo, config)]
     failure: DataError | None = None
-    for path, configuration in attempts:
+    for path, config in _places(name):
         try:
-            return _examples(_load(name, path, configuration, split=split, token=token), f"{name}[{split}]", columns)
+            return _examples(_load(name, path, config, split=split, token=token), f"{name}[{split}]", columns)
         except DataError as error:
             failure = failure or error
     assert failure is not None
@@ -94,16 +92,23 @@ def read_dataset(name: str, split: str, columns: Columns | None = None, token: s
 
 
 def split_names(name: str, token: str | None = None) -> list[str]:
-    """The splits a Hub dataset has, for choosing one to evaluate on."""
-    from datasets import get_dataset_split_names
+    """The splits a dataset has, for choosing one to evaluate on."""
+    import datasets
 
-    repo, _, config = name.rpartition("/")
-    for path, configuration in ((name, None), (repo, config)):
-        try:
-            return list(get_dataset_split_names(path, configuration, token=token))
-        except Exception:
-            continue
+    for path, config in _places(name):
+        with _quiet(datasets), suppress(Exception):
+            return list(datasets.get_dataset_split_names(path, config, token=token))
     return []
+
+
+def _places(name: str) -> list[tuple[str, str | None]]:
+    """What ``name`` may mean: datasets with their configurations, the likeliest first."""
+    repo, _, config = name.rpartition("/")
+    if Path(name).is_dir() or not repo:
+        return [(name, None)]
+    if Path(repo).is_dir() or "/" in repo:
+        return [(repo, config)]
+    return [(name, None), (repo, config)]  # user/name, or name/config
 
 
 def _load(source: str, *args: Any, **options: Any) -> Any:
@@ -113,18 +118,25 @@ def _load(source: str, *args: Any, **options: Any) -> Any:
         try:
             return datasets.load_dataset(*args, **options)
         except Exception as error:  # datasets raises dozens of kinds, from pyarrow, pandas and the Hub
-            cause = error.__cause__ or error
-            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-            raise DataError(f"{source}: cannot be read: {reason}") from error
+            why = reason(error.__cause__ or error)
+            if "corresponds to no data" in why:
+                raise DataError(f"{source}: no examples in it") from error
+            hint = None if "data_files" in options else "Check its name, its splits and the network."
+            raise DataError(f"{source}: cannot be read: {why}", hint=hint) from error
 
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    shown = datasets.is_progress_bar_enabled()
+    """No bars and no log lines: what goes wrong is in the error."""
+    shown, level = datasets.is_progress_bar_enabled(), datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Length of header or names does not match")
+            yield
     finally:
+        datasets.logging.set_verbosity(level)
         if shown:
             datasets.enable_progress_bars()
 
@@ -142,7 +154,7 @@ def _examples(table: Any, source: str, columns: Columns | None) -> Examples:
         labels = [names[value] for value in raw]
     else:
         labels = [_label(value, source, label, row) for row, value in enumerate(raw, 1)]
-        names = tuple(sorted(set(labels), key=lambda n: (0, int(n), n) if n.lstrip("-").isdigit() else (1, 0, n)))
+        names = tuple(sorted(set(labels), key=lambda n: (0, int(n), n) if re.fullmatch("-?[0-9]+", n) else (1, 0, n)))
     texts = _texts(table, text, source)
     return Examples(source, texts, _texts(table, pair, source) if pair else None, labels, names)
 

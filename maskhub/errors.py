@@ -11,6 +11,11 @@ class MaskhubError(Exception):
         self.hint = hint
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what another library's error says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class FormatError(MaskhubError):
     """A file is not what its name or header claims: not safetensors, no mask, unknown version."""
 

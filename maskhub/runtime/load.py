@@ -9,12 +9,14 @@ import transformers
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from maskhub import dense
-from maskhub.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoint import TOKENIZER_FILES, Checkpoint, open_checkpoint
 from maskhub.container.reader import open_mask
-from maskhub.errors import CheckpointError, FormatError
+from maskhub.errors import CheckpointError, FormatError, reason
 from maskhub.mask import MaskSet
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.runtime.tensors import to_torch
+
+VOCABULARIES = [f for f in TOKENIZER_FILES if f.startswith(("tokenizer.", "vocab.", "spiece.", "sentencepiece."))]
 
 
 def load_model(
@@ -54,10 +56,15 @@ def load_tokenizer(base: Checkpoint, maskset: MaskSet) -> PreTrainedTokenizerBas
 
 
 def tokenizer_from(source: str | Path, name: str) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{name}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from error
+    """A folder's or Hub model's tokenizer; CheckpointError where there is none."""
+    with quiet_transformers():
+        try:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+        except Exception as error:  # transformers and tokenizers raise many kinds, the latter bare ones
+            raise CheckpointError(f"{name}: its tokenizer cannot be loaded: {reason(error)}") from error
+    # Where a folder has no vocabulary, transformers makes a tokenizer that knows no word.
+    if Path(source).is_dir() and tokenizer.is_fast and not any((Path(source) / f).is_file() for f in VOCABULARIES):
+        raise CheckpointError(f"{name}: the folder has no tokenizer", hint="Put the model's tokenizer.json beside it.")
     return tokenizer
 
 

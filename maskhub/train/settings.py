@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -48,7 +49,14 @@ def check(settings: TrainSettings) -> TrainSettings:
     try:
         checked = msgspec.convert(msgspec.to_builtins(settings), TrainSettings)
     except msgspec.ValidationError as error:
-        raise TrainingError(f"training settings: {error}") from error
+        reason, _, field = str(error).rpartition(" - at ")
+        field = field.strip("`$.")
+        kind = get_type_hints(TrainSettings).get(field)
+        hint = f"It is one of: {', '.join(get_args(kind))}." if get_origin(kind) is Literal else None
+        raise TrainingError(f"training settings: {field}: {reason}", hint=hint) from error
+    for field, value in msgspec.structs.asdict(settings).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise TrainingError(f"training settings: {field}: {value} is no number to work with")
     if (settings.train_file is None) == (settings.dataset is None):
         raise TrainingError("training settings: give either a training file or a dataset")
     if settings.threshold <= -SCORE_MARGIN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,13 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 
-from maskhub.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoint import Checkpoint, open_checkpoint, read_json
 from maskhub.container import codecs, writer
 from maskhub.container.manifest import Manifest
 from maskhub.data import Examples, label_ids, read_dataset, read_file, split_names
-from maskhub.errors import CheckpointError, DataError, OutputError, TrainingError
+from maskhub.errors import CheckpointError, DataError, FormatError, OutputError, TrainingError, reason
 from maskhub.files import claim_folder
 from maskhub.mask import BaseBinding, Task
 from maskhub.metrics import classification_metrics, majority_share
@@ -83,8 +84,11 @@ def train(
     """
     folder = Path(output)
     settings = check(settings)
-    if resume:
-        _check_same(read_record(folder).settings, settings)
+    before = read_record(folder) if resume else None
+    if before:
+        _check_same(before.settings, settings)
+        if (folder / MASK).exists():
+            raise TrainingError(f"{folder}: the run is finished", hint=f"Its mask is {folder / MASK}.")
     else:
         if (folder / RECORD).exists():
             raise TrainingError(
@@ -134,28 +138,32 @@ def train(
         data={"train": Path(training.source).name, "train_examples": len(training)}
         | ({"eval": Path(evaluation.source).name, "eval_examples": len(evaluation)} if evaluation else {}),
     )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
-    write_record(folder, record)
+    if before and (changed := _changed(before, record)):
+        raise TrainingError(f"{folder}: the run's {changed} changed since it was started", hint="Start a new run.")
 
     callbacks: list[TrainerCallback] = [Reporter(report)] if report else []
     if eval_rows is not None:
         callbacks.append(EarlyStoppingCallback(settings.patience))
-    trainer = MaskTrainer(
-        model=model,
-        args=_arguments(settings, folder, len(rows), eval_rows is not None),
-        train_dataset=rows,
-        eval_dataset=eval_rows,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=_metrics,
-        callbacks=callbacks,
-        head=frozenset(head),
-    )
+    try:
+        trainer = MaskTrainer(
+            model=model,
+            args=_arguments(settings, folder, len(rows), eval_rows is not None),
+            train_dataset=rows,
+            eval_dataset=eval_rows,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            compute_metrics=_metrics,
+            callbacks=callbacks,
+            head=frozenset(head),
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+    except (ValueError, RuntimeError, ImportError) as error:  # a tracker or precision that is not to be had here
+        raise TrainingError(f"training settings: {reason(error)}") from error
+    write_record(folder, record)
     trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
-    with StopOnInterrupt() as stop:
+    with StopOnInterrupt() as stop, quiet_transformers():
         trainer.add_callback(stop)
         trainer.train(resume_from_checkpoint=_last_checkpoint(folder) if resume else None)
     if stop.interrupted:
@@ -219,14 +227,23 @@ def _load(base: Checkpoint, labels: tuple[str, ...], settings: TrainSettings) ->
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 base.folder, config=config, output_loading_info=True
             )
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"{base.name}: cannot be loaded for classification: {str(error).splitlines()[0]}"
-            ) from error
-    limit = getattr(config, "max_position_embeddings", None)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise CheckpointError(f"{base.name}: cannot be loaded for classification: {reason(error)}") from error
+    limit = _reads_at_most(model)
     if limit is not None and settings.max_length > limit:
-        raise TrainingError(f"max length {settings.max_length}: {base.name} reads at most {limit} tokens")
+        raise TrainingError(
+            f"max length {settings.max_length}: {base.name} reads at most {limit} tokens",
+            hint=f"Give --max-length {limit} or less.",
+        )
     return model, set(loading["missing_keys"])
+
+
+def _reads_at_most(model: PreTrainedModel) -> int | None:
+    """Tokens that fit the model's positions; RoBERTa's begin after the padding's."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return getattr(model.config, "max_position_embeddings", None)
 
 
 def _tokenize(
@@ -252,7 +269,9 @@ def _arguments(settings: TrainSettings, folder: Path, rows: int, evaluated: bool
             "metric_for_best_model": "accuracy",
         }
     return TrainingArguments(
-        output_dir=str(folder / CHECKPOINTS),
+        output_dir=str(folder.absolute() / CHECKPOINTS),  # the trainer's state names its best checkpoint by this
+        use_cpu=not torch.accelerator.is_available(),
+        restore_callback_states_from_checkpoint=True,  # the evaluations of the patience
         learning_rate=settings.learning_rate,
         weight_decay=0.0,
         num_train_epochs=settings.epochs,
@@ -274,16 +293,26 @@ def _arguments(settings: TrainSettings, folder: Path, rows: int, evaluated: bool
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint of a run; None where it was stopped before the first."""
-    if not (folder / CHECKPOINTS).is_dir():
-        return None
-    last: str | None = get_last_checkpoint(str(folder / CHECKPOINTS))  # type: ignore[no-untyped-call]
-    return last
+    """The newest whole checkpoint of a run; None where it was stopped before the first. Torn ones are removed."""
+    checkpoints = {int(path.name.rpartition("-")[2]): path for path in (folder / CHECKPOINTS).glob("checkpoint-*")}
+    for _, path in sorted(checkpoints.items(), reverse=True):
+        try:
+            read_json(path / TRAINER_STATE_NAME)  # written last
+        except (CheckpointError, FormatError):
+            shutil.rmtree(path)
+        else:
+            return str(path)
+    return None
 
 
 def _metrics(prediction: EvalPrediction) -> dict[str, float]:
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     return classification_metrics(logits, prediction.label_ids)  # type: ignore[arg-type]
+
+
+def _changed(before: RunRecord, now: RunRecord) -> str | None:
+    fields = {"base": "base", "data": "examples", "task": "labels"}
+    return next((what for field, what in fields.items() if getattr(before, field) != getattr(now, field)), None)
 
 
 def _check_same(before: TrainSettings, now: TrainSettings) -> None:

@@ -25,9 +25,16 @@ class MaskTrainer(Trainer):
     """Saves and loads the scores, and the parameters named in ``head`` (those the base does not hold)."""
 
     def __init__(self, *, head: frozenset[str], **options: Any) -> None:
+        self._order = torch.Generator()
         super().__init__(**options)
         self.head = head
         self._masked: nn.Module = options["model"]
+        self.add_callback(_SeedOrder(self._order))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler: Any = super()._get_train_sampler(train_dataset)
+        sampler.generator = self._order
+        return sampler
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(str(output_dir or self.args.output_dir))
@@ -40,6 +47,16 @@ class MaskTrainer(Trainer):
     def _load_best_model(self) -> None:
         assert self.state.best_model_checkpoint is not None
         load_weights(self._masked, self.head, Path(self.state.best_model_checkpoint))
+
+
+class _SeedOrder(TrainerCallback):
+    """Lets the order of an epoch's batches depend on seed and epoch alone: a resumed run goes on in the same one."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._generator.manual_seed(args.seed + int(state.epoch or 0))
 
 
 def save_weights(model: nn.Module, head: frozenset[str], folder: Path) -> None:

@@ -115,7 +115,11 @@ def demo(
         if trained.tobytes() != np.load(logits_file).tobytes():
             raise IntegrityError(f"{dense}: its logits differ from the trained masked model's")
     picture = output / "sparsity.png"
-    plot_sparsity(file.manifest.masks, picture, "Dropped weights of the spam mask (MiniLM-L6)")
+    plot_sparsity(
+        file.manifest.masks,
+        picture,
+        f"Dropped weights of the spam mask ({Path(settings.base_name or checkpoint.name).name})",
+    )
 
     sizes = {
         "base": checkpoint.size,

@@ -41,7 +41,7 @@ def apply(
     behind) where the base is another one, and OutputError where ``output`` cannot be written.
     """
     output = Path(output)
-    if output.absolute().resolve().is_relative_to(base.folder.resolve()):
+    if not Path(base.name).is_file() and output.absolute().resolve().is_relative_to(base.folder.resolve()):
         raise OutputError(f"{output}: the output lies inside the base's own folder", hint="Name a folder elsewhere.")
     reader = _Reader(base, maskset, verify)
     shards = _plan(base, maskset)

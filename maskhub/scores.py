@@ -20,7 +20,7 @@ def draw(seed: int, name: str, count: int) -> NDArray[np.uint16]:
     """``count`` uniform 16-bit draws for the tensor ``name``: a uint16 array.
 
     The Philox key is the first 16 bytes of the BLAKE3 digest of ``scores SEED NAME``, as two little-endian 64-bit
-    words; the counter starts at 0; each 64-bit output gives four draws, its lowest 16 bits first.
+    words; the counter of the first block is 1; each 64-bit output gives four draws, its lowest 16 bits first.
     """
     key = np.frombuffer(blake3(f"scores {seed} {name}".encode()).digest()[:16], "<u8")
     words = np.random.Philox(key=key).random_raw((count + 3) // 4)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may need the network
+CACHE = tempfile.TemporaryDirectory(prefix="maskhub-tests-")  # of the files that datasets reads
+os.environ["HF_DATASETS_CACHE"] = CACHE.name
 
 import pytest
 from hypothesis import settings

@@ -115,11 +115,8 @@ def demo(
         if trained.tobytes() != np.load(logits_file).tobytes():
             raise IntegrityError(f"{dense}: its logits differ from the trained masked model's")
     picture = output / "sparsity.png"
-    plot_sparsity(
-        file.manifest.masks,
-        picture,
-        f"Dropped weights of the spam mask ({Path(settings.base_name or checkpoint.name).name})",
-    )
+    title = f"Dropped weights of the spam mask of {Path(base or material.BASE_NAME).name}"
+    plot_sparsity(file.manifest.masks, picture, title)
 
     sizes = {
         "base": checkpoint.size,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may need the network
-CACHE = tempfile.TemporaryDirectory(prefix="maskhub-tests-")  # of the files that datasets reads
-os.environ["HF_DATASETS_CACHE"] = CACHE.name
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="maskhub-tests-")
 
 import pytest
 from hypothesis import settings
@@ -18,6 +19,7 @@ from maskhub.container.writer import save
 from maskhub.mask import MaskSet
 from tests import tiny
 
+atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 settings.register_profile("maskhub", max_examples=60, deadline=None)
 settings.load_profile("maskhub")
 

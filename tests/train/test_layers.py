@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from maskhub.errors import TrainingError
+from maskhub.train.layers import maskable, parse_layers, select
+
+
+@pytest.mark.parametrize(
+    ("layers", "count", "expected"),
+    [
+        ("all", 3, {0, 1, 2}),
+        ("default", 12, set(range(2, 12))),
+        ("default", 24, set(range(4, 24))),
+        ("default", 6, {1, 2, 3, 4, 5}),
+        ("default", 2, {0, 1}),
+        ("default", 1, {0}),
+        ("2-11", 12, set(range(2, 12))),
+        ("0,3,5", 6, {0, 3, 5}),
+        ("0-1,4", 6, {0, 1, 4}),
+        ("5", 6, {5}),
+        ("top:4", 12, {8, 9, 10, 11}),
+        ("top:12", 12, set(range(12))),
+    ],
+)
+def test_parsing(layers: str, count: int, expected: set[int]) -> None:
+    assert parse_layers(layers, count) == expected
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ("0-12", "layers '0-12': there is no layer 12; the base has layers 0 to 11"),
+        ("99", "layers '99': there is no layer 99; the base has layers 0 to 11"),
+        ("top:13", "layers 'top:13': there is no layer -1; the base has layers 0 to 11"),
+        ("top:0", "layers 'top:0': names no layer"),
+        ("5-2", "layers '5-2': names no layer"),
+        ("", "layers '': expected default, all, 2-11, 0,3,5 or top:4"),
+        ("first", "layers 'first': expected default, all, 2-11, 0,3,5 or top:4"),
+        ("-1", "layers '-1': expected default, all, 2-11, 0,3,5 or top:4"),
+        ("1,", "layers '1,': expected default, all, 2-11, 0,3,5 or top:4"),
+        ("top:x", "layers 'top:x': expected default, all, 2-11, 0,3,5 or top:4"),
+    ],
+)
+def test_layers_that_are_none(layers: str, message: str) -> None:
+    with pytest.raises(TrainingError) as caught:
+        parse_layers(layers, 12)
+    assert str(caught.value) == message
+
+
+MATRICES = {
+    "bert": [
+        "attention.self.query", "attention.self.key", "attention.self.value",
+        "attention.output.dense", "intermediate.dense", "output.dense",
+    ],
+    "distilbert": [
+        "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_what_is_masked(family: str, request: pytest.FixtureRequest) -> None:
+    """The matrices of the layers and BERT's pooler: no embedding, bias, LayerNorm, and no classifier."""
+    folder: Path = request.getfixturevalue(f"tiny_{family}")
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(folder, num_labels=2))
+    head = {n for n, _ in model.named_parameters() if n.startswith(("classifier", "pre_classifier"))}
+    found = maskable(model, {name for name, _ in model.named_parameters()} - head)
+    place = "distilbert.transformer" if family == "distilbert" else f"{family}.encoder"
+    matrices = MATRICES.get(family, MATRICES["bert"])
+    layers = {f"{place}.layer.{layer}.{m}.weight": layer for layer in (0, 1) for m in matrices}
+    pooler = {"bert.pooler.dense.weight": None} if family == "bert" else {}
+    assert found == layers | pooler
+    assert set(select(found, "1")) == {name for name, layer in layers.items() if layer == 1} | set(pooler)
+    assert select(found, "all") == list(found)
+
+
+def test_a_weight_shared_with_an_embedding_is_not_masked() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=4, vocab_size=8, n_positions=8))
+    found = maskable(model, {name for name, _ in model.named_parameters(remove_duplicate=False)})
+    place = "transformer.h.0"
+    names = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    assert found == {f"{place}.{name}.weight": 0 for name in names}
+
+
+def test_a_model_without_layers() -> None:
+    with pytest.raises(TrainingError, match=r"^the base has no layers with linear weights that could be masked$"):
+        select({"pooler.dense.weight": None}, "all")

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from maskhub.errors import TrainingError
+from maskhub.train.settings import TrainSettings, check
+
+
+def test_the_defaults_are_the_papers() -> None:
+    settings = check(TrainSettings(base="b", train_file="t.csv"))
+    assert (settings.threshold, settings.initial_sparsity, settings.learning_rate) == (1e-2, 0.05, 1e-3)
+    assert (settings.batch_size, settings.epochs, settings.max_length, settings.eval_steps) == (32, 10, 128, 60)
+    assert (settings.layers, settings.classifier) == ("default", "masked")
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "hint"),
+    [
+        ({"initial_sparsity": 1.5}, "initial_sparsity: Expected `float` < 1.0", None),
+        ({"initial_sparsity": 0.0}, "initial_sparsity: Expected `float` > 0.0", None),
+        ({"learning_rate": -1.0}, "learning_rate: Expected `float` > 0.0", None),
+        ({"epochs": float("inf")}, "epochs: inf is no number to work with", None),
+        ({"threshold": float("nan")}, "threshold: nan is no number to work with", None),
+        ({"threshold": -0.02}, "threshold must be above -0.02", None),
+        ({"warmup": 1.0}, "warmup: Expected `float` < 1.0", None),
+        ({"batch_size": 0}, "batch_size: Expected `int` >= 1", None),
+        ({"seed": 1 << 32}, "seed: Expected `int` <= 4294967295", None),
+        ({"seed": -1}, "seed: Expected `int` >= 0", None),
+        ({"classifier": "none"}, "classifier: Invalid enum value 'none'", "It is one of: masked, frozen, dense."),
+        ({"precision": "int8"}, "precision: Invalid enum value 'int8'", "It is one of: fp32, bf16, fp16."),
+        ({"dataset": "imdb"}, "give either a training file or a dataset", None),
+        ({"train_file": None}, "give either a training file or a dataset", None),
+    ],
+)
+def test_settings_that_are_not_allowed(given: dict[str, Any], message: str, hint: str | None) -> None:
+    with pytest.raises(TrainingError) as caught:
+        check(TrainSettings(**({"base": "b", "train_file": "t.csv"} | given)))
+    assert str(caught.value) == f"training settings: {message}"
+    assert caught.value.hint == hint

@@ -165,8 +165,11 @@ def tiny_maskset(
 FAMILIES = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert"}
 
 
-def tiny_model(family: str, folder: Path, *, layers: int = 2, seed: int = 0) -> Path:
-    """A random base model of ``family`` (bert, roberta or distilbert), saved by transformers with its tokenizer."""
+def tiny_model(family: str, folder: Path, *, layers: int = 2, seed: int = 0, **more: Any) -> Path:
+    """A random base model of ``family`` (bert, roberta or distilbert), saved by transformers with its tokenizer.
+
+    ``more`` goes to its configuration.
+    """
     import torch
     import transformers
 
@@ -177,7 +180,7 @@ def tiny_model(family: str, folder: Path, *, layers: int = 2, seed: int = 0) -> 
         sizes |= {"dim": 32, "hidden_dim": 64, "n_layers": layers, "n_heads": 4}
     else:
         sizes |= {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers, "num_attention_heads": 4}
-    config = getattr(transformers, f"{FAMILIES[family]}Config")(**sizes)
+    config = getattr(transformers, f"{FAMILIES[family]}Config")(**sizes | more)
     model = getattr(transformers, f"{FAMILIES[family]}Model")(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

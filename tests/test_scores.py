@@ -57,6 +57,11 @@ def test_draws_are_16_bits_each_of_the_stream(seed: int, name: str, count: int) 
     assert drawn.tolist() == expected
 
 
+@pytest.mark.parametrize(("start", "count"), [(0, 5), (16, 1), (32, 40), (160, 0)])
+def test_a_stream_may_be_read_from_the_middle(start: int, count: int) -> None:
+    assert draw(7, QUERY, count, start).tolist() == draw(7, QUERY, 200)[start : start + count].tolist()
+
+
 def test_golden_draws() -> None:
     assert draw(0, QUERY, 8).tolist() == GOLDEN[0]
     assert draw(42, "classifier.weight", 8).tolist() == GOLDEN[1]

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+import transformers
+
+import maskhub
+from maskhub.checkpoint import Checkpoint, open_checkpoint
+from maskhub.errors import BaseMismatchError, CheckpointError, FormatError, MaskhubError
+from maskhub.mask import MaskSet
+from maskhub.runtime.load import load_model, load_tokenizer, pipeline, tokenizer_from
+from maskhub.runtime.tensors import from_torch, to_torch
+from maskhub.tensor import RawTensor
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def bert(tiny_bert: Path) -> Checkpoint:
+    return open_checkpoint(tiny_bert)
+
+
+@pytest.fixture(scope="module")
+def task(bert: Checkpoint) -> MaskSet:
+    return tiny.tiny_maskset(bert, name=str(bert.folder))
+
+
+def test_masked_weights_in_a_model_of_the_tasks_class(bert: Checkpoint, task: MaskSet) -> None:
+    model = load_model(bert, task)
+    assert type(model) is transformers.BertForSequenceClassification
+    assert not model.training
+    assert model.config.id2label == {0: "ham", 1: "spam"}
+    state = model.state_dict()
+    for name in bert:
+        weight = bert.read(name).numpy()
+        expected = np.where(task[name].to_bool(), weight, 0) if name in task.masks else weight
+        assert np.array_equal(state[f"bert.{name}"].numpy(), expected)
+    for name, tensor in task.dense.items():
+        assert np.array_equal(state[name].numpy(), tensor.numpy())
+
+
+def test_all_ways_to_name_base_and_mask(bert: Checkpoint, task: MaskSet, tmp_path: Path) -> None:
+    path = tmp_path / "task.msk"
+    maskhub.save(task, path)
+    inputs = {"input_ids": torch.tensor([[2, 10, 11, 3]])}
+    logits = [
+        load_model(base, mask)(**inputs).logits.tolist()
+        for base, mask in ((bert, task), (bert.folder, path), (str(bert.folder), str(path)))
+    ]
+    assert logits[0] == logits[1] == logits[2]
+
+
+def test_another_base(task: MaskSet, tmp_path: Path) -> None:
+    other = tiny.tiny_model("bert", tmp_path / "other", seed=1)
+    with pytest.raises(BaseMismatchError) as caught:
+        load_model(other, task)
+    assert str(caught.value).startswith(f"{other}: not the base this mask was made for: it differs in ")
+    assert "encoder.layer.0.attention.self.query.weight" in caught.value.tensors
+    assert type(load_model(other, task, verify=False)) is transformers.BertForSequenceClassification
+
+
+def with_task(task: MaskSet, **changes: Any) -> MaskSet:
+    assert task.task is not None
+    return dataclasses.replace(task, task=msgspec.structs.replace(task.task, **changes))
+
+
+def test_masks_that_make_no_model(bert: Checkpoint, task: MaskSet) -> None:
+    for name in ("NoSuchModel", "load_model", "Trainer", "os"):
+        with pytest.raises(FormatError) as caught:
+            load_model(bert, with_task(task, architecture=name))
+        assert str(caught.value) == (
+            f"the task's architecture {name!r} is no model class of transformers {transformers.__version__}"
+        )
+    with pytest.raises(FormatError) as caught:
+        load_model(bert, with_task(task, architecture="BertForTokenClassification"))
+    assert str(caught.value) == (
+        "the mask does not fit BertForTokenClassification: parameters missing or unknown: "
+        "bert.pooler.dense.bias, bert.pooler.dense.weight"
+    )
+    with pytest.raises(FormatError, match=r"does not fit BertForSequenceClassification: .*: classifier.bias"):
+        load_model(bert, dataclasses.replace(task, dense={"classifier.weight": task.dense["classifier.weight"]}))
+
+
+def test_a_mask_without_a_task_is_loaded_as_the_base(bert: Checkpoint, task: MaskSet) -> None:
+    binding = msgspec.structs.replace(task.base, parameter_prefix="")
+    plain = dataclasses.replace(task, base=binding, dense={}, task=None)
+    assert type(load_model(bert, plain)) is transformers.BertModel
+
+
+def test_tokenizers(bert: Checkpoint, task: MaskSet, tmp_path: Path) -> None:
+    assert load_tokenizer(bert, task)("free prize")["input_ids"] == [2, 22, 24, 3]
+    other = tmp_path / "tokenizer"
+    shutil.copytree(bert.folder, other, ignore=shutil.ignore_patterns("model*"))
+    assert load_tokenizer(bert, with_task(task, tokenizer=str(other)))("who")["input_ids"] == [2, 9, 3]
+    for path in other.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(CheckpointError) as caught:
+        tokenizer_from(other, "some/base")
+    assert str(caught.value) == "some/base: the folder has no tokenizer"
+    (other / "tokenizer.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"^some/base: its tokenizer cannot be loaded: "):
+        tokenizer_from(other, "some/base")
+
+
+def test_pipelines(bert: Checkpoint, task: MaskSet, tmp_path: Path) -> None:
+    maskhub.save(task, tmp_path / "task.msk")
+    texts = ["free prize now", "who is it"]
+    model, tokenizer = load_model(bert, task), load_tokenizer(bert, task)
+    with torch.inference_mode():
+        odds = [model(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0] for text in texts]
+    expected = [{"label": ("ham", "spam")[int(o.argmax())], "score": float(o.max())} for o in odds]
+    for pipe in (pipeline(tmp_path / "task.msk"), maskhub.pipeline(task, bert.folder, "text-classification")):
+        assert isinstance(pipe, transformers.TextClassificationPipeline)
+        said = pipe(texts)
+        assert [s["label"] for s in said] == [e["label"] for e in expected]
+        assert [s["score"] for s in said] == pytest.approx([e["score"] for e in expected], rel=1e-6)
+
+
+def test_a_pipeline_whose_base_is_not_there(task: MaskSet, tmp_path: Path) -> None:
+    gone = task.with_base_name("/no/such/base")
+    with pytest.raises(CheckpointError) as caught:
+        pipeline(gone)
+    assert str(caught.value) == "/no/such/base: no such folder (the base that the mask names)"
+    assert caught.value.hint == "Pass base=..., a folder or a Hub id."
+    with pytest.raises(CheckpointError, match=r"^/nor/this: no such folder$"):
+        pipeline(gone, "/nor/this")
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2,
+        torch.int64, torch.int8, torch.uint8, torch.bool,
+    ],
+)  # fmt: skip
+def test_tensors_keep_their_bits(dtype: torch.dtype) -> None:
+    data = torch.arange(48, dtype=torch.uint8)
+    data = data % 2 if dtype == torch.bool else data * 5
+    tensor = data.view(dtype).reshape(2, -1)
+    raw = from_torch(tensor)
+    assert raw.shape == tuple(tensor.shape)
+    back = to_torch(raw)
+    assert back.dtype == dtype and back.shape == tensor.shape
+    assert torch.equal(back.view(torch.uint8), tensor.view(torch.uint8))
+    assert np.array_equal(from_torch(tensor.T.contiguous().T).data, raw.data)
+    assert to_torch(from_torch(torch.empty(0, 3, dtype=dtype))).shape == (0, 3)
+    assert from_torch(torch.ones((), dtype=dtype)).shape == ()
+
+
+def test_a_dtype_that_torch_lacks() -> None:
+    with pytest.raises(MaskhubError, match=r"^torch has no dtype for F8_E8M0$"):
+        to_torch(RawTensor("F8_E8M0", (1,), np.zeros(1, np.uint8)))
+
+
+def test_loading_prints_nothing(bert: Checkpoint, task: MaskSet, tmp_path: Path) -> None:
+    maskhub.save(task, tmp_path / "task.msk")
+    code = f"import maskhub; print(type(maskhub.load_model({str(bert.folder)!r}, 'task.msk')).__name__)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (ran.stdout, ran.stderr) == ("BertForSequenceClassification\n", "")

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+from safetensors.numpy import load_file
+from torch import nn
+
+from maskhub.scores import UniformScores
+from maskhub.train.masking import mask_model, scores_of
+from maskhub.train.trainer import StopOnInterrupt, load_weights, save_weights
+
+HEAD = frozenset({"1.weight", "1.bias"})
+INIT = UniformScores.for_sparsity(0.05, 1e-2, seed=0)
+
+
+def model(names: dict[str, str]) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    mask_model(model, names, INIT, 1e-2)
+    return model
+
+
+@pytest.mark.parametrize("names", [{"0.weight": "w"}, {"0.weight": "w", "1.weight": "head"}])
+def test_scores_and_head_come_back(tmp_path: Path, names: dict[str, str]) -> None:
+    """Of a head that is masked as well: its own weight, not the masked one, and its scores."""
+    first = model(names)
+    before = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    save_weights(first, HEAD, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["head.safetensors", "scores.safetensors"]
+    assert set(load_file(tmp_path / "scores.safetensors")) == set(names)
+    head = load_file(tmp_path / "head.safetensors")
+    assert set(head) == HEAD
+    plain = first[1].parametrizations.weight.original if len(names) == 2 else first[1].weight
+    assert np.array_equal(head["1.weight"], plain.detach().numpy())
+
+    second = model(names)
+    with torch.no_grad():
+        for tensor in (*scores_of(second).values(), second[1].bias):
+            tensor.fill_(7)
+    load_weights(second, HEAD, tmp_path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in second.state_dict().items())
+
+
+def test_the_first_interrupt_is_noted_and_the_second_one_ends() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopOnInterrupt() as stop:
+        assert not stop.interrupted
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.interrupted
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_in_another_thread_interrupts_are_left_alone() -> None:
+    seen = []
+
+    def work() -> None:
+        with StopOnInterrupt() as stop:
+            seen.append((stop.interrupted, signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(False, signal.getsignal(signal.SIGINT))]

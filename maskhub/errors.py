@@ -24,6 +24,10 @@ class IntegrityError(MaskhubError):
     """Bytes do not match the digest recorded for them."""
 
 
+class ParentError(MaskhubError):
+    """A mask is coded against another one that is not at hand."""
+
+
 class CodecError(MaskhubError):
     """A codec is unknown, its parameters are wrong, or it cannot code this mask."""
 
@@ -38,6 +42,10 @@ class BaseMismatchError(MaskhubError):
 
 class CheckpointError(MaskhubError):
     """A checkpoint (base or dense) is missing, incomplete or of a kind MaskHub cannot read."""
+
+
+class RemoteError(MaskhubError):
+    """A URL cannot be reached or read, or gives other bytes than it said."""
 
 
 class DataError(MaskhubError):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from maskhub import digest
+from maskhub.scores import Initial
 from maskhub.tensor import Bytes, RawTensor
 
 
@@ -78,6 +79,13 @@ class Mask:
 
     def __repr__(self) -> str:
         return f"Mask(shape={self.shape}, kept={self.kept}, sparsity={self.sparsity:.4f})"
+
+
+def clear_padding(bits: Bytes, size: int) -> Bytes:
+    """``bits`` with what follows the first ``size`` of them set to 0, in place."""
+    if size % 8:
+        bits[-1] &= (1 << size % 8) - 1
+    return bits
 
 
 def count_ones(bits: Bytes) -> int:
@@ -155,13 +163,14 @@ class MaskSet:
     """A task: one mask for each masked base tensor, dense tensors trained beside them, and where all belongs.
 
     ``masks`` is keyed by the base checkpoint's tensor names, ``dense`` by the task model's parameter names.
-    Both may decode an entry each time it is asked for.
+    Both may decode an entry each time it is asked for. ``initial`` is the mask that training began with.
     """
 
     base: BaseBinding
     masks: Mapping[str, Mask]
     dense: Mapping[str, RawTensor] = field(default_factory=dict)
     task: Task | None = None
+    initial: Initial | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     lineage: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict, repr=False)  # manifest keys this version does not know

@@ -7,6 +7,7 @@ Nothing depends on a float library but the last step, which training needs and d
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -16,15 +17,30 @@ from numpy.typing import NDArray
 LEVELS = 1 << 16  # a draw is an integer from 0 to LEVELS - 1
 
 
-def draw(seed: int, name: str, count: int) -> NDArray[np.uint16]:
-    """``count`` uniform 16-bit draws for the tensor ``name``: a uint16 array.
+def draw(seed: int, name: str, count: int, start: int = 0) -> NDArray[np.uint16]:
+    """``count`` uniform 16-bit draws for the tensor ``name``, from number ``start`` (a multiple of 16) on: uint16.
 
     The Philox key is the first 16 bytes of the BLAKE3 digest of ``scores SEED NAME``, as two little-endian 64-bit
-    words; the counter of the first block is 1; each 64-bit output gives four draws, its lowest 16 bits first.
+    words; the counter starts at 0; each 64-bit output gives four draws, its lowest 16 bits first.
     """
     key = np.frombuffer(blake3(f"scores {seed} {name}".encode()).digest()[:16], "<u8")
-    words = np.random.Philox(key=key).random_raw((count + 3) // 4)
+    generator = np.random.Philox(key=key)
+    generator.advance(start // 16)  # each step of the counter gives four 64-bit outputs
+    words = generator.random_raw((count + 3) // 4)
     return np.asarray(words, "<u8").view("<u2")[:count].astype(np.uint16, copy=False)
+
+
+class Initial(msgspec.Struct, frozen=True):
+    """The mask that training began with, as a reader can rebuild it: a weight with a draw of ``cut`` or more is kept.
+
+    ``low`` and ``high`` bound the scores that the draws stood for; decoding does not need them.
+    """
+
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+    cut: Annotated[int, msgspec.Meta(ge=0, le=LEVELS)]
+    low: float
+    high: float
+    generator: Literal["philox4x64-10"] = "philox4x64-10"
 
 
 class UniformScores(msgspec.Struct, frozen=True):
@@ -45,6 +61,10 @@ class UniformScores(msgspec.Struct, frozen=True):
     def scores(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """The initial scores of the tensor ``name``: float32, of ``shape``."""
         return self._levels()[draw(self.seed, name, math.prod(shape))].reshape(shape)
+
+    def initial(self, threshold: float) -> Initial:
+        """What a reader needs to rebuild the initial mask."""
+        return Initial(self.seed, self.cut(threshold), self.low, self.high)
 
     def cut(self, threshold: float) -> int:
         """The first draw whose score is above ``threshold``: weights with a lower draw start dropped."""

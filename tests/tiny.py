@@ -12,6 +12,7 @@ import numpy as np
 
 from maskhub.checkpoint import INDEX, WEIGHTS, Checkpoint, open_checkpoint
 from maskhub.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.scores import Initial
 from maskhub.tensor import ITEM_SIZE, Bytes, RawTensor
 from maskhub.tensorfile import write_tensors
 
@@ -157,6 +158,7 @@ def tiny_maskset(
             "classifier.weight": random_tensor("F32", (2, hidden), rng),
         },
         task=TASK,
+        initial=Initial(seed, 3277, -0.02, 0.58),
         metrics={"accuracy": 0.9},
         lineage={"operation": "train", "seed": seed},
     )

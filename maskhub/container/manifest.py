@@ -15,6 +15,7 @@ import msgspec
 
 from maskhub.errors import FormatError
 from maskhub.mask import BaseBinding, Digest, Name, Task
+from maskhub.scores import Initial
 
 KEY = "maskhub"  # the manifest's key in the safetensors metadata
 MAJOR, MINOR = 1, 0
@@ -49,7 +50,11 @@ class DenseEntry(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``id`` names the content; ``seal`` is the digest of the whole file with the seal's digits read as zeros."""
+    """``id`` names the content; ``seal`` is the digest of the whole file with the seal's digits read as zeros.
+
+    ``initial`` is what ``drift`` needs to rebuild the mask that training began with, and ``parent`` the id of the
+    mask set that ``delta`` counts from.
+    """
 
     format: Annotated[str, msgspec.Meta(pattern="^maskhub$")]
     version: Annotated[str, msgspec.Meta(pattern="^1\\.[0-9]+$")]
@@ -59,6 +64,8 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     masks: dict[Name, MaskEntry]
     dense: dict[Name, DenseEntry] = {}
     task: Task | None = None
+    initial: Initial | None = None
+    parent: Digest | None = None
     metrics: dict[str, float] = {}
     lineage: dict[str, Any] = {}
 

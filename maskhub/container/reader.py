@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 from maskhub import digest
-from maskhub.container import codecs
+from maskhub.container import cache, codecs
+from maskhub.container.codecs.delta import Delta
 from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, parse
-from maskhub.errors import CodecError, FormatError, IntegrityError
+from maskhub.errors import CodecError, FormatError, IntegrityError, ParentError
 from maskhub.mask import Mask, MaskSet, count_ones
 from maskhub.tensor import ITEM_SIZE, Bytes, RawTensor
 from maskhub.tensorfile import TensorFile
@@ -21,11 +23,12 @@ MAX_WEIGHTS = 1 << 48  # in one tensor: keeps sizes far from where NumPy's integ
 class MaskFile:
     """An opened ``.msk`` file.
 
-    ``manifest`` is parsed and checked against the file's payloads; nothing is decoded yet. Raises FormatError
-    for a file that is no mask, and names what is wrong.
+    ``manifest`` is parsed and checked against the file's payloads; nothing is decoded yet. Masks that are coded
+    against a parent are decoded with the one of ``parents`` (mask sets or files), or of the local cache, that has
+    its id. Raises FormatError for a file that is no mask, and names what is wrong.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, parents: Iterable[str | Path | MaskSet] = ()) -> None:
         if Path(path).is_dir():
             raise FormatError(f"{path}: a folder, and a mask is a file", hint="Name the .msk file.")
         self._file = TensorFile(path)
@@ -36,13 +39,26 @@ class MaskFile:
                 hint="Masks are made by: maskhub pack.",
             )
         self.manifest, self.extra = parse(self._file.metadata[KEY], str(self.path))
+        self._parents = tuple(parents)
         self._check_payloads()
         self._check_digests()
 
     @property
     def file_size(self) -> int:
         """Bytes of the whole file."""
-        return self._file.bytes().nbytes
+        return self._file.size
+
+    def fetch(self) -> None:
+        """Get all of a remote file in one request; for when all of it will be used."""
+        self._file.bytes()
+
+    @cached_property
+    def parent(self) -> MaskSet:
+        """The mask set that masks are coded against. Raises ParentError where it is not at hand."""
+        wanted = self.manifest.parent
+        if wanted is None:
+            raise FormatError(f"{self.path}: a mask is coded against a parent, and the manifest names none")
+        return find_parent(wanted, self._parents, str(self.path))
 
     def payload_size(self, name: str) -> int:
         """Bytes of one stored payload."""
@@ -60,7 +76,10 @@ class MaskFile:
         entry = self.manifest.masks[name]
         payload = self._payload(name, entry.checksum)
         with self._explained(name):
-            bits = codecs.from_dict(entry.codec).decode(payload, entry.shape, entry.kept)
+            codec = codecs.from_dict(entry.codec)
+            parent = self.parent.masks.get(name) if isinstance(codec, Delta) else None
+            target = codecs.Target(name, entry.shape, entry.kept, self.manifest.initial, parent)
+            bits = codec.decode(payload, target)
         if digest.mask_digest(entry.shape, bits) != entry.digest or count_ones(bits) != entry.kept:
             raise IntegrityError(f"{self.path}: {name}: the decoded mask does not match its digest in the manifest")
         try:
@@ -84,6 +103,7 @@ class MaskFile:
             masks={name: self.mask(name) for name in manifest.masks},
             dense=_Lazy(manifest.dense, self.dense),
             task=manifest.task,
+            initial=manifest.initial,
             metrics=manifest.metrics,
             lineage=manifest.lineage,
             extra=self.extra,
@@ -193,6 +213,29 @@ class _Lazy(Mapping[str, RawTensor]):
         return len(self._names)
 
 
-def open_mask(path: str | Path) -> MaskSet:
-    """Open a ``.msk`` file as a mask set. Masks are decoded, and checked, when their bits are asked for."""
-    return MaskFile(path).maskset()
+def find_parent(wanted: str, parents: Iterable[str | Path | MaskSet], child: str) -> MaskSet:
+    """The mask set with the id ``wanted``, among ``parents`` and in the local cache. Raises ParentError."""
+    given = tuple(parents)
+    for parent in given:
+        # A parent may have a parent itself; it is looked for among the others, so that no loop is followed.
+        others = [other for other in given if other is not parent]
+        found = parent if isinstance(parent, MaskSet) else MaskFile(parent, others).maskset()
+        if found.id == wanted:
+            return found
+    if (cached := cache.find(wanted)) is not None:
+        return MaskFile(cached).maskset()
+    raise ParentError(
+        f"{child}: coded against the mask {wanted}, which is not at hand", hint="Name its file: --parent FILE."
+    )
+
+
+def open_mask(path: str | Path, parents: Iterable[str | Path | MaskSet] = (), *, whole: bool = False) -> MaskSet:
+    """Open a ``.msk`` file as a mask set. Masks are decoded, and checked, when their bits are asked for.
+
+    ``parents`` are mask sets or files that it may be coded against. ``path`` may be a URL: what is asked for is
+    fetched then, or with ``whole`` all of it now.
+    """
+    file = MaskFile(path, parents)
+    if whole:
+        file.fetch()
+    return file.maskset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -14,8 +14,9 @@ import numpy as np
 
 from maskhub import digest
 from maskhub.container import codecs
+from maskhub.container.codecs.delta import Delta
 from maskhub.container.manifest import KEY, VERSION, DenseEntry, Manifest, MaskEntry, parse, render
-from maskhub.errors import FormatError
+from maskhub.errors import BaseMismatchError, CodecError, FormatError
 from maskhub.files import atomic_file
 from maskhub.mask import Mask, MaskSet
 from maskhub.tensor import RawTensor
@@ -24,18 +25,32 @@ from maskhub.tensorfile import write_tensors
 Progress = Callable[[int, int], None]  # done, total
 
 
-def save(maskset: MaskSet, path: str | Path, *, codec: str = codecs.AUTO, progress: Progress | None = None) -> Manifest:
+def save(
+    maskset: MaskSet,
+    path: str | Path,
+    *,
+    codec: str = codecs.AUTO,
+    parent: MaskSet | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
     """Write ``maskset`` to ``path`` atomically and return its manifest.
 
-    ``codec`` is a name of ``codecs.NAMES``; ``auto`` takes the smallest for each tensor. ``progress`` is called
-    with masks done and in all. Raises CodecError where the named codec is unknown or cannot code a mask, and
-    OutputError where the file cannot be written.
+    ``codec`` is a name of ``codecs.NAMES``, or ``nm:2:4`` and the like; ``auto`` takes the smallest for each tensor.
+    With ``parent``, a mask set of the same base, masks may be coded against it, and can then only be read where it
+    is at hand. ``progress`` is called with masks done and in all. Raises CodecError where the named codec is unknown
+    or cannot code a mask, BaseMismatchError for a parent of another base, and OutputError where the file cannot be
+    written.
     """
+    if parent is not None and parent.base.root != maskset.base.root:
+        raise BaseMismatchError(
+            f"the parent {parent.id} belongs to another base than the mask: {parent.base.name}",
+            hint="Pack it without a parent.",
+        )
     if codec != codecs.AUTO:
         codecs.find(codec)
     masks: dict[str, MaskEntry] = {}
     payloads: dict[str, bytes] = {}
-    for name, (entry, payload) in _encode_all(maskset.masks, codec, progress):
+    for name, (entry, payload) in _encode_all(maskset, codec, parent, progress):
         masks[name], payloads[name] = entry, payload
     dense: dict[str, DenseEntry] = {}
     for name in sorted(maskset.dense):
@@ -64,6 +79,8 @@ def save(maskset: MaskSet, path: str | Path, *, codec: str = codecs.AUTO, progre
         masks=masks,
         dense=dense,
         task=maskset.task,
+        initial=maskset.initial,
+        parent=parent.id if parent and any(entry.codec["name"] == Delta.name for entry in masks.values()) else None,
         metrics=maskset.metrics,
         lineage=maskset.lineage,
     )
@@ -77,15 +94,21 @@ def save(maskset: MaskSet, path: str | Path, *, codec: str = codecs.AUTO, progre
 
 
 def _encode_all(
-    masks: Mapping[str, Mask], codec: str, progress: Progress | None
+    maskset: MaskSet, codec: str, parent: MaskSet | None, progress: Progress | None
 ) -> list[tuple[str, tuple[MaskEntry, bytes]]]:
     def encode(name: str) -> tuple[MaskEntry, bytes]:
-        mask = Mask(masks[name].shape, masks[name].bits)  # decoded once, where it comes from a file
-        chosen, payload = codecs.encode(mask, codec)
+        stored = maskset.masks[name]
+        mask = Mask(stored.shape, stored.bits)  # decoded once, where it comes from a file
+        before = parent.masks.get(name) if parent else None
+        target = codecs.Target(name, mask.shape, mask.kept, maskset.initial, before)
+        try:
+            chosen, payload = codecs.encode(mask, codec, target)
+        except CodecError as error:
+            raise CodecError(f"{name}: {error}", hint=error.hint) from error
         entry = MaskEntry(mask.shape, mask.kept, codecs.to_dict(chosen), mask.digest, digest.checksum(payload))
         return entry, payload
 
-    names = sorted(masks)
+    names = sorted(maskset.masks)
     coded = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # codecs and hashes work outside the interpreter lock
         for pair in zip(names, pool.map(encode, names), strict=True):

@@ -102,11 +102,11 @@ def maskset_from_run(folder: str | Path, base: Checkpoint | None = None) -> Mask
         masks=masks,
         dense=tensors,
         task=record.task,
+        initial=record.scores.initial(record.settings.threshold),
         metrics=read_json(folder / METRICS)["metrics"],
         lineage={
             "operation": "train",
             "settings": settings,
-            "scores": {"generator": "philox4x64-10", **msgspec.to_builtins(record.scores)},
             "data": record.data,
         },
     )

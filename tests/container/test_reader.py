@@ -17,7 +17,6 @@ from safetensors.numpy import save_file
 
 import maskhub
 from maskhub import digest
-from maskhub.container import codecs
 from maskhub.container.reader import MAX_WEIGHTS, MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import CodecError, FormatError, IntegrityError, MaskhubError
@@ -77,7 +76,7 @@ def repayload(manifest: dict[str, Any], payloads: dict[str, bytes], name: str, p
 
 def test_the_small_file_is_right(small: Path) -> None:
     MaskFile(small).verify()
-    assert {e.codec["name"] for e in MaskFile(small).manifest.masks.values()} == set(codecs.REGISTRY)
+    assert {e.codec["name"] for e in MaskFile(small).manifest.masks.values()} == {"bits", "zstd", "gaps"}
 
 
 @contextlib.contextmanager
@@ -345,8 +344,8 @@ except MaskhubError as error:
 def test_a_small_file_that_claims_gigabytes_fails_in_little_memory(small: Path, tmp_path: Path) -> None:
     def claim(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
         repayload(manifest, payloads, "a.gaps", b"")
-        manifest["masks"]["a.gaps"] |= {"shape": [1 << 32], "kept": 1 << 32}
+        manifest["masks"]["a.gaps"] |= {"shape": [1 << 40], "kept": 1 << 40}
 
     path = changed(small, claim, tmp_path / "x.msk")
     child = subprocess.run([sys.executable, "-c", BOMB, path], capture_output=True, text=True, check=True)
-    assert child.stdout == f"{path}: a.gaps: no memory for a mask of shape [4294967296]\n"
+    assert child.stdout == f"{path}: a.gaps: no memory for a mask of shape [1099511627776]\n"

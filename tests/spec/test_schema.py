@@ -15,6 +15,7 @@ from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import FormatError
 from maskhub.mask import BaseBinding, HubRevision, Mask, MaskSet, Task
+from maskhub.scores import Initial
 from maskhub.tensor import RawTensor
 
 PATH = Path(__file__).parents[2] / "spec" / "manifest.schema.json"
@@ -33,11 +34,12 @@ def manifest(tmp_path_factory):
         {"layer.weight": Mask.from_bool(np.arange(4000).reshape(40, 100) % 17 > 0)},
         dense={"head.bias": RawTensor.from_numpy(np.zeros(2, np.float32))},
         task=Task("text-classification", "NetForSequenceClassification", {"num_labels": 2}, "user/tokenizer", 128),
+        initial=Initial(seed=0, cut=3277, low=-0.02, high=0.58),
         metrics={"accuracy": 0.5},
         lineage={"operation": "train", "settings": {"seed": 1}},
     )
     path = tmp_path_factory.mktemp("schema") / "mask.msk"
-    save(maskset, path)
+    save(maskset, path, codec="delta", parent=maskset)
     content = path.read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return json.loads(header["__metadata__"]["maskhub"])

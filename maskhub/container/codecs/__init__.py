@@ -1,57 +1,55 @@
 """The codecs: each turns one mask into bytes and back, without loss. Found by name.
 
-A codec is a frozen dataclass in a module of its own. Its fields are its parameters in the manifest.
-``encode`` is a class method: it chooses the parameters for one mask and returns them with the payload.
-``decode`` must be safe on any payload: it allocates no more than the mask's declared size (and what the
-parameters, checked against that size, allow), and raises ``CodecError`` where the payload does not fit.
+A codec is a frozen dataclass in a module of its own; ``codec.py`` says what one must do.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any, ClassVar, Protocol, Self
+import re
+from typing import Any
 
 import msgspec
 
 from maskhub.container.codecs.bits import Bits
+from maskhub.container.codecs.codec import Codec as Codec
+from maskhub.container.codecs.codec import Target as Target
+from maskhub.container.codecs.delta import Delta
+from maskhub.container.codecs.drift import Drift
 from maskhub.container.codecs.gaps import Gaps
+from maskhub.container.codecs.nm import NM
 from maskhub.container.codecs.zstd import Zstd
 from maskhub.errors import CodecError
 from maskhub.mask import Mask
-from maskhub.tensor import Bytes
 
-
-class Codec(Protocol):
-    name: ClassVar[str]
-
-    @classmethod
-    def encode(cls, mask: Mask) -> tuple[Self, bytes]: ...
-
-    def decode(self, payload: Bytes, shape: tuple[int, ...], kept: int) -> Bytes:
-        """The packed bits of a mask of ``shape`` that keeps ``kept`` weights (which the caller checks)."""
-        ...
-
-
-REGISTRY: dict[str, type[Codec]] = {codec.name: codec for codec in (Bits, Zstd, Gaps)}
+REGISTRY: dict[str, type[Codec]] = {codec.name: codec for codec in (Bits, Zstd, Gaps, Drift, NM, Delta)}
 AUTO = "auto"
 NAMES = (AUTO, *REGISTRY)
 
 
-def encode(mask: Mask, name: str = AUTO) -> tuple[Codec, bytes]:
-    """Code a mask by the codec of this name; ``auto`` takes the smallest result."""
+def encode(mask: Mask, name: str, target: Target) -> tuple[Codec, bytes]:
+    """Code a mask by the codec of this name; ``auto`` takes the smallest result, ``nm:2:4`` that one pattern.
+
+    Raises CodecError for an unknown codec, or one that cannot code the mask.
+    """
+    if match := re.fullmatch(r"nm:(\d+):(\d+)", name):
+        codec = from_dict({"name": "nm", "n": int(match[1]), "m": int(match[2])})
+        assert isinstance(codec, NM)
+        return codec, codec.encode_as(mask)
     if name != AUTO:
-        return find(name).encode(mask)
+        return find(name).encode(mask, target)
     coded = []
-    for codec in REGISTRY.values():
+    for kind in REGISTRY.values():
         with contextlib.suppress(CodecError):  # not every codec can code every mask; ``bits`` can
-            coded.append(codec.encode(mask))
+            coded.append(kind.encode(mask, target))
     return min(coded, key=lambda pair: len(pair[1]))
 
 
 def find(name: str) -> type[Codec]:
-    if name not in REGISTRY:
+    """The codec of this name, also with parameters behind a colon; CodecError for an unknown one."""
+    if (kind := name.partition(":")[0]) not in REGISTRY:
         raise CodecError(f"unknown codec {name!r}; this version knows {', '.join(REGISTRY)}")
-    return REGISTRY[name]
+    return REGISTRY[kind]
 
 
 def to_dict(codec: Codec) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from maskhub.container.codecs.codec import Target
 from maskhub.errors import CodecError
 from maskhub.mask import Mask, packed_size
 from maskhub.tensor import Bytes
@@ -17,10 +18,10 @@ class Bits:
     name: ClassVar[str] = "bits"
 
     @classmethod
-    def encode(cls, mask: Mask) -> tuple[Self, bytes]:
+    def encode(cls, mask: Mask, target: Target) -> tuple[Self, bytes]:
         return cls(), mask.bits.tobytes()
 
-    def decode(self, payload: Bytes, shape: tuple[int, ...], kept: int) -> Bytes:
-        if payload.size != packed_size(shape):
-            raise CodecError(f"codec 'bits': {payload.size} bytes where the shape needs {packed_size(shape)}")
+    def decode(self, payload: Bytes, target: Target) -> Bytes:
+        if payload.size != packed_size(target.shape):
+            raise CodecError(f"codec 'bits': {payload.size} bytes where the shape needs {packed_size(target.shape)}")
         return payload

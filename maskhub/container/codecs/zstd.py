@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 import zstandard
 
+from maskhub.container.codecs.codec import Target
 from maskhub.errors import CodecError
 from maskhub.mask import Mask, packed_size
 from maskhub.tensor import Bytes
@@ -22,11 +23,11 @@ class Zstd:
     name: ClassVar[str] = "zstd"
 
     @classmethod
-    def encode(cls, mask: Mask) -> tuple[Self, bytes]:
+    def encode(cls, mask: Mask, target: Target) -> tuple[Self, bytes]:
         return cls(), zstandard.ZstdCompressor(level=LEVEL).compress(mask.bits.data)
 
-    def decode(self, payload: Bytes, shape: tuple[int, ...], kept: int) -> Bytes:
-        size = packed_size(shape)
+    def decode(self, payload: Bytes, target: Target) -> Bytes:
+        size = packed_size(target.shape)
         try:
             declared = zstandard.frame_content_size(payload.data)
             if declared != size:

@@ -1,0 +1,33 @@
+"""The local cache: mask sets by id, decoded once and kept in a form that opens at once (``bits``, memory-mapped)."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from maskhub.container import writer
+from maskhub.container.codecs.bits import Bits
+from maskhub.mask import MaskSet
+
+
+def folder() -> Path:
+    """``MASKHUB_CACHE``, else ``maskhub`` in the user's cache folder."""
+    if given := os.environ.get("MASKHUB_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskhub"
+
+
+def find(id: str) -> Path | None:
+    """The cached file of the mask set with this id."""
+    path = folder() / f"{id}.msk"
+    return path if re.fullmatch("[0-9a-f]{64}", id) and path.is_file() else None
+
+
+def keep(maskset: MaskSet) -> Path:
+    """Put a mask set into the cache, decoded, unless it is there; its file."""
+    path = folder() / f"{maskset.id}.msk"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer.save(maskset, path, codec=Bits.name)
+    return path

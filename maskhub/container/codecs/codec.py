@@ -1,0 +1,50 @@
+"""What a codec is, and what it is told about the mask it codes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self
+
+from maskhub.mask import Mask
+from maskhub.scores import Initial
+from maskhub.tensor import Bytes
+
+
+@dataclass(frozen=True)
+class Target:
+    """A mask as a decoder knows it beforehand, from a checked manifest.
+
+    ``initial`` is the mask that training began with, where it was recorded; ``parent`` the mask of the same tensor
+    in the mask set that this one is coded against, where there is one.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kept: int
+    initial: Initial | None = None
+    parent: Mask | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+
+class Codec(Protocol):
+    """A frozen dataclass: its fields are its parameters in the manifest."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    def encode(cls, mask: Mask, target: Target) -> tuple[Self, bytes]:
+        """Choose parameters for a mask and code it. Raises CodecError where this codec cannot."""
+        ...
+
+    def decode(self, payload: Bytes, target: Target) -> Bytes:
+        """The packed bits of the target; the caller checks that they are what the manifest says.
+
+        Safe on any payload: it allocates little more than the target's size, and raises CodecError where the
+        payload does not fit.
+        """
+        ...

@@ -1,0 +1,118 @@
+"""``drift``: only what training changed of the mask that it began with.
+
+A reader rebuilds the initial draws. A weight is the likelier to have changed sides the nearer its draw lay to the cut.
+So weights are put in that order, in which changes are dense first and then vanish, and the changes are coded as
+distances along it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskhub.container.codecs import pco
+from maskhub.container.codecs.codec import Target
+from maskhub.errors import CodecError
+from maskhub.mask import Mask, packed_size
+from maskhub.scores import LEVELS, Initial, draw
+from maskhub.tensor import Bytes
+
+BLOCK = 1 << 20  # weights that are put in order together: bounds memory, and fits a cache
+CHUNK = 4096  # changes modelled together: in a block their density falls from one to the next
+FAR = 0.001  # share of changes that may lie beyond the window, which then is small and quick to sort
+LIMIT = 1 << 31  # weights in a tensor: no sum of distances below 2**32 overflows
+HEAD = np.dtype([("width", "<u4"), ("window", "<u4"), ("near", "<u4"), ("far", "<u4")])
+
+
+@dataclass(frozen=True)
+class Drift:
+    """For masks that training made from recorded initial scores. It has no parameters."""
+
+    name: ClassVar[str] = "drift"
+
+    @classmethod
+    def encode(cls, mask: Mask, target: Target) -> tuple[Self, bytes]:
+        initial = _initial(target)
+        changes = np.empty_like(mask.bits)
+        nearness: list[NDArray[np.uint16]] = []
+        for start, keep, distance in _blocks(initial, target):
+            place = slice(start // 8, start // 8 + (keep.size + 7) // 8)
+            changes[place] = mask.bits[place] ^ np.packbits(keep, bitorder="little")
+            nearness.append(distance[pco.ones(changes[place])])
+        distances = np.concatenate([*nearness, np.empty(0, np.uint16)])
+        window = 1 + int(np.quantile(distances, 1 - FAR, method="higher")) if distances.size else 0
+        ranks: list[NDArray[np.int64]] = []
+        far: list[NDArray[np.int64]] = []
+        pages: list[int] = []
+        before = 0  # near weights in earlier blocks
+        for start, keep, distance in _blocks(initial, target):
+            place = slice(start // 8, start // 8 + (keep.size + 7) // 8)
+            changed = np.unpackbits(changes[place], count=keep.size, bitorder="little").view(np.bool_)
+            order = _order(distance, window)
+            found = np.flatnonzero(changed[order])
+            ranks.append(found + before)
+            far.append(start + np.flatnonzero(changed & (distance >= window)))
+            before += order.size
+            chunks = -(-found.size // CHUNK)
+            pages += [len(part) for part in np.array_split(found, chunks)] if chunks else []
+        gaps = pco.distances(np.concatenate([*ranks, np.empty(0, np.int64)]))
+        beyond = np.concatenate([*far, np.empty(0, np.int64)]).astype("<u4")
+        width = pco.width_for(int(gaps.max(initial=0)))
+        head = np.array((width, window, gaps.size, beyond.size), HEAD)
+        return cls(), head.tobytes() + beyond.tobytes() + pco.compress(gaps, width, pages)
+
+    def decode(self, payload: Bytes, target: Target) -> Bytes:
+        initial = _initial(target)
+        if payload.size < HEAD.itemsize:
+            raise CodecError("codec 'drift': the payload is shorter than its head")
+        width, window, near, far = (int(v) for v in payload[: HEAD.itemsize].view(HEAD)[0])
+        near_start = HEAD.itemsize + 4 * far
+        if width not in (16, 32) or window > LEVELS or near + far > target.size or near_start > payload.size:
+            raise CodecError("codec 'drift': the payload's head claims what cannot be")
+        beyond = payload[HEAD.itemsize : near_start].view("<u4")
+        if far and (beyond[-1] >= target.size or (beyond[1:] <= beyond[:-1]).any()):
+            raise CodecError("codec 'drift': far changes are out of order or past the end of the tensor")
+        gaps = pco.decompress(payload[near_start:], near, width)  # type: ignore[arg-type]
+        ranks = np.cumsum(gaps + np.int64(1), dtype=np.int64) - 1
+        bits = np.empty(packed_size(target.shape), np.uint8)
+        before = 0
+        for start, keep, distance in _blocks(initial, target):
+            order = _order(distance, window)
+            first, last = np.searchsorted(ranks, (before, before + order.size))
+            keep[order[ranks[first:last] - before]] ^= 1
+            bits[start // 8 : start // 8 + (keep.size + 7) // 8] = np.packbits(keep, bitorder="little")
+            before += order.size
+        if near and ranks[-1] >= before:
+            raise CodecError("codec 'drift': a change lies past the end of the tensor")
+        np.bitwise_xor.at(bits, beyond >> 3, np.uint8(1) << (beyond & 7).astype(np.uint8))
+        return bits
+
+
+def _initial(target: Target) -> Initial:
+    if target.initial is None:
+        raise CodecError("codec 'drift': the mask's initial scores are not recorded")
+    if target.size >= LIMIT:
+        raise CodecError(f"codec 'drift': a tensor of {target.size} weights, and {LIMIT} is the limit")
+    return target.initial
+
+
+def _blocks(initial: Initial, target: Target) -> Iterator[tuple[int, Bytes, NDArray[np.uint16]]]:
+    """Start, initial mask (1 = keep, a byte a weight) and distance from the cut, block by block.
+
+    A draw of ``cut`` or more starts kept, at distance ``draw - cut``; else the distance is ``cut - 1 - draw``.
+    """
+    for start in range(0, target.size, BLOCK):
+        drawn = draw(initial.seed, target.name, min(BLOCK, target.size - start), start)
+        keep = (drawn >= initial.cut).view(np.uint8)
+        above = drawn - np.uint16(initial.cut & 0xFFFF)  # wraps around below the cut, where its complement is right
+        yield start, keep, np.where(keep, above, ~above)
+
+
+def _order(distance: NDArray[np.uint16], window: int) -> NDArray[np.int64]:
+    """Indices of the weights nearer to the cut than ``window``: nearest first, equals by index."""
+    near = np.flatnonzero(distance < window)
+    return near[np.argsort(distance[near], kind="stable")]

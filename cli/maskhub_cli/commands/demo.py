@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -105,7 +106,8 @@ def demo(
         apply(checkpoint, file.maskset(), dense)
     plain = [material.PLAIN_TRANSFORMERS, dense, test_file, settings.max_length, logits_file]
     with step("plain transformers", "python", *plain):
-        subprocess.run([sys.executable, *map(str, plain)], check=True, stdout=sys.stderr)
+        quiet_bars = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        subprocess.run([sys.executable, *map(str, plain)], check=True, stdout=sys.stderr, env=quiet_bars)
     with step("compare"):
         from maskhub.runtime.evaluate import predict
 

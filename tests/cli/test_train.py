@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from maskhub.container.reader import open_mask
+from tests import toy
+from tests.cli.conftest import Ran, Run, fields
+from tests.cli.warm import error, maskhub
+
+Train = Callable[..., Ran]
+
+
+@pytest.fixture
+def train(tiny_bert: Path, folder: Path) -> Train:
+    """``maskhub train`` with the toy task's files, which lie in the present folder; None leaves an option out."""
+    toy.write_task(folder)
+
+    def train(base: object = tiny_bert, *more: str, **given: Any) -> Ran:
+        return maskhub("train", *command(base, **given), *more)
+
+    return train
+
+
+def command(base: object, **given: Any) -> list[str]:
+    values = {
+        "train_file": "train.jsonl", "eval_file": "eval.jsonl", "output": "run", "max_length": 32, "batch_size": 8,
+        "epochs": 2, "eval_steps": 4,
+    } | given  # fmt: skip
+    named = [(f"--{name.replace('_', '-')}", str(value)) for name, value in values.items() if value is not None]
+    return [str(base), *(text for pair in named for text in pair)]
+
+
+def test_a_run(program: Run, tiny_bert: Path, folder: Path) -> None:
+    """A cold start, so that nothing that an import says goes unseen."""
+    toy.write_task(folder)
+    ran = program("train", *command(tiny_bert))
+    mask = open_mask("run/mask.msk")
+    assert ran.status == 0
+    assert ran.stderr == (f"Next: maskhub info run/mask.msk, then: maskhub apply {tiny_bert} run/mask.msk -o DIR\n")
+    assert ran.out.splitlines()[0] == "run/mask.msk"
+    assert fields(ran.out) == {
+        "size": f"{Path('run/mask.msk').stat().st_size:,} bytes",
+        **{name.replace("_", " "): f"{value:.4f}" for name, value in mask.metrics.items()},
+    }
+
+
+def test_json_and_quiet(train: Train, tiny_bert: Path) -> None:
+    ran = train(tiny_bert, "--json")
+    assert (ran.status, ran.stderr) == (0, "")
+    mask = open_mask("run/mask.msk")
+    assert json.loads(ran.out) == {
+        "run": "run",
+        "mask": "run/mask.msk",
+        "id": mask.id,
+        "bytes": Path("run/mask.msk").stat().st_size,
+        "metrics": mask.metrics,
+    }
+    ran = train(tiny_bert, "-q", output="new/run")
+    assert (ran.status, ran.out, ran.stderr) == (0, "new/run/mask.msk\n", "")
+    assert open_mask("new/run/mask.msk").id == mask.id
+
+
+def test_without_evaluation(train: Train) -> None:
+    ran = train(eval_file=None)
+    assert ran.status == 0
+    assert ran.err.startswith("Not evaluated: no --eval-file was given. Next: maskhub info run/mask.msk")
+    assert open_mask("run/mask.msk").metrics == {}
+
+
+def fields_of(run: str) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads(Path(run, "run.json").read_text())["settings"]
+    return settings
+
+
+def test_every_option_reaches_the_settings(train: Train, tiny_bert: Path) -> None:
+    given = {
+        "threshold": 0.02, "initial_sparsity": 0.1, "layers": "1", "classifier": "dense", "learning_rate": 0.002,
+        "epochs": 1.0, "batch_size": 4, "gradient_accumulation": 2, "max_length": 16, "warmup": 0.2, "seed": 3,
+        "eval_steps": 2, "patience": 5, "precision": "bf16", "base_name": "some/base",
+    }  # fmt: skip
+    ran = train(**given, text_column="text", label_column="label")
+    assert ran.status == 0, ran.stderr
+    settings = fields_of("run")
+    assert {name: settings[name] for name in given} == given
+    assert settings["columns"] == {"text": "text", "pair": None, "label": "label"}
+    assert open_mask("run/mask.msk").base.name == "some/base"
+
+
+def test_pairs_and_a_dataset_folder(train: Train, tiny_bert: Path) -> None:
+    toy.write_task(Path("news"), 3, pairs=True)
+    Path("news/eval.jsonl").rename("news/validation.jsonl")
+    ran = train(train_file=None, eval_file=None, dataset="news")
+    assert ran.status == 0, ran.stderr
+    mask = open_mask("run/mask.msk")
+    assert mask.lineage["data"]["train_examples"] == 40
+    assert mask.lineage["data"]["eval_examples"] == 24
+    assert mask.task is not None and list(mask.task.config["label2id"]) == ["film", "spam", "trivia"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"train_file": "no.csv"}, "no.csv: no such file"),
+        ({"train_file": "empty.csv"}, "empty.csv: the file is empty"),
+        ({"train_file": "header.csv"}, "header.csv: no examples in it"),
+        ({"train_file": "bare.csv"}, "bare.csv: no label column found among text. Name it with --label-column."),
+        ({"text_column": "body"}, "train.jsonl: no column 'body' (asked for as the text column). It has: text, label."),
+        ({"train_file": "torn.jsonl"}, "torn.jsonl: cannot be read: JSON parse error: "),
+        ({"train_file": "one.csv"}, "one.csv: all examples have the label 'x'; a task needs two or more"),
+        (
+            {"eval_file": "one.csv"},
+            "one.csv: row 1 has the label 'x', which the task does not know. It knows: film, spam.",
+        ),
+        ({"dataset": "some/data"}, "training settings: give either a training file or a dataset"),
+        ({"train_file": None}, "training settings: give either a training file or a dataset"),
+        ({"train_file": None, "dataset": "some/data"}, "some/data: cannot be read: Couldn't reach 'some/data' on the "),
+        ({"max_length": 67}, "max length 67: {base} reads at most 66 tokens. Give --max-length 66 or less."),
+        ({"layers": "0-7"}, "layers '0-7': there is no layer 2; the base has layers 0 to 1"),
+        ({"layers": "top"}, "layers 'top': expected default, all, 2-11, 0,3,5 or top:4"),
+        ({"initial_sparsity": 1.5}, "training settings: initial_sparsity: Expected `float` < 1.0"),
+        (
+            {"classifier": "thick"},
+            "training settings: classifier: Invalid enum value 'thick'. It is one of: masked, frozen, dense.",
+        ),
+        ({"report_to": "paper"}, "training settings: paper is not supported, only "),
+        ({"learning_rate": "nan"}, "training settings: learning_rate: "),
+        ({"output": "full"}, "full: the output folder exists and is not empty. Name a new folder."),
+        ({"output": "one.csv/run"}, "one.csv/run: cannot be written: {here}/one.csv is a file. Name a new folder."),
+        ({"output": "/proc/run"}, "/proc/run: cannot be made: "),
+    ],
+)
+def test_input_that_cannot_be_used(
+    train: Train, tiny_bert: Path, folder: Path, given: dict[str, Any], message: str
+) -> None:
+    for name, content in {
+        "empty.csv": "", "header.csv": "text,label\n", "bare.csv": "text\nx\n", "one.csv": "text,label\na,x\nb,x\n",
+        "torn.jsonl": '{"text": "x", ', "full/note": "",
+    }.items():  # fmt: skip
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(content)
+    before = sorted(folder.rglob("*"))
+    assert error(train(**given)).startswith(message.format(base=tiny_bert, here=folder))
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_bases_that_cannot_be_used(train: Train, tiny_bert: Path) -> None:
+    def copy(folder: str, *without: str) -> str:
+        Path(folder).mkdir()
+        for path in tiny_bert.iterdir():
+            if path.name not in without:
+                Path(folder, path.name).write_bytes(path.read_bytes())
+        return folder
+
+    for base, message in {
+        "/no/base": "/no/base: no such folder. Name a folder with config.json and model.safetensors, or a Hub id.",
+        "nobase": "nobase: no such folder, and the Hub could not give it: ",
+        "train.jsonl": "train.jsonl: not a checkpoint: expected a folder or a .safetensors file",
+        copy("mute", "tokenizer.json", "tokenizer_config.json"): "mute: the folder has no tokenizer. Put the ",
+        copy("light", "model.safetensors"): "light: the folder has neither model.safetensors nor ",
+        copy("bare", "config.json"): "bare: cannot be loaded for classification: ",
+    }.items():
+        assert error(train(base)).startswith(message)
+        assert not Path("run").exists()
+    Path("bare/config.json").write_text("{")
+    assert error(train("bare")).startswith("bare: ")
+    assert not Path("run").exists()
+
+
+def test_a_cold_start_that_fails(program: Run, tiny_bert: Path, folder: Path) -> None:
+    toy.write_task(folder)
+    ran = program("train", *command(tiny_bert, layers="9"))
+    assert error(ran) == "layers '9': there is no layer 9; the base has layers 0 to 1"
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "Missing argument 'BASE'"),
+        (["train", "base"], "Missing option '--output' / '-o'"),
+        (["train", "base", "-o", "run", "--epochs", "many"], "Invalid value for '--epochs': "),
+        (["train", "base", "-o", "run", "--speed", "1"], "No such option: --speed"),
+        (["train", "base", "-o", "run", "--json", "-q"], "one output format at a time"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], message: str) -> None:
+    ran = maskhub(*arguments)
+    assert ran.status == 2
+    assert message in ran.err
+    assert "Traceback" not in ran.stderr
+    assert not os.listdir()
+
+
+LONG = {"eval_file": None, "epochs": 60, "eval_steps": 3, "classifier": "dense"}  # 300 steps, some seconds
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The mask of a run of 300 steps that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    toy.write_task(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        ran = maskhub("train", *command(tiny_bert, **LONG), "--json")
+    assert ran.status == 0, ran.stderr
+    identity: str = json.loads(ran.out)["id"]
+    return identity
+
+
+def start(base: Path) -> subprocess.Popen[str]:
+    """A cold program that trains, returned when it has written two checkpoints."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "maskhub_cli", "train", *command(base, **LONG)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while len(list(Path("run").glob("checkpoints/*/trainer_state.json"))) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+def test_ctrl_c_then_resume(train: Train, tiny_bert: Path, unbroken: str) -> None:
+    process = start(tiny_bert)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    text = error(Ran(process.returncode, out, err))
+    assert text.startswith("run: interrupted after step ")
+    assert text.endswith(" of 300. Nothing is lost: the same command with --resume goes on.")
+    assert not Path("run/mask.msk").exists()
+
+    assert error(train(**LONG)) == "run: holds a run already. Go on with it by --resume, or name a new folder."
+    changed = error(train(tiny_bert, "--resume", **LONG | {"seed": 1, "learning_rate": 0.1}))
+    assert changed == ("the run was started with other settings: learning_rate 0.001 is now 0.1; seed 0 is now 1")
+    assert error(maskhub("pack", "run", "-o", "task.msk")) == (
+        "run: the run is not finished: it has no scores.safetensors. Go on with: maskhub train ... --resume."
+    )
+    ran = train(tiny_bert, "--resume", "--json", **LONG)
+    assert (ran.status, ran.stderr) == (0, "")
+    assert json.loads(ran.out)["id"] == unbroken
+    assert error(train(tiny_bert, "--resume", **LONG)) == "run: the run is finished. Its mask is run/mask.msk."
+
+
+def test_killed_then_resume(train: Train, tiny_bert: Path, unbroken: str) -> None:
+    process = start(tiny_bert)
+    process.kill()
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    process.communicate()
+    torn = Path("run/checkpoints/checkpoint-299")
+    torn.mkdir()
+    (torn / "scores.safetensors").write_bytes(b"half")
+    ran = train(tiny_bert, "--resume", "--json", **LONG)
+    assert (ran.status, ran.stderr) == (0, "")
+    assert json.loads(ran.out)["id"] == unbroken
+
+
+def test_resuming_what_is_no_run(train: Train, tiny_bert: Path) -> None:
+    assert error(train(tiny_bert, "--resume")) == "run: no run folder: it has no run.json"
+    assert not Path("run").exists()

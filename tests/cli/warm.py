@@ -1,0 +1,52 @@
+"""The program in processes that are forked from one that has imported torch already: real, but quick to start."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Ran
+
+MODULES = ["maskhub_cli.main", "maskhub.train.train", "maskhub.runtime.evaluate", "sklearn.metrics", "datasets"]
+
+
+def maskhub(*arguments: object, timeout: float = 60) -> Ran:
+    """Run ``maskhub`` in a process of its own, in the present folder; its streams are no terminals."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(MODULES)  # counts for the first process only
+    streams = [Path(f".{name}-of-{os.getpid()}") for name in ("stdout", "stderr")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        process = context.Process(target=_main, args=([str(a) for a in arguments], os.getcwd(), streams))
+        process.start()
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+        raise TimeoutError(f"maskhub {' '.join(map(str, arguments))}")
+    out, err = (path.read_text() for path in streams)
+    for path in streams:
+        path.unlink()
+    return Ran(process.exitcode, out, err)
+
+
+def _main(arguments: list[str], folder: str, streams: list[Path]) -> None:
+    os.chdir(folder)
+    for path, number in zip(streams, (1, 2), strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.argv = ["maskhub", *arguments]
+    from maskhub_cli.main import main
+
+    main()
+
+
+def error(ran: Ran) -> str:
+    """What a command that failed said: one line, and nothing else."""
+    assert (ran.status, ran.out) == (1, ""), ran.stderr
+    assert ran.stderr.endswith("\n") and ran.stderr.count("\n") == 1, ran.stderr
+    start, _, text = ran.stderr.rstrip("\n").partition(": ")
+    assert start == "Error", ran.stderr
+    return text

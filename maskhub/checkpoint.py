@@ -57,7 +57,7 @@ class Checkpoint:
     @property
     def size(self) -> int:
         """Bytes of all shards."""
-        return sum(shard.bytes().nbytes for shard in self.shards)
+        return sum(shard.size for shard in self.shards)
 
 
 def open_checkpoint(source: str | Path, *, revision: str | None = None, token: str | None = None) -> Checkpoint:

@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from maskhub.errors import FormatError
+from maskhub.source import open_source
 from maskhub.tensor import ITEM_SIZE, RawTensor
 
 
@@ -27,20 +28,21 @@ class TensorInfo:
 
 
 class TensorFile:
-    """A safetensors file opened for reading. Tensors are views of a memory map.
+    """A safetensors file, here or at a URL, opened for reading. Tensors are views of a memory map.
 
-    Raises ``FormatError`` where the safetensors library refuses the file.
+    Of a remote file the header is fetched, and a tensor when it is read. Raises ``FormatError`` where the
+    safetensors library refuses the file, and RemoteError where a remote one cannot be had.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self._source = open_source(path)
+        self.path = self._source.name
         try:
-            if not self.path.is_file():
-                raise FormatError(f"{self.path}: {'a folder, not a file' if self.path.is_dir() else 'no such file'}")
-            with safe_open(self.path, framework="numpy") as file:
-                self.metadata: dict[str, str] = file.metadata() or {}
-            with self.path.open("rb") as handle:
-                self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+            with self._source.file() as local:
+                with safe_open(local, framework="numpy") as file:
+                    self.metadata: dict[str, str] = file.metadata() or {}
+                with local.open("rb") as handle:
+                    self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
         except SafetensorError as error:
             raise FormatError(f"{self.path}: not a safetensors file, or cut short ({error})") from error
         except OSError as error:
@@ -66,11 +68,18 @@ class TensorFile:
     def read(self, name: str) -> RawTensor:
         """One tensor, without copying."""
         info = self.tensors[name]
+        self._source.fetch(info.start, info.stop)
         data = np.frombuffer(self._map, np.uint8, info.stop - info.start, info.start)
         return RawTensor(info.dtype, info.shape, data)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return len(self._map)
+
     def bytes(self) -> memoryview:
         """The whole file."""
+        self._source.fetch(0, self.size)
         return memoryview(self._map)
 
 

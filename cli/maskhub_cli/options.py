@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from maskhub_cli.output import Format
 
-MaskArgument = Annotated[Path, typer.Argument(metavar="MASK", help="The mask, a .msk file.", show_default=False)]
+MaskArgument = Annotated[
+    str, typer.Argument(metavar="MASK", help="The mask, a .msk file or the URL of one.", show_default=False)
+]
 
 BASE_HELP = "A checkpoint folder, a safetensors file, or a model on the Hub."
 
@@ -28,3 +29,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format jso
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Short for --format quiet: print only the id or the path.")
 ]
+
+
+def stem(mask: str) -> str:
+    """The file name of a path or URL without its suffix: what outputs are called."""
+    from pathlib import Path
+    from urllib.parse import unquote
+
+    from maskhub.source import is_url, public_name
+
+    return Path(unquote(public_name(mask)) if is_url(mask) else mask).stem

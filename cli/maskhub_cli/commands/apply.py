@@ -15,6 +15,7 @@ from maskhub_cli.options import (
     QuietOption,
     RevisionOption,
     TokenOption,
+    stem,
 )
 from maskhub_cli.output import Format, Output
 
@@ -47,10 +48,11 @@ def apply(
     from maskhub.files import claim_folder
 
     out = Output(format, json, quiet)
-    folder = output or Path(mask.stem)
+    folder = output or Path(stem(mask))
     file = MaskFile(mask)
     claim_folder(folder)  # before a base is downloaded
     checkpoint = open_checkpoint(base, revision=revision, token=token)
+    file.fetch()
     with out.progress("Writing") as progress:
         apply_mask(checkpoint, file.maskset(), folder, verify=verify, progress=progress)
     size = sum(f.stat().st_size for f in folder.iterdir())

@@ -42,9 +42,10 @@ def evaluate(
     from maskhub.checkpoint import open_checkpoint
     from maskhub.container.reader import open_mask
     from maskhub.data import Columns, read_file
+    from maskhub.source import public_name
 
     out = Output(format, json, quiet)
-    maskset = open_mask(mask)
+    maskset = open_mask(mask, whole=True)
     examples = read_file(file, Columns(text_column, pair_column, label_column))
     checkpoint = open_checkpoint(base, revision=revision, token=token)
     from maskhub.runtime.evaluate import evaluate as measure
@@ -54,6 +55,6 @@ def evaluate(
     out.show(
         {"mask": maskset.id, "file": file, "examples": len(examples), "metrics": metrics},
         quiet=metrics["accuracy"],
-        title=f"{mask} on {len(examples):,} examples of {file}",
+        title=f"{public_name(mask)} on {len(examples):,} examples of {file}",
         fields={name.replace("_", " "): f"{value:.4f}" for name, value in metrics.items()},
     )

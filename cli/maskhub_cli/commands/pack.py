@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskhub_cli.commands.info import to_data, to_fields
-from maskhub_cli.options import BASE_HELP, FormatOption, JsonOption, QuietOption, RevisionOption, TokenOption
+from maskhub_cli.options import BASE_HELP, FormatOption, JsonOption, QuietOption, RevisionOption, TokenOption, stem
 from maskhub_cli.output import Format, Output
 
 if TYPE_CHECKING:
@@ -97,13 +97,14 @@ def _read(path: Path, source: str, base: Checkpoint | None, token: str | None, o
     from maskhub.container.reader import open_mask
     from maskhub.dense import verify_base
     from maskhub.pruned import from_pruned
+    from maskhub.source import public_name
 
     if (path / RUN).is_file():
         from maskhub.train.run import maskset_from_run
 
         return maskset_from_run(path, base)
-    if path.suffix == ".msk":
-        maskset = open_mask(path)
+    if public_name(source).endswith(".msk"):
+        maskset = open_mask(source, whole=True)
         if base:
             with out.progress("Reading the base") as progress:
                 verify_base(base, maskset, progress=progress)
@@ -118,7 +119,11 @@ def _read(path: Path, source: str, base: Checkpoint | None, token: str | None, o
 
 def _stem(source: str) -> str:
     """The name of a folder, of a file without its suffix, or of a repo without its owner and revision."""
+    from maskhub.source import public_name
+
     path = Path(source)
     if path.exists():
         return path.resolve().name if path.is_dir() else path.stem
+    if public_name(source).endswith(".msk"):
+        return stem(source)
     return Path(source.partition("@")[0]).name.removesuffix(".msk")

@@ -21,7 +21,7 @@ def draw(seed: int, name: str, count: int, start: int = 0) -> NDArray[np.uint16]
     """``count`` uniform 16-bit draws for the tensor ``name``, from number ``start`` (a multiple of 16) on: uint16.
 
     The Philox key is the first 16 bytes of the BLAKE3 digest of ``scores SEED NAME``, as two little-endian 64-bit
-    words; the counter starts at 0; each 64-bit output gives four draws, its lowest 16 bits first.
+    words; the first block has the counter 1; each 64-bit output gives four draws, its lowest 16 bits first.
     """
     key = np.frombuffer(blake3(f"scores {seed} {name}".encode()).digest()[:16], "<u8")
     generator = np.random.Philox(key=key)

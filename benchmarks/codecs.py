@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyroaring
 import safetensors.numpy
 import torch
 import zstandard
@@ -90,18 +91,25 @@ def _compare(report: Report, pool: ThreadPoolExecutor, sparsity: float) -> None:
     )
     at = f"gaps at {sparsity:.0%}"
     report.check(f"{at}: bits over the Shannon bound", bits["gaps"] / bound, at_most=1.01)
+    for peer in (SAVEZ, slow, "Roaring", "bool safetensors", "bool torch.save"):
+        report.check(f"{at}: size over {peer}", sizes["gaps"] / sizes[peer], at_most=1.0)
+    for peer in (SAVEZ, slow, "Roaring"):
+        report.check(f"{at}: encoding time over {peer}", encode["gaps"] / encode[peer], at_most=1.0)
+    for peer in (SAVEZ, slow):
+        report.check(f"{at}: decoding time over {peer}", decode["gaps"] / decode[peer], at_most=1.0)
     report.check(f"{at}: encoding, times faster than {SAVEZ}", encode[SAVEZ] / encode["gaps"], at_least=8)
     report.check(f"{at}: decoding, times faster than numpy.load", decode[SAVEZ] / decode["gaps"], at_least=1.5)
 
 
 def _codec(each: Map, masks: Mapping[str, Mask], name: str) -> Way:
     def encode_one(mask: Mask) -> Coded:
-        codec, payload = codecs.encode(Mask(mask.shape, mask.bits), name)  # a new mask has nothing counted yet
+        new = Mask(mask.shape, mask.bits)  # which has nothing counted yet
+        codec, payload = codecs.encode(new, name, samples.target(new))
         return mask, codec, np.frombuffer(payload, np.uint8)
 
     def decode_one(coded: Coded) -> object:
         mask, codec, payload = coded
-        return codec.decode(payload, mask.shape, mask.kept)
+        return codec.decode(payload, samples.target(mask))
 
     return Way(
         encode=lambda: list(each(encode_one, masks.values())),
@@ -132,8 +140,15 @@ def _peers(masks: Mapping[str, Mask]) -> dict[str, Way]:
     def zstd() -> list[bytes]:
         return [zstandard.ZstdCompressor(level=3).compress(bits.data) for bits in packed.values()]
 
+    def roaring() -> list[bytes]:
+        return [pyroaring.BitMap(np.flatnonzero(~keep).astype(np.uint32)).serialize() for keep in boolean.values()]
+
+    def roaring_load(maps: list[bytes]) -> object:
+        return [pyroaring.BitMap.deserialize(data).to_array() for data in maps]
+
     return {
         SAVEZ: Way(savez, load, len),
+        "Roaring": Way(roaring, roaring_load, lambda maps: sum(map(len, maps))),
         "zstd -3": Way(zstd, _unzstd, lambda frames: sum(map(len, frames))),
         "bool safetensors": Way(lambda: safetensors.numpy.save(boolean), safetensors.numpy.load, len),
         "bool torch.save": Way(torch_save, lambda data: torch.load(io.BytesIO(data)), len),
@@ -164,7 +179,7 @@ def _files(report: Report) -> None:
 
         def read() -> object:
             file = MaskFile(msk)
-            return [file.mask(name) for name in file.manifest.masks]
+            return [file.mask(name).bits for name in file.manifest.masks]
 
         def load() -> object:
             with np.load(npz) as arrays:

@@ -81,6 +81,12 @@ def medians(functions: Mapping[str, Callable[[], object]], runs: int) -> dict[st
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def peak_memory() -> float:
+    """The most memory that this process has held, in MB. (``getrusage`` may count its parent's.)"""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024
+
+
 def _text(value: object) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 

@@ -7,7 +7,9 @@ import math
 import numpy as np
 from blake3 import blake3
 
+from maskhub.container.codecs import Target
 from maskhub.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.scores import Initial, draw
 from maskhub.tensor import RawTensor
 
 Shapes = dict[str, tuple[int, ...]]
@@ -34,6 +36,24 @@ def masks(shapes: Shapes, sparsity: float) -> dict[str, Mask]:
     """Masks that drop each weight with probability ``sparsity``, on its own."""
     rng = np.random.default_rng(0)
     return {name: Mask.from_bool(rng.random(shape, dtype=np.float32) >= sparsity) for name, shape in shapes.items()}
+
+
+def target(mask: Mask, initial: Initial | None = None, name: str = "") -> Target:
+    """What a decoder knows of a mask beforehand."""
+    return Target(name, mask.shape, mask.kept, initial)
+
+
+def drifted(shapes: Shapes, initial: Initial) -> dict[str, Mask]:
+    """Masks as training leaves them: the nearer a weight's draw lay to the cut, the likelier it changed sides."""
+    rng = np.random.default_rng(0)
+    result = {}
+    for name, shape in shapes.items():
+        draws = draw(initial.seed, name, math.prod(shape)).astype(np.int32)
+        keep = draws >= initial.cut
+        distance = np.where(keep, draws - initial.cut, initial.cut - 1 - draws)
+        changed = rng.random(draws.size, dtype=np.float32) < 0.5 * np.exp(-distance / 2500)
+        result[name] = Mask.from_bool((keep ^ changed).reshape(shape))
+    return result
 
 
 def maskset(layers: int, hidden: int, sparsity: float) -> MaskSet:

@@ -7,13 +7,12 @@ AdamW on every parameter, in the same plain loop.
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 
-from benchmarks.report import Report
+from benchmarks.report import Report, peak_memory
 
 ROUNDS = 3
 STEPS = 12
@@ -76,8 +75,7 @@ def measure(way: str, model_name: str) -> dict[str, float]:
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": statistics.median(seconds[WARMUP:]), "peak MB": peak}
+    return {"seconds": statistics.median(seconds[WARMUP:]), "peak MB": peak_memory()}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from maskhub import __version__
-from maskhub.errors import MaskhubError, RemoteError, reason
+from maskhub.errors import RemoteError, reason
 from maskhub.source import public_name, without_logins
 
 HEAD = 1 << 16  # bytes that the first request asks for: all of the header of most masks
@@ -196,8 +196,8 @@ class _FileSystem:
         with self._explained():
             import fsspec
 
-            system, path = fsspec.url_to_fs(url)
-            self._file = system.open(path, "rb", cache_type="none")  # nothing is read ahead
+            self._system, path = fsspec.url_to_fs(url)  # kept: an archive closes its files when it goes
+            self._file = self._system.open(path, "rb", cache_type="none")  # nothing is read ahead
             self._file.seek(0, os.SEEK_END)
             self.size = int(self._file.tell())
 
@@ -216,8 +216,6 @@ class _FileSystem:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except MaskhubError:
-            raise
         except FileNotFoundError as error:
             raise RemoteError(f"{self._name}: no such file") from error
         except Exception as error:  # every file system raises its own kinds

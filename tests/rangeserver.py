@@ -107,9 +107,7 @@ def part(handler: Handler, *, etag: str = '"1"') -> None:
     start, stop = asked[0], min(asked[1], len(content))
     if start >= stop:
         return handler.head(416, Content_Range=f"bytes */{len(content)}", Content_Length=0)
-    handler.head(
-        206, Content_Range=f"bytes {start}-{stop - 1}/{len(content)}", Content_Length=stop - start, ETag=etag
-    )
+    handler.head(206, Content_Range=f"bytes {start}-{stop - 1}/{len(content)}", Content_Length=stop - start, ETag=etag)
     return handler.give(content[start:stop])
 
 

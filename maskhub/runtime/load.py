@@ -33,7 +33,7 @@ def load_model(
     base (``verify`` checks every tensor's digest), FormatError where the mask names no task.
     """
     checkpoint = base if isinstance(base, Checkpoint) else open_checkpoint(base, revision=revision, token=token)
-    maskset = mask if isinstance(mask, MaskSet) else open_mask(mask)
+    maskset = mask if isinstance(mask, MaskSet) else open_mask(mask, whole=True)
     config_dict = dense.task_config(checkpoint, maskset)
     model_class: Any = _model_class(config_dict)
     config = model_class.config_class.from_dict(config_dict)
@@ -75,7 +75,7 @@ def pipeline(
 
     ``base`` defaults to the one the mask names; ``options`` go to ``transformers.pipeline``.
     """
-    maskset = mask if isinstance(mask, MaskSet) else open_mask(mask)
+    maskset = mask if isinstance(mask, MaskSet) else open_mask(mask, whole=True)
     try:
         checkpoint = open_checkpoint(base or maskset.base.name)
     except CheckpointError as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,8 +19,23 @@ BOOKKEEPING = {"architectures", "transformers_version", "_name_or_path", "torch_
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
+class DenseTensors(Protocol):
+    """A dense checkpoint in whatever file: ``read`` gives one of its tensors, ``config`` its ``config.json``."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    @property
+    def read(self) -> Callable[[str], RawTensor]: ...
+
+    @property
+    def config(self) -> Callable[[], dict[str, Any]]: ...
+
+
 def from_pruned(
-    base: Checkpoint, dense: Checkpoint, *, base_name: str | None = None, progress: Progress | None = None
+    base: Checkpoint, dense: DenseTensors, *, base_name: str | None = None, progress: Progress | None = None
 ) -> MaskSet:
     """The mask set that makes ``dense`` from ``base``.
 
@@ -28,7 +43,7 @@ def from_pruned(
     prefix (``bert.``); one without a partner travels whole. Raises CheckpointError naming a paired tensor that
     holds a weight which is neither the base's nor 0, or has another shape or dtype.
     """
-    pairs = _pair(base, dense)
+    pairs = pair(base, dense)
     if not pairs:
         raise CheckpointError(f"{dense.name}: no tensor has a name of {base.name}, so it was not pruned from it")
     masks = {}
@@ -49,20 +64,21 @@ def from_pruned(
         base=BaseBinding.of(base_name or base.name, {n: base.digest(n) for n in pairs}, pairs, base.hub),
         masks=masks,
         dense={name: dense.read(name) for name in dense if name not in paired},
-        task=_task(base.config(), dense.config()),
+        task=task_of(base.config(), dense.config()),
         lineage={"operation": "pack", "source": "pruned checkpoint"},
     )
 
 
-def _pair(base: Checkpoint, dense: Checkpoint) -> dict[str, str]:
-    """Base tensor name to the dense checkpoint's name for it."""
-    pairs = {name: name for name in base if name in dense.tensors}
+def pair(base: Iterable[str], parameters: Iterable[str]) -> dict[str, str]:
+    """Base tensor name to the parameter of its name, with or without the task model's prefix (``bert.``)."""
+    known = set(parameters)
+    pairs = {name: name for name in base if name in known}
     taken = set(pairs)
-    without_prefix = {p.partition(".")[2]: p for p in dense if p not in pairs}
+    without_prefix = {p.partition(".")[2]: p for p in parameters if p not in pairs}
     for name in base:
         if name not in pairs:
             candidates = without_prefix.get(name), name.partition(".")[2]
-            parameter = next((p for p in candidates if p in dense.tensors and p not in taken), None)
+            parameter = next((p for p in candidates if p in known and p not in taken), None)
             if parameter:
                 pairs[name] = parameter
                 taken.add(parameter)
@@ -87,7 +103,8 @@ def _compare(base: RawTensor, dense: RawTensor, what: str) -> Mask | None:
     return Mask.from_bool(keep.reshape(base.shape))
 
 
-def _task(base: dict[str, Any], dense: dict[str, Any]) -> Task | None:
+def task_of(base: dict[str, Any], dense: dict[str, Any]) -> Task | None:
+    """The task that a dense checkpoint's configuration tells, beside the base's."""
     match dense.get("architectures"):
         case [str(architecture), *_]:
             pass

@@ -1,4 +1,4 @@
-"""``maskhub pack``: a mask from a pruned checkpoint, a run, or another mask."""
+"""``maskhub pack``: a mask from a pruned checkpoint, a run, another mask, or another tool's file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ def _codecs() -> list[str]:
 def pack(
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="A pruned checkpoint, a run's folder, a .msk file.", show_default=False),
+        typer.Argument(
+            metavar="SOURCE",
+            help="A pruned checkpoint, a run's folder, a .msk file, another tool's masks.",
+            show_default=False,
+        ),
     ],
     base: Annotated[str | None, typer.Option(metavar="BASE", help=f"What SOURCE was pruned from. {BASE_HELP}")] = None,
     output: Annotated[
@@ -46,6 +50,10 @@ def pack(
         str | None,
         typer.Option(metavar="NAME", help="Record the base under this name, its Hub id if it has one."),
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(metavar="SCORE", help="Of a file of scores, keep the weights above; 0.01, the paper's, if left."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output file.")] = False,
     revision: RevisionOption = None,
     token: TokenOption = None,
@@ -53,10 +61,12 @@ def pack(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Make a mask of a pruned checkpoint or a run, or code a mask anew.
+    """Make a mask of a pruned checkpoint, a run or another tool's file, or code a mask anew.
 
     A pruned checkpoint needs --base: every weight is the base's or 0, and tensors that the base lacks travel whole.
-    A .msk file keeps its id. --quiet prints the mask's path.
+    So do the masks of other tools (MaskLLM, torch.nn.utils.prune, compressed-tensors, TALL-masks, ...), in files of
+    safetensors, PyTorch, NumPy or HDF5; FILE#NAME is one of a file's several. A .msk file keeps its id. --quiet
+    prints the mask's path.
 
     Example: maskhub pack pruned/ --base user/base -o task.msk
     """
@@ -80,7 +90,7 @@ def pack(
         raise OutputError(f"{target}: the output is SOURCE itself", hint="Name another one with -o.")
     claim_file(target, replace=force)
     opened = open_checkpoint(base, revision=revision, token=token) if base else None
-    maskset = _read(path, source, opened, token, out)
+    maskset = _read(path, source, opened, threshold, token, out)
     if base_name:
         maskset = maskset.with_base_name(base_name)
     with out.progress("Coding", unit="masks") as progress:
@@ -92,14 +102,18 @@ def pack(
     out.hint(f"Next: maskhub apply {shlex.join([base or summary.base.name, summary.file])}")
 
 
-def _read(path: Path, source: str, base: Checkpoint | None, token: str | None, out: Output) -> MaskSet:
-    from maskhub.checkpoint import open_checkpoint
+def _read(
+    path: Path, source: str, base: Checkpoint | None, threshold: float | None, token: str | None, out: Output
+) -> MaskSet:
+    from maskhub import interop
     from maskhub.container.reader import open_mask
     from maskhub.dense import verify_base
-    from maskhub.pruned import from_pruned
     from maskhub.source import public_name
 
-    if (path / RUN).is_file():
+    run = (path / RUN).is_file()
+    if threshold is not None and (run or public_name(source).endswith(".msk")):
+        raise typer.BadParameter("only for another tool's file of scores", param_hint="'--threshold'")
+    if run:
         from maskhub.train.run import maskset_from_run
 
         return maskset_from_run(path, base)
@@ -114,7 +128,7 @@ def _read(path: Path, source: str, base: Checkpoint | None, token: str | None, o
             f"needed, as {source} is neither a run's folder nor a .msk file", param_hint="'--base'"
         )
     with out.progress("Comparing with the base") as progress:
-        return from_pruned(base, open_checkpoint(source, token=token), progress=progress)
+        return interop.read(source, base, threshold=threshold, token=token, progress=progress)
 
 
 def _stem(source: str) -> str:
@@ -126,4 +140,7 @@ def _stem(source: str) -> str:
         return path.resolve().name if path.is_dir() else path.stem
     if public_name(source).endswith(".msk"):
         return stem(source)
+    file, mark, name = source.rpartition("#")
+    if mark and Path(file).is_file():  # one of a file's mask sets
+        return name
     return Path(source.partition("@")[0]).name.removesuffix(".msk")

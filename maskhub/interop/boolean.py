@@ -1,0 +1,42 @@
+"""Masks of zeros and ones, one element a weight, named as the base's tensors, with or without ``.mask`` behind."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import IO
+
+import numpy as np
+
+from maskhub.checkpoint import Checkpoint
+from maskhub.interop.bind import Format, Options, bind, zero_one
+from maskhub.interop.maskllm import SUFFIX
+from maskhub.interop.tensors import NamedTensors, torch_library
+from maskhub.mask import MaskSet
+from maskhub.tensorfile import layout, write_header
+
+
+def fits(source: NamedTensors, base: Checkpoint) -> bool:
+    return all(entry.endswith(SUFFIX) or spec.dtype in ("BOOL", "U8") for entry, spec in source.specs.items())
+
+
+def read(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
+    masks = {entry.removesuffix(SUFFIX): entry for entry in source}
+    return bind(source, base, masks, partial(zero_one, source), progress=options.progress)
+
+
+def write_safetensors(maskset: MaskSet, file: IO[bytes]) -> None:
+    """BOOL tensors by the base's names."""
+    specs = {name: ("BOOL", mask.shape) for name, mask in maskset.masks.items()}
+    write_header(file, specs, {"format": "pt"})
+    for name in layout({name: dtype for name, (dtype, _) in specs.items()}):
+        file.write(maskset.masks[name].to_bool().view(np.uint8).data)
+
+
+def write_torch(maskset: MaskSet, file: IO[bytes]) -> None:
+    """A dictionary of boolean tensors by ``<parameter>.mask``, as MaskLLM's ``.pt`` is."""
+    torch = torch_library()
+    masks = maskset.masks.items()
+    torch.save({maskset.base.parameter(n) + SUFFIX: torch.from_numpy(m.to_bool()) for n, m in masks}, file)
+
+
+FORMAT = Format("boolean tensors", fits, read, kinds=("safetensors", "torch", "npz"))

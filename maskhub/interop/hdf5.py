@@ -1,0 +1,147 @@
+"""Banks: HDF5 files of several mask sets, one group for each.
+
+A group's attribute ``manifest`` is a ``.msk`` file's manifest without entries. In ``masks`` lies a chunked and
+compressed dataset for each masked base tensor: the packed bits as ``spec/format.md`` ("Bits") has them, with the
+attribute ``shape``. In ``dense`` lies one for each dense tensor: its bytes, with ``dtype`` and ``shape``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from maskhub import digest
+from maskhub.checkpoint import Checkpoint
+from maskhub.container.manifest import VERSION, Manifest, parse, render
+from maskhub.dense import verify_base
+from maskhub.errors import FormatError, IntegrityError, OutputError
+from maskhub.interop.bind import Options
+from maskhub.interop.tensors import choose, damaged, library
+from maskhub.mask import Mask, MaskSet, packed_size
+from maskhub.tensor import ITEM_SIZE, RawTensor
+
+FORMAT = "maskhub bank"  # the file's attribute ``format``
+CHUNK = 1 << 20
+
+
+def read(path: Path, base: Checkpoint, options: Options) -> MaskSet:
+    """One mask set of a bank; a checked one, and only for its own base."""
+    with _open(path) as file:
+        name = choose(list(file), options.name, str(path))
+        source = f"{path}#{name}"
+        group = _member(file, name, source)
+        manifest, extra = parse(str(group.attrs["manifest"]), source)
+        masks = {n: _mask(_member(group, f"masks/{n}", source), base, n, source) for n in group["masks"]}
+        dense = {n: _dense(_member(group, f"dense/{n}", source), n, source) for n in group["dense"]}
+        maskset = MaskSet(
+            base=manifest.base,
+            masks=masks,
+            dense=dense,
+            task=manifest.task,
+            initial=manifest.initial,
+            metrics=manifest.metrics,
+            lineage=manifest.lineage,
+            extra=extra,
+        )
+    if digest.base_root(manifest.base.tensors) != manifest.base.root or maskset.id != manifest.id:
+        raise IntegrityError(f"{source}: its id does not match what it holds")
+    verify_base(base, maskset, progress=options.progress)
+    return maskset
+
+
+def write(maskset: MaskSet, file: IO[bytes], name: str, bank: Path | None, *, replace: bool = False) -> None:
+    """A bank with ``maskset`` as ``name`` and all other mask sets of ``bank``."""
+    if not name.isprintable() or not name or set(name) & set("/#") or name == ".":
+        raise OutputError(f"{name!r} cannot name a mask set of a bank", hint="It must not be empty or hold / or #.")
+    if odd := [n for n in (*maskset.masks, *maskset.dense) if "/" in n or n == "."]:
+        raise OutputError(f"HDF5 has no place for a tensor that is called {odd[0]}")
+    manifest = Manifest(
+        format="maskhub",
+        version=VERSION,
+        id=maskset.id,
+        seal="0" * 64,  # that of a file
+        base=maskset.base,
+        masks={},
+        task=maskset.task,
+        initial=maskset.initial,
+        metrics=maskset.metrics,
+        lineage=maskset.lineage,
+    )
+    with _library().File(file, "w") as new:
+        new.attrs["format"] = FORMAT
+        if bank:
+            with _open(bank) as old:
+                if name in old and not replace:
+                    raise OutputError(
+                        f"{bank}: holds a mask set {name!r}", hint="Name another with --name, or replace it: --force."
+                    )
+                for other in old:
+                    if other != name:
+                        old.copy(_member(old, other, str(bank)), new, other)
+        group = new.create_group(name)
+        group.attrs["manifest"] = render(manifest, maskset.extra)
+        masks, dense = group.create_group("masks"), group.create_group("dense")
+        for key, mask in maskset.masks.items():
+            bits = mask.bits
+            chunks = {"chunks": (min(bits.size, CHUNK),), "compression": "gzip"} if bits.size else {}
+            dataset = masks.create_dataset(key, data=bits, **chunks)
+            dataset.attrs["shape"] = np.array(mask.shape, np.int64)
+        for key, tensor in maskset.dense.items():
+            dataset = dense.create_dataset(key, data=tensor.data)
+            dataset.attrs["shape"] = np.array(tensor.shape, np.int64)
+            dataset.attrs["dtype"] = tensor.dtype
+
+
+def _mask(dataset: Any, base: Checkpoint, name: str, source: str) -> Mask:
+    shape = _shape(dataset)
+    if name not in base.tensors or base.info(name).shape != shape:
+        raise FormatError(f"{source}: the mask of {name}, of shape {list(shape)}, fits no tensor of {base.name}")
+    if dataset.shape != (packed_size(shape),) or dataset.dtype != np.uint8:
+        raise FormatError(f"{source}: the mask of {name} needs {packed_size(shape)} packed bytes")
+    if dataset.chunks and dataset.chunks[0] > dataset.shape[0]:  # a chunk is read as a whole
+        raise FormatError(f"{source}: the mask of {name} has chunks larger than itself")
+    return Mask(shape, dataset[()])
+
+
+def _dense(dataset: Any, name: str, source: str) -> RawTensor:
+    dtype, shape = str(dataset.attrs["dtype"]), _shape(dataset)
+    tensor = RawTensor(dtype, shape, np.empty(0, np.uint8))
+    size = tensor.size * ITEM_SIZE.get(dtype, 0)
+    # Stored as they are, so that they are no larger than the file.
+    if not dtype or dataset.shape != (size,) or dataset.dtype != np.uint8 or dataset.id.get_storage_size() != size:
+        raise FormatError(f"{source}: the dense tensor {name} is not the bytes of {dtype} {list(shape)}")
+    return RawTensor(dtype, shape, dataset[()])
+
+
+def _shape(dataset: Any) -> tuple[int, ...]:
+    return tuple(int(d) for d in np.atleast_1d(dataset.attrs["shape"]))
+
+
+def _member(group: Any, path: str, source: str) -> Any:
+    """What lies at ``path`` in this very file: no links to others are followed, for HDF5 has many ways to make them."""
+    h5py = _library()
+    member = group
+    for part in path.split("/"):
+        if not isinstance(member.get(part, getlink=True), h5py.HardLink):
+            raise FormatError(f"{source}: {part} is a link")
+        member = member[part]
+    if isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
+        raise FormatError(f"{source}: {part} lies in another file")
+    return member
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    h5py = _library()
+    with damaged(path, "HDF5 bank"), h5py.File(path, "r") as file:
+        if file.attrs.get("format") != FORMAT:
+            raise FormatError(f"{path}: an HDF5 file, but no bank of mask sets", hint="maskhub export makes one.")
+        yield file
+
+
+def _library() -> Any:
+    return library("h5py", "HDF5 files", "'maskhub[interop]'")

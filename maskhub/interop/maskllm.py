@@ -1,0 +1,45 @@
+"""MaskLLM's ``mask_compressed.npz``: ``<parameter>.mask``, each ``numpy.packbits`` of a mask, first weight highest.
+
+Shapes are not stored; they are the base's. Its ``.pt`` files hold boolean tensors (``boolean.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import IO
+
+import numpy as np
+
+from maskhub.checkpoint import Checkpoint
+from maskhub.errors import FormatError
+from maskhub.interop.bind import Format, Options, bind, expect
+from maskhub.interop.tensors import NamedTensors
+from maskhub.mask import Mask, MaskSet, packed_size
+
+SUFFIX = ".mask"
+
+
+def fits(source: NamedTensors, base: Checkpoint) -> bool:
+    return all(n.endswith(SUFFIX) and s.dtype == "U8" and len(s.shape) == 1 for n, s in source.specs.items())
+
+
+def read(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
+    def decode(entry: str, shape: tuple[int, ...]) -> Mask:
+        flags = np.unpackbits(expect(source, entry, (packed_size(shape),)).data)
+        size = int(np.prod(shape, dtype=np.int64))
+        if flags[size:].any():
+            raise FormatError(f"{source.name}: {entry} holds more than {size} bits")
+        return Mask.from_bool(flags[:size].reshape(shape))
+
+    masks = {entry.removesuffix(SUFFIX): entry for entry in source}
+    return bind(source, base, masks, decode, progress=options.progress)
+
+
+def write(maskset: MaskSet, file: IO[bytes]) -> None:
+    packed: Mapping[str, np.ndarray] = {
+        maskset.base.parameter(name) + SUFFIX: np.packbits(mask.to_bool()) for name, mask in maskset.masks.items()
+    }
+    np.savez_compressed(file, **packed)  # type: ignore[arg-type]
+
+
+FORMAT = Format("MaskLLM", fits, read, kinds=("npz",))

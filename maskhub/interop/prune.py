@@ -1,0 +1,35 @@
+"""State dicts of modules under ``torch.nn.utils.prune``: ``<parameter>_orig``, unpruned, and ``<parameter>_mask``.
+
+After ``prune.remove`` they are plain pruned checkpoints.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from maskhub.checkpoint import Checkpoint
+from maskhub.errors import FormatError
+from maskhub.interop.bind import Format, Options, bind, zero_one
+from maskhub.interop.tensors import NamedTensors
+from maskhub.mask import MaskSet
+
+ORIGINAL, MASK = "_orig", "_mask"
+
+
+def fits(source: NamedTensors, base: Checkpoint) -> bool:
+    return any(entry.endswith(ORIGINAL) for entry in source)
+
+
+def read(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
+    masks = {entry.removesuffix(MASK): entry for entry in source if entry.endswith(MASK)}
+    others = {entry.removesuffix(ORIGINAL): entry for entry in source if not entry.endswith(MASK)}
+    originals = {parameter for parameter, entry in others.items() if parameter != entry}
+    if alone := sorted(originals ^ masks.keys()):
+        lacks = MASK if alone[0] in originals else ORIGINAL
+        raise FormatError(f"{source.name}: the pruned parameter {alone[0]} has no {alone[0]}{lacks}")
+    if both := sorted(originals & set(source)):
+        raise FormatError(f"{source.name}: holds both {both[0]} and {both[0]}{ORIGINAL}")
+    return bind(source, base, masks, partial(zero_one, source), others=others, progress=options.progress)
+
+
+FORMAT = Format("torch.nn.utils.prune", fits, read)

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ from maskhub.remotefile import HEAD
 from maskhub.source import public_name
 from maskhub.summary import summarize
 from tests import rangeserver
-from tests.rangeserver import Answer, RangeServer
+from tests.rangeserver import Answer, Handler, RangeServer
 
 BIG = ("a", "b", "c")  # with payloads of 256 KiB
 
@@ -227,8 +228,24 @@ def test_what_goes_wrong_later_and_goes_well_again(server: RangeServer, path: Pa
     assert np.array_equal(maskset.masks["b"].bits, MaskFile(path).mask("b").bits)
 
 
+def test_a_server_that_keeps_still(server: RangeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    woken = threading.Event()
+
+    def still(handler: Handler) -> None:
+        handler.head(206, Content_Range=f"bytes 0-{HEAD - 1}/{1 << 20}", Content_Length=HEAD)
+        handler.give(b"x" * 1000)
+        woken.wait(20)
+
+    monkeypatch.setattr(remotefile, "TIMEOUT", 0.2)
+    for answer, message in ((still, "the connection ended after "), (lambda _: woken.wait(20), "cannot be reached: ")):
+        server.answers[0] = answer
+        with pytest.raises(RemoteError, match=f"{message}.*timed out"):
+            MaskFile(server.url("big.msk"))
+    woken.set()
+
+
 def test_a_server_that_stops_giving_parts(server: RangeServer) -> None:
-    def whole(handler: Any) -> None:
+    def whole(handler: Handler) -> None:
         handler.head(200, Content_Length=len(handler.content), ETag='"1"')
 
     maskset = maskhub.open(server.url("big.msk"))
@@ -428,6 +445,29 @@ def test_a_file_that_shrinks_is_an_error(path: Path, tmp_path: Path) -> None:
     os.truncate(copy, 100_000)
     with pytest.raises(RemoteError, match=r"x.msk: ends after [\d,]+ of [\d,]+ bytes"):
         maskset.masks["c"].bits  # noqa: B018
+
+
+def test_the_hub(server: RangeServer, path: Path, tmp_path: Path) -> None:
+    size = path.stat().st_size
+
+    def hub(handler: Handler) -> None:
+        found: Any = {"id": "user/repo", "sha": "a" * 40, "siblings": []}
+        if "/resolve/" in handler.path:
+            return rangeserver.part(handler)
+        if "/tree/" in handler.path:
+            found = [{"type": "file", "path": "big.msk", "size": size, "oid": "0" * 40}]
+        body = json.dumps(found).encode()
+        handler.head(200, Content_Length=len(body), Content_Type="application/json")
+        handler.wfile.write(body)
+        return None
+
+    server.files["user/repo/resolve/main/big.msk"] = path.read_bytes()
+    server.answers[0] = hub
+    script = "import sys, maskhub; maskhub.open(sys.argv[1]).masks['b'].bits"
+    environment = {**os.environ, "HF_ENDPOINT": server.url("")[:-1], "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", script, "hf://user/repo/big.msk"]
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    assert [r.asked for r in server.requests if r.given] == [(0, HEAD), place(MaskFile(path), "b")]
 
 
 def modules(url: object) -> set[str]:

@@ -50,8 +50,7 @@ class NM:
 
     def encode_as(self, mask: Mask) -> bytes:
         """Code a mask by this pattern; CodecError names the first group that breaks it."""
-        if not mask.shape or mask.shape[-1] % self.m:
-            raise CodecError(f"codec 'nm': {self.m} does not divide the last dimension of {list(mask.shape)}")
+        self._check(mask.shape)
         symbols = self._symbols(mask)
         if (wrong := np.flatnonzero(symbols < 0)).size:
             first = int(wrong[0]) * WORD
@@ -62,13 +61,16 @@ class NM:
         return pco.compress(symbols, 16)
 
     def decode(self, payload: Bytes, target: Target) -> Bytes:
-        if target.size % self.m:
-            raise CodecError(f"codec 'nm': {self.m} does not divide a tensor of {target.size} weights")
+        self._check(target.shape)
         symbols = pco.decompress(payload, -(-target.size // WORD), 16)
         patterns = _patterns(self.n, self.m)
         if symbols.size and symbols.max() >= patterns.size:
             raise CodecError(f"codec 'nm': a symbol is not below {patterns.size}")
         return clear_padding(patterns[symbols].view(np.uint8)[: packed_size(target.shape)], target.size)
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        if not shape or shape[-1] % self.m:
+            raise CodecError(f"codec 'nm': {self.m} does not divide the last dimension of {list(shape)}")
 
     def _symbols(self, mask: Mask) -> NDArray[np.int32]:
         """The symbol of each word; -1 for one that has none."""

@@ -40,7 +40,9 @@ def compress(values: NDArray[np.integer], width: Width, pages: Sequence[int] | N
 def decompress(payload: Bytes, count: int, width: Width) -> NDArray[np.unsignedinteger]:
     """``count`` integers that ``compress`` stored; CodecError where the payload holds another number of them."""
     values: NDArray[np.unsignedinteger] = np.empty(count, f"u{width // 8}")
-    if count == 0 and payload.size == 0:
+    if count == 0:
+        if payload.size:
+            raise CodecError(f"pcodec payload: {payload.size} bytes for no values")
         return values
     try:
         progress = standalone.simple_decompress_into(payload.tobytes(), values)

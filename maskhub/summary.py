@@ -55,6 +55,7 @@ class MaskSummary:
     ``weights`` counts masked weights, ``sparsity`` is the share of them dropped, and ``bits_per_weight`` is what
     their payloads cost. ``shannon_bound`` is the least, in bits a weight, that a code needs which knows only how
     many weights each tensor drops; one that knows more of a mask, or a mask with structure, can be below it.
+    ``chain`` holds the ids of the masks it is coded against, and the file of each that is at hand.
     """
 
     file: str
@@ -70,6 +71,7 @@ class MaskSummary:
     bits_per_weight: float
     shannon_bound: float
     codecs: dict[str, int]
+    chain: tuple[tuple[str, str | None], ...]
     dense_tensors: int
     dense_bytes: int
     metrics: dict[str, float]
@@ -101,6 +103,7 @@ def summarize(file: MaskFile) -> MaskSummary:
         bits_per_weight=_share(8 * mask_bytes, weights),
         shannon_bound=_share(sum(row.shannon_bound * row.weights for row in masks), weights),
         codecs=dict(sorted(Counter(row.codec for row in masks).items())),
+        chain=tuple(file.chain()),
         dense_tensors=len(dense),
         dense_bytes=sum(row.bytes for row in dense),
         metrics=manifest.metrics,

@@ -12,6 +12,11 @@ MaskArgument = Annotated[
     str, typer.Argument(metavar="MASK", help="The mask, a .msk file or the URL of one.", show_default=False)
 ]
 
+ParentOption = Annotated[
+    list[str] | None,
+    typer.Option("--parent", metavar="FILE", help="A mask that MASK is coded against; may be given several times."),
+]
+
 BASE_HELP = "A checkpoint folder, a safetensors file, or a model on the Hub."
 
 RevisionOption = Annotated[

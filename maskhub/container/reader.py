@@ -55,10 +55,37 @@ class MaskFile:
     @cached_property
     def parent(self) -> MaskSet:
         """The mask set that masks are coded against. Raises ParentError where it is not at hand."""
+        return self._parent.maskset() if isinstance(self._parent, MaskFile) else self._parent
+
+    def chain(self) -> list[tuple[str, str | None]]:
+        """Ids of the parent, its parent and so on, and the file of each; None for one that is not at hand."""
+        links: list[tuple[str, str | None]] = []
+        file: MaskFile | MaskSet = self
+        while isinstance(file, MaskFile) and file.manifest.parent:
+            try:
+                found = file._parent
+            except ParentError:
+                return [*links, (file.manifest.parent, None)]
+            links.append((file.manifest.parent, str(found.path) if isinstance(found, MaskFile) else "in memory"))
+            file = found
+        return links
+
+    @cached_property
+    def _parent(self) -> MaskFile | MaskSet:
         wanted = self.manifest.parent
         if wanted is None:
             raise FormatError(f"{self.path}: a mask is coded against a parent, and the manifest names none")
-        return find_parent(wanted, self._parents, str(self.path))
+        for parent in self._parents:
+            # A parent may have a parent itself; it is looked for among the others, so that no loop is followed.
+            others = [other for other in self._parents if other is not parent]
+            found = parent if isinstance(parent, MaskSet) else MaskFile(parent, others)
+            if (found.id if isinstance(found, MaskSet) else found.manifest.id) == wanted:
+                return found
+        if (cached := cache.find(wanted)) is not None:
+            return MaskFile(cached)
+        raise ParentError(
+            f"{self.path}: coded against the mask {wanted}, which is not at hand", hint="Name its file: --parent FILE."
+        )
 
     def payload_size(self, name: str) -> int:
         """Bytes of one stored payload."""
@@ -211,22 +238,6 @@ class _Lazy(Mapping[str, RawTensor]):
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-def find_parent(wanted: str, parents: Iterable[str | Path | MaskSet], child: str) -> MaskSet:
-    """The mask set with the id ``wanted``, among ``parents`` and in the local cache. Raises ParentError."""
-    given = tuple(parents)
-    for parent in given:
-        # A parent may have a parent itself; it is looked for among the others, so that no loop is followed.
-        others = [other for other in given if other is not parent]
-        found = parent if isinstance(parent, MaskSet) else MaskFile(parent, others).maskset()
-        if found.id == wanted:
-            return found
-    if (cached := cache.find(wanted)) is not None:
-        return MaskFile(cached).maskset()
-    raise ParentError(
-        f"{child}: coded against the mask {wanted}, which is not at hand", hint="Name its file: --parent FILE."
-    )
 
 
 def open_mask(path: str | Path, parents: Iterable[str | Path | MaskSet] = (), *, whole: bool = False) -> MaskSet:

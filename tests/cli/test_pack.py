@@ -48,7 +48,7 @@ def test_json_is_the_summary_of_what_was_written(run: Run, base_folder: Path, pr
     assert data["base"]["name"] == "org/base"
 
 
-@pytest.mark.parametrize("codec", codecs.REGISTRY)
+@pytest.mark.parametrize("codec", ["bits", "zstd", "gaps", "drift"])
 def test_repacking_keeps_the_id(run: Run, mask_path: Path, maskset: MaskSet, codec: str) -> None:
     ran = run("pack", mask_path, "--codec", codec, "-o", "new.msk", "-q")
     assert (ran.out, ran.err) == ("new.msk\n", "")
@@ -100,7 +100,7 @@ def test_a_checkpoint_needs_a_base(run: Run, pruned: str) -> None:
 
 
 def test_codec_names(run: Run, mask_path: Path) -> None:
-    assert CODECS.split("|") == list(codecs.NAMES)
+    assert [name for name in CODECS.split("|") if ":" not in name] == list(codecs.NAMES)
     ran = run("pack", mask_path, "--codec", "zip")
     assert ran.status == 2
     assert f"Invalid value for '--codec': 'zip' is not one of {', '.join(codecs.NAMES)}" in ran.err

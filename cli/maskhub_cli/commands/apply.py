@@ -12,6 +12,7 @@ from maskhub_cli.options import (
     FormatOption,
     JsonOption,
     MaskArgument,
+    ParentOption,
     QuietOption,
     RevisionOption,
     TokenOption,
@@ -30,6 +31,7 @@ def apply(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Check that the base is the one the mask was made for.")
     ] = True,
+    parent: ParentOption = None,
     revision: RevisionOption = None,
     token: TokenOption = None,
     format: FormatOption = Format.AUTO,
@@ -49,7 +51,7 @@ def apply(
 
     out = Output(format, json, quiet)
     folder = output or Path(stem(mask))
-    file = MaskFile(mask)
+    file = MaskFile(mask, parent or ())
     claim_folder(folder)  # before a base is downloaded
     checkpoint = open_checkpoint(base, revision=revision, token=token)
     file.fetch()

@@ -11,6 +11,7 @@ from maskhub_cli.options import (
     FormatOption,
     JsonOption,
     MaskArgument,
+    ParentOption,
     QuietOption,
     RevisionOption,
     TokenOption,
@@ -27,6 +28,7 @@ def evaluate(
     ] = None,
     pair_column: Annotated[str | None, typer.Option(metavar="COLUMN", help="The second text.")] = None,
     label_column: Annotated[str | None, typer.Option(metavar="COLUMN", help="The class of each example.")] = None,
+    parent: ParentOption = None,
     revision: RevisionOption = None,
     token: TokenOption = None,
     format: FormatOption = Format.AUTO,
@@ -45,7 +47,7 @@ def evaluate(
     from maskhub.source import public_name
 
     out = Output(format, json, quiet)
-    maskset = open_mask(mask, whole=True)
+    maskset = open_mask(mask, parent or (), whole=True)
     examples = read_file(file, Columns(text_column, pair_column, label_column))
     checkpoint = open_checkpoint(base, revision=revision, token=token)
     from maskhub.runtime.evaluate import evaluate as measure

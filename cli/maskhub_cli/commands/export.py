@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from maskhub_cli.options import FormatOption, JsonOption, MaskArgument, QuietOption, stem
+from maskhub_cli.options import FormatOption, JsonOption, MaskArgument, ParentOption, QuietOption, stem
 from maskhub_cli.output import Format, Output
 
 
@@ -38,6 +38,7 @@ def export(
         str | None,
         typer.Option(metavar="NAME", help="What the mask is called in a bank (h5); MASK's name if left."),
     ] = None,
+    parent: ParentOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing file, or a bank's mask set of that name.")
     ] = False,
@@ -63,7 +64,7 @@ def export(
         raise typer.BadParameter("only with --to h5", param_hint="'--name'")
     target = output or Path(f"{stem(mask)}.{to}")
     claim_file(target, replace=force or bank)
-    maskset = open_mask(mask, whole=True)
+    maskset = open_mask(mask, parent or (), whole=True)
     called = (stem(mask) if name is None else name) if bank else None
     export_mask(maskset, target, to, name=called, replace=force)
     if maskset.dense and not bank:

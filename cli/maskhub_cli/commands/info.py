@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskhub_cli.options import FormatOption, JsonOption, MaskArgument, QuietOption
+from maskhub_cli.options import FormatOption, JsonOption, MaskArgument, ParentOption, QuietOption
 from maskhub_cli.output import Cell, Format, Output
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def info(
     mask: MaskArgument,
+    parent: ParentOption = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="Add a row for each tensor.")] = False,
     format: FormatOption = Format.AUTO,
     json: JsonOption = False,
@@ -33,7 +34,7 @@ def info(
     from maskhub.summary import summarize
 
     out = Output(format, json, quiet)
-    summary = summarize(MaskFile(mask))
+    summary = summarize(MaskFile(mask, parent or ()))
     out.show(
         to_data(summary, tensors=tensors),
         quiet=summary.id,
@@ -68,6 +69,8 @@ def to_fields(summary: MaskSummary) -> dict[str, str | Sequence[str]]:
     fields["masks"] = f"{summary.mask_bytes:,} bytes, {summary.bits_per_weight:.4f} bits a weight"
     fields["Shannon bound"] = f"{summary.shannon_bound:.4f} bits a weight"
     fields["codecs"] = ", ".join(f"{name} ({count})" for name, count in summary.codecs.items())
+    if summary.chain:
+        fields["coded against"] = [f"{id} ({file or 'not at hand'})" for id, file in summary.chain]
     fields["dense"] = f"{_tensors(summary.dense_tensors)}, {summary.dense_bytes:,} bytes"
     fields["metrics"] = [f"{name} {value:.4f}" for name, value in summary.metrics.items()]
     fields["lineage"] = _flat(summary.lineage)

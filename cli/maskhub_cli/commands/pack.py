@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from maskhub.checkpoint import Checkpoint
     from maskhub.mask import MaskSet
 
-CODECS = "auto|bits|zstd|gaps"
+CODECS = "auto|bits|zstd|gaps|drift|nm|nm:N:M|delta"
 RUN = "run.json"  # what makes a folder a run
 
 
@@ -46,6 +46,13 @@ def pack(
         str,
         typer.Option(metavar=CODECS, autocompletion=_codecs, help="Auto takes the smallest for each tensor."),
     ] = "auto",
+    parent: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Code against this mask of the same base, which readers then need; further ones are its own parents.",
+        ),
+    ] = None,
     base_name: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Record the base under this name, its Hub id if it has one."),
@@ -71,14 +78,14 @@ def pack(
     Example: maskhub pack pruned/ --base user/base -o task.msk
     """
     from maskhub.checkpoint import open_checkpoint
-    from maskhub.container.reader import MaskFile
+    from maskhub.container.reader import MaskFile, open_mask
     from maskhub.container.writer import save
     from maskhub.errors import OutputError
     from maskhub.files import claim_file
     from maskhub.summary import summarize
 
     out = Output(format, json, quiet)
-    if codec not in _codecs():
+    if codec.partition(":")[0] not in _codecs():
         raise typer.BadParameter(f"{codec!r} is not one of {', '.join(_codecs())}", param_hint="'--codec'")
     path = Path(source)
     if base is None and (revision or token):
@@ -90,12 +97,13 @@ def pack(
         raise OutputError(f"{target}: the output is SOURCE itself", hint="Name another one with -o.")
     claim_file(target, replace=force)
     opened = open_checkpoint(base, revision=revision, token=token) if base else None
-    maskset = _read(path, source, opened, threshold, token, out)
+    maskset = _read(path, source, opened, parent or [], threshold, token, out)
+    before = open_mask(parent[0], parent[1:], whole=True) if parent else None
     if base_name:
         maskset = maskset.with_base_name(base_name)
     with out.progress("Coding", unit="masks") as progress:
-        save(maskset, target, codec=codec, progress=progress)
-    summary = summarize(MaskFile(target))
+        save(maskset, target, codec=codec, parent=before, progress=progress)
+    summary = summarize(MaskFile(target, parent or ()))
     out.show(to_data(summary), quiet=target, title=summary.file, fields=to_fields(summary))
     if base and summary.base.name == base and Path(base).exists():
         out.hint(f"The base is recorded as {base}, a path here; --base-name gives it a name for others.")
@@ -103,7 +111,13 @@ def pack(
 
 
 def _read(
-    path: Path, source: str, base: Checkpoint | None, threshold: float | None, token: str | None, out: Output
+    path: Path,
+    source: str,
+    base: Checkpoint | None,
+    parents: list[str],
+    threshold: float | None,
+    token: str | None,
+    out: Output,
 ) -> MaskSet:
     from maskhub import interop
     from maskhub.container.reader import open_mask
@@ -118,7 +132,7 @@ def _read(
 
         return maskset_from_run(path, base)
     if public_name(source).endswith(".msk"):
-        maskset = open_mask(source, whole=True)
+        maskset = open_mask(source, parents, whole=True)
         if base:
             with out.progress("Reading the base") as progress:
                 verify_base(base, maskset, progress=progress)

@@ -12,6 +12,7 @@ from maskhub_cli.options import (
     FormatOption,
     JsonOption,
     MaskArgument,
+    ParentOption,
     QuietOption,
     RevisionOption,
     TokenOption,
@@ -22,6 +23,7 @@ from maskhub_cli.output import Format, Output
 def verify(
     mask: MaskArgument,
     base: Annotated[str | None, typer.Option(metavar="BASE", help=f"Check the fit to it, too. {BASE_HELP}")] = None,
+    parent: ParentOption = None,
     revision: RevisionOption = None,
     token: TokenOption = None,
     format: FormatOption = Format.AUTO,
@@ -41,7 +43,7 @@ def verify(
     out = Output(format, json, quiet)
     if base is None and (revision or token):
         raise typer.BadParameter("only with --base", param_hint="'--revision' / '--token'")
-    file = MaskFile(mask)
+    file = MaskFile(mask, parent or ())
     file.verify()
     manifest = file.manifest
     checked_base = "not checked; --base does"

@@ -20,15 +20,15 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     It lies beside the target until then. A link at ``path`` is replaced, never written through.
     """
     path = Path(path)
-    with _explained(path):
+    with explained(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
-        with _explained(path), os.fdopen(handle, "w+b") as file:
+        with explained(path), os.fdopen(handle, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        with _explained(path):
+        with explained(path):
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
     except BaseException:
@@ -41,11 +41,11 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """An empty folder that becomes ``path`` when the block ends without an error."""
     path = Path(path)
     claim_folder(path)
-    with _explained(path):
+    with explained(path):
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.absolute().parent))
     try:
-        with _explained(path):
+        with explained(path):
             yield temporary
             temporary.chmod(0o777 & ~_umask())
             temporary.replace(path)  # also over an empty folder
@@ -62,7 +62,7 @@ def write_atomic(path: str | Path, data: bytes) -> None:
 
 def claim_folder(path: Path) -> None:
     """OutputError unless ``path`` is free: absent, or an empty folder."""
-    with _explained(path):
+    with explained(path):
         if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
             return
         if path.exists() or path.is_symlink():
@@ -75,7 +75,7 @@ def claim_folder(path: Path) -> None:
 
 def claim_file(path: Path, *, replace: bool = False) -> None:
     """OutputError unless a file can be made at ``path``: nothing is there, or with ``replace`` a file."""
-    with _explained(path):
+    with explained(path):
         if path.is_dir():
             raise OutputError(f"{path}: the output is a folder", hint="Name a file.")
         if not replace and (path.exists() or path.is_symlink()):
@@ -85,7 +85,8 @@ def claim_file(path: Path, *, replace: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turn the system's errors inside the block into an OutputError about ``path``."""
     try:
         yield
     except OSError as error:

@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from maskhub.container import writer
 from maskhub.container.codecs.bits import Bits
+from maskhub.files import explained
 from maskhub.mask import MaskSet
 
 
@@ -19,15 +19,18 @@ def folder() -> Path:
 
 
 def find(id: str) -> Path | None:
-    """The cached file of the mask set with this id."""
+    """The cached file of the mask set with this id; None where there is none."""
     path = folder() / f"{id}.msk"
     return path if re.fullmatch("[0-9a-f]{64}", id) and path.is_file() else None
 
 
 def keep(maskset: MaskSet) -> Path:
-    """Put a mask set into the cache, decoded, unless it is there; its file."""
+    """Put a mask set into the cache, decoded, unless it is there; its file. Raises OutputError where that fails."""
     path = folder() / f"{maskset.id}.msk"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        from maskhub.container import writer
+
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         writer.save(maskset, path, codec=Bits.name)
     return path

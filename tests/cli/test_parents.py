@@ -71,8 +71,13 @@ def test_pack_codes_against_a_parent_and_back(run: Run, chain: list[Path], tmp_p
 def test_a_cached_parent_is_found(run: Run, chain: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASKHUB_CACHE", str(tmp_path / "cache"))
     parent = maskhub.open(chain[1], [chain[0]])
-    kept = cache.keep(parent)
-    assert kept == cache.keep(parent) == tmp_path / "cache" / f"{parent.id}.msk"
+    kept = tmp_path / "cache" / f"{parent.id}.msk"
+    ran = run("verify", chain[1], "--parent", chain[0], "--cache", "--json")
+    assert json.loads(ran.out)["cached"] == str(kept)
+    assert cache.keep(parent) == kept == cache.find(parent.id)
+    opened = maskhub.open(chain[1], [chain[0]], cached=True)
+    assert opened.id == parent.id
+    assert not opened.masks[next(iter(opened.masks))].bits.flags.owndata  # a view of the file
     assert {m["codec"] for m in json.loads(run("info", kept, "--tensors", "--json").out)["masks"]} == {"bits"}
     assert run("verify", chain[2]).status == 0
     assert json.loads(run("info", chain[2], "--json").out)["chain"] == [[parent.id, str(kept)]]

@@ -43,6 +43,7 @@ def test_json_and_quiet(run: Run, mask_path: Path, maskset: MaskSet) -> None:
         "file_bytes": mask_path.stat().st_size,
         "masks": len(maskset.masks),
         "dense": 2,
+        "cached": None,
         "base": None,
     }
     assert ran.err == ""

@@ -24,6 +24,9 @@ def verify(
     mask: MaskArgument,
     base: Annotated[str | None, typer.Option(metavar="BASE", help=f"Check the fit to it, too. {BASE_HELP}")] = None,
     parent: ParentOption = None,
+    keep: Annotated[
+        bool, typer.Option("--cache", help="Keep it decoded in the local cache: to open at once, and as a parent.")
+    ] = False,
     revision: RevisionOption = None,
     token: TokenOption = None,
     format: FormatOption = Format.AUTO,
@@ -37,6 +40,7 @@ def verify(
     Example: maskhub verify task.msk --base user/base
     """
     from maskhub.checkpoint import open_checkpoint
+    from maskhub.container import cache
     from maskhub.container.reader import MaskFile
     from maskhub.dense import verify_base
 
@@ -52,6 +56,7 @@ def verify(
         with out.progress("Reading the base") as progress:
             verify_base(checkpoint, file.maskset(), progress=progress)
         checked_base = f"{base}: {len(manifest.base.tensors)} tensors, digests match"
+    kept = cache.keep(file.maskset()) if keep else None
     out.show(
         {
             "file": str(file.path),
@@ -59,6 +64,7 @@ def verify(
             "file_bytes": file.file_size,
             "masks": len(manifest.masks),
             "dense": len(manifest.dense),
+            "cached": kept and str(kept),
             "base": None if base is None else {"name": base, "tensors": len(manifest.base.tensors)},
         },
         quiet=manifest.id,
@@ -69,6 +75,7 @@ def verify(
             "masks": f"{len(manifest.masks)} tensors decoded, digests match",
             "dense": f"{len(manifest.dense)} tensors, digests match",
             "base": checked_base,
+            **({"cached": str(kept)} if kept else {}),
         },
     )
     path = shlex.quote(str(file.path))

@@ -240,13 +240,18 @@ class _Lazy(Mapping[str, RawTensor]):
         return len(self._names)
 
 
-def open_mask(path: str | Path, parents: Iterable[str | Path | MaskSet] = (), *, whole: bool = False) -> MaskSet:
+def open_mask(
+    path: str | Path, parents: Iterable[str | Path | MaskSet] = (), *, whole: bool = False, cached: bool = False
+) -> MaskSet:
     """Open a ``.msk`` file as a mask set. Masks are decoded, and checked, when their bits are asked for.
 
     ``parents`` are mask sets or files that it may be coded against. ``path`` may be a URL: what is asked for is
-    fetched then, or with ``whole`` all of it now.
+    fetched then, or with ``whole`` all of it now. With ``cached`` the mask is opened from the local cache, where its
+    bits lie decoded, to be memory-mapped; it is put there the first time.
     """
     file = MaskFile(path, parents)
+    if cached:
+        return MaskFile(cache.find(file.manifest.id) or cache.keep(file.maskset())).maskset()
     if whole:
         file.fetch()
     return file.maskset()

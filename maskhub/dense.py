@@ -23,6 +23,8 @@ from maskhub.tensorfile import TensorFile, layout, write_header
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 MASKABLE = ITEM_SIZE.keys() - {"F8_E8M0"}  # whose every bit pattern is a power of two
+# Keys of config.json that name code, or kernels of the Hub: a mask is data, and must not bring them.
+CODE = ("auto_map", "custom_pipelines", "attn_implementation", "_attn_implementation", "experts_implementation")
 NAMED_AT_MOST = 5  # tensors listed in one error message
 
 
@@ -154,7 +156,8 @@ def task_config(base: Checkpoint, maskset: MaskSet) -> dict[str, Any]:
     """The base's ``config.json`` with what the task changes, and the ids of base and mask."""
     config = base.config()
     if maskset.task:
-        config |= maskset.task.config | {"architectures": [maskset.task.architecture]}
+        config |= {key: value for key, value in maskset.task.config.items() if key not in CODE}
+        config["architectures"] = [maskset.task.architecture]
     return config | {"maskhub": {"base": maskset.base.root, "mask": maskset.id}}
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import mmap
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -49,15 +50,18 @@ class TensorFile:
             raise FormatError(f"{self.path}: cannot be read: {error.strerror or error}") from error
         # The library has checked every name, shape and offset; it does not hand offsets out.
         size = int.from_bytes(self._map[:8], "little")
-        header = json.loads(self._map[8 : 8 + size])
-        header.pop("__metadata__", None)
         self.data_start = 8 + size
-        self.tensors = {
-            name: TensorInfo(
-                entry["dtype"], tuple(entry["shape"]), *(self.data_start + o for o in entry["data_offsets"])
-            )
-            for name, entry in header.items()
-        }
+        try:
+            header = json.loads(self._map[8 : self.data_start], object_pairs_hook=unique_keys)
+            header.pop("__metadata__", None)
+            self.tensors = {
+                name: TensorInfo(
+                    entry["dtype"], tuple(entry["shape"]), *(self.data_start + o for o in entry["data_offsets"])
+                )
+                for name, entry in header.items()
+            }
+        except (ValueError, TypeError) as error:  # the library lets names stand twice, and entries be arrays
+            raise FormatError(f"{self.path}: not a safetensors file: its header is not valid: {error}") from error
         for name, info in self.tensors.items():
             if info.dtype not in ITEM_SIZE:
                 raise FormatError(f"{self.path}: tensor {name} has dtype {info.dtype}, which MaskHub cannot read")
@@ -81,6 +85,15 @@ class TensorFile:
         """The whole file."""
         self._source.fetch(0, self.size)
         return memoryview(self._map)
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, for ``json``'s ``object_pairs_hook``; ValueError for a key that stands twice in it."""
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice[:100]!r} stands twice in one object")
+    return unique
 
 
 def write_tensors(file: IO[bytes], tensors: Mapping[str, RawTensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from maskhub.errors import FormatError
 from maskhub.mask import BaseBinding, Digest, Name, Task
 from maskhub.scores import Initial
+from maskhub.tensorfile import unique_keys
 
 KEY = "maskhub"  # the manifest's key in the safetensors metadata
 MAJOR, MINOR = 1, 0
@@ -79,10 +80,13 @@ def parse(text: str, source: str) -> tuple[Manifest, dict[str, Any]]:
         raw = msgspec.json.decode(text)
         _check_version(raw, source)
         _check_depth(raw, source)
+        json.loads(text, object_pairs_hook=unique_keys)  # msgspec takes the last of equal keys
         manifest = msgspec.convert(raw, Manifest)
-    except (msgspec.DecodeError, RecursionError) as error:  # ValidationError is a DecodeError
+        return manifest, _unknown(raw, msgspec.to_builtins(manifest))
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise FormatError(f"{source}: the manifest is not valid: {error}") from error
-    return manifest, _unknown(raw, msgspec.to_builtins(manifest))
+    except MemoryError:
+        raise FormatError(f"{source}: no memory for a manifest of {len(text):,} characters") from None
 
 
 def render(manifest: Manifest, extra: Mapping[str, Any]) -> str:
@@ -102,7 +106,7 @@ def _check_version(raw: Any, source: str) -> None:
     version = raw.get("version")
     match = re.fullmatch(r"([0-9]{1,9})\.([0-9]{1,9})", version) if isinstance(version, str) else None
     if match is None:
-        raise FormatError(f"{source}: the manifest's field 'version' is not a version: {version!r}")
+        raise FormatError(f"{source}: the manifest's field 'version' is not a version: {str(version)[:100]!r}")
     if int(match[1]) != MAJOR:
         raise FormatError(
             f"{source}: format version {version}, and this MaskHub reads {MAJOR}.x",
@@ -110,12 +114,13 @@ def _check_version(raw: Any, source: str) -> None:
         )
 
 
-def _check_depth(value: Any, source: str, levels: int = DEPTH) -> None:
-    if levels == 0:
+def _check_depth(raw: Any, source: str) -> None:
+    level = [raw]
+    for _ in range(DEPTH - 1):
+        values = (value for outer in level for value in (outer.values() if isinstance(outer, dict) else outer))
+        level = [value for value in values if isinstance(value, (dict, list))]
+    if level:
         raise FormatError(f"{source}: the manifest is nested deeper than {DEPTH} levels")
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for item in inner:
-        _check_depth(item, source, levels - 1)
 
 
 def _unknown(raw: Any, known: Any) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Codec(Protocol):
     def decode(self, payload: Bytes, target: Target) -> Bytes:
         """The packed bits of the target; the caller checks that they are what the manifest says.
 
-        Safe on any payload: it allocates little more than the target's size, and raises CodecError where the
-        payload does not fit.
+        Safe on any payload: it allocates a few bytes a weight at most, and raises CodecError where the payload does
+        not fit.
         """
         ...

@@ -77,16 +77,18 @@ class Drift:
         if far and (beyond[-1] >= target.size or (beyond[1:] <= beyond[:-1]).any()):
             raise CodecError("codec 'drift': far changes are out of order or past the end of the tensor")
         gaps = pco.decompress(payload[near_start:], near, width)  # type: ignore[arg-type]
-        ranks = np.cumsum(gaps + np.int64(1), dtype=np.int64) - 1
         bits = np.empty(packed_size(target.shape), np.uint8)
-        before = 0
+        before = taken = 0
+        last = -1  # the rank of the change taken last
         for start, keep, distance in _blocks(initial, target):
             order = _order(distance, window)
-            first, last = np.searchsorted(ranks, (before, before + order.size))
-            keep[order[ranks[first:last] - before]] ^= 1
+            ranks = np.cumsum(gaps[taken : taken + order.size] + np.int64(1), dtype=np.int64) + last
+            ranks = ranks[: np.searchsorted(ranks, before + order.size)]
+            keep[order[ranks - before]] ^= 1
+            taken, last = taken + ranks.size, int(ranks[-1]) if ranks.size else last
             bits[start // 8 : start // 8 + (keep.size + 7) // 8] = np.packbits(keep, bitorder="little")
             before += order.size
-        if near and ranks[-1] >= before:
+        if taken < near:
             raise CodecError("codec 'drift': a change lies past the end of the tensor")
         np.bitwise_xor.at(bits, beyond >> 3, np.uint8(1) << (beyond & 7).astype(np.uint8))
         return bits

@@ -13,6 +13,7 @@ from maskhub.errors import CodecError
 from maskhub.tensor import Bytes
 
 LEVEL = 12  # the distances of a random mask take it no longer than 8, and come 0.1 % closer to the bound
+DENSEST = 1 << 22  # values a byte of payload can hold: a chunk has at most 2**24, and 4 bytes for their number alone
 PASS = 1 << 16  # distances, and about positions times 64, that are worked on at a time, to bound memory
 
 Width = Literal[16, 32]
@@ -39,6 +40,8 @@ def compress(values: NDArray[np.integer], width: Width, pages: Sequence[int] | N
 
 def decompress(payload: Bytes, count: int, width: Width) -> NDArray[np.unsignedinteger]:
     """``count`` integers that ``compress`` stored; CodecError where the payload holds another number of them."""
+    if count > payload.size * DENSEST:
+        raise CodecError(f"pcodec payload: {payload.size} bytes cannot hold {count} values")
     values: NDArray[np.unsignedinteger] = np.empty(count, f"u{width // 8}")
     if count == 0:
         if payload.size:

@@ -15,6 +15,8 @@ from maskhub.tensor import RawTensor
 # Keys of config.json that say how a checkpoint was written, not what the task is.
 BOOKKEEPING = {"architectures", "transformers_version", "_name_or_path", "torch_dtype", "dtype", "maskhub"}
 
+# Multiplying a negative weight by 0, as torch.nn.utils.prune does, gives -0: it is dropped, too.
+MINUS_ZERO = {"F64": 1 << 63, "F32": 1 << 31, "F16": 1 << 15, "BF16": 1 << 15, "F8_E4M3": 1 << 7, "F8_E5M2": 1 << 7}
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -95,7 +97,7 @@ def _compare(base: RawTensor, dense: RawTensor, what: str) -> Mask | None:
     keep = before == after
     if keep.all():
         return None
-    if strange := int(np.count_nonzero(after[~keep])):
+    if strange := int(np.count_nonzero(~keep & (after != 0) & (after != MINUS_ZERO.get(dense.dtype, 0)))):
         raise CheckpointError(
             f"{what} was not pruned from the base: {strange} of {base.size} weights are neither the base's nor 0",
             hint="Only pruning can be packed as a mask; changed weights cannot.",

@@ -87,7 +87,7 @@ def test_tensors_that_the_dense_checkpoint_lacks_are_not_bound(tmp_path: Path) -
     assert maskset.base.tensors.keys() == tensors.keys()
 
 
-@pytest.mark.parametrize("word", [1 << 31, 1, 0x7FC00000, 0x3F800000])
+@pytest.mark.parametrize("word", [1 << 31 | 1, 1, 0x7FC00000, 0x3F800000])
 def test_a_weight_that_is_neither_the_bases_nor_zero_is_an_error(base: Checkpoint, tmp_path: Path, word: int) -> None:
     dense = pruned_copy(tmp_path / "dense", {QUERY: with_words(QUERY, {0: word, 1: 0, 2: word})}, prefix="bert.")
     with pytest.raises(CheckpointError) as caught:
@@ -109,6 +109,17 @@ def test_nan_and_negative_zero_are_compared_by_their_bits(tmp_path: Path) -> Non
     strange = pruned_copy(tmp_path / "strange", {QUERY: with_words(QUERY, words)})
     with pytest.raises(CheckpointError, match="1 of 36 weights are neither"):
         from_pruned(base, strange)
+
+
+@pytest.mark.parametrize("dtype", tiny.FLOATS)
+def test_weights_multiplied_by_zero_are_dropped(tmp_path: Path, dtype: str) -> None:
+    """A negative weight times 0 is -0, and PyTorch's own pruning multiplies."""
+    base = open_checkpoint(tiny.write_base(tmp_path / "base", dtype))
+    minus = 1 << 8 * ITEM_SIZE[dtype] - 1
+    tensors = tiny.base_tensors(dtype) | {QUERY: with_words(QUERY, {3: minus, 4: 0}, dtype)}
+    maskset = from_pruned(base, open_checkpoint(tiny.write_checkpoint(tmp_path / "dense", tensors)))
+    assert np.flatnonzero(~maskset.masks[QUERY].to_bool()).tolist() == [3, 4]
+    assert maskset.masks.keys() == {QUERY}
 
 
 def test_another_dtype_or_shape_is_an_error(base: Checkpoint, tmp_path: Path) -> None:

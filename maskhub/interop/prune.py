@@ -23,12 +23,12 @@ def fits(source: NamedTensors, base: Checkpoint) -> bool:
 def read(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
     masks = {entry.removesuffix(MASK): entry for entry in source if entry.endswith(MASK)}
     others = {entry.removesuffix(ORIGINAL): entry for entry in source if not entry.endswith(MASK)}
-    originals = {parameter for parameter, entry in others.items() if parameter != entry}
+    originals = {entry.removesuffix(ORIGINAL) for entry in source if entry.endswith(ORIGINAL)}
+    if both := sorted(originals & set(source)):
+        raise FormatError(f"{source.name}: holds both {both[0]} and {both[0]}{ORIGINAL}")
     if alone := sorted(originals ^ masks.keys()):
         lacks = MASK if alone[0] in originals else ORIGINAL
         raise FormatError(f"{source.name}: the pruned parameter {alone[0]} has no {alone[0]}{lacks}")
-    if both := sorted(originals & set(source)):
-        raise FormatError(f"{source.name}: holds both {both[0]} and {both[0]}{ORIGINAL}")
     return bind(source, base, masks, partial(zero_one, source), others=others, progress=options.progress)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -147,7 +148,8 @@ def _torch(path: Path) -> NamedTensors:
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                     raise FormatError(f"{path}: a PyTorch file is not compressed, and this one is")
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            with warnings.catch_warnings(action="ignore"):
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError as error:
             asked = re.search(r"GLOBAL (\S+)", str(error))
             if not asked:

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may need the network
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: torch's threads would only wait for each other
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="maskhub-tests-")
 
 import pytest

@@ -224,8 +224,10 @@ def start(base: Path) -> subprocess.Popen[str]:
     """A cold program that trains, returned when it has written two checkpoints."""
     process = subprocess.Popen(
         [sys.executable, "-m", "maskhub_cli", "train", *command(base, **LONG)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 60
     while len(list(Path("run").glob("checkpoints/*/trainer_state.json"))) < 2:
         assert process.poll() is None, process.communicate()

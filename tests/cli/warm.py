@@ -7,8 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.cli.conftest import Ran
 
 MODULES = ["maskhub_cli.main", "maskhub.train.train", "maskhub.runtime.evaluate", "sklearn.metrics", "datasets"]
@@ -19,10 +17,8 @@ def maskhub(*arguments: object, timeout: float = 60) -> Ran:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(MODULES)  # counts for the first process only
     streams = [Path(f".{name}-of-{os.getpid()}") for name in ("stdout", "stderr")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        process = context.Process(target=_main, args=([str(a) for a in arguments], os.getcwd(), streams))
-        process.start()
+    process = context.Process(target=_main, args=([str(a) for a in arguments], os.getcwd(), streams))
+    process.start()
     process.join(timeout)
     if process.exitcode is None:
         process.kill()

@@ -98,6 +98,7 @@ def count_ones(bits: Bytes) -> int:
 # `$` also matches before a last newline; the length and `(?!\n)` shut that out.
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 Name = Annotated[str, msgspec.Meta(pattern="^[^\\x00-\\x1f\\x7f]+(?!\\n)$", max_length=1024)]
+Prefix = Annotated[str, msgspec.Meta(pattern="^[^\\x00-\\x1f\\x7f]*(?!\\n)$", max_length=1024)]
 
 
 class HubRevision(msgspec.Struct, frozen=True):
@@ -119,7 +120,7 @@ class BaseBinding(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     root: Digest
     tensors: dict[Name, Digest]
-    parameter_prefix: str = ""
+    parameter_prefix: Prefix = ""
     parameters: dict[Name, Name] = {}
     hub: HubRevision | None = None
 

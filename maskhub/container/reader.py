@@ -13,11 +13,16 @@ from maskhub.container import cache, codecs
 from maskhub.container.codecs.delta import Delta
 from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, parse
 from maskhub.errors import CodecError, FormatError, IntegrityError, ParentError
-from maskhub.mask import Mask, MaskSet, count_ones
+from maskhub.mask import Mask, MaskSet, count_ones, packed_size
 from maskhub.tensor import ITEM_SIZE, Bytes, RawTensor
 from maskhub.tensorfile import TensorFile
 
 MAX_WEIGHTS = 1 << 48  # in one tensor: keeps sizes far from where NumPy's integers end
+# A few bytes can claim a mask of any size. Beyond FREE bytes of bits, which no known tensor needs, a payload must have
+# a byte for each EXPANSION of them, as all but masks with next to nothing in them do.
+FREE = 1 << 30
+EXPANSION = 1 << 10
+MAX_CHAIN = 64  # masks coded against one another, each of which is decoded inside the next
 
 
 class MaskFile:
@@ -40,6 +45,7 @@ class MaskFile:
             )
         self.manifest, self.extra = parse(self._file.metadata[KEY], str(self.path))
         self._parents = tuple(parents)
+        self._children = 0  # masks in a chain that are coded against this one
         self._check_payloads()
         self._check_digests()
 
@@ -75,17 +81,24 @@ class MaskFile:
         wanted = self.manifest.parent
         if wanted is None:
             raise FormatError(f"{self.path}: a mask is coded against a parent, and the manifest names none")
+        if self._children == MAX_CHAIN:
+            raise ParentError(f"{self.path}: more than {MAX_CHAIN} masks are coded against one another")
         for parent in self._parents:
             # A parent may have a parent itself; it is looked for among the others, so that no loop is followed.
             others = [other for other in self._parents if other is not parent]
             found = parent if isinstance(parent, MaskSet) else MaskFile(parent, others)
             if (found.id if isinstance(found, MaskSet) else found.manifest.id) == wanted:
-                return found
-        if (cached := cache.find(wanted)) is not None:
-            return MaskFile(cached)
-        raise ParentError(
-            f"{self.path}: coded against the mask {wanted}, which is not at hand", hint="Name its file: --parent FILE."
-        )
+                break
+        else:
+            if (cached := cache.find(wanted)) is None:
+                raise ParentError(
+                    f"{self.path}: coded against the mask {wanted}, which is not at hand",
+                    hint="Name its file: --parent FILE.",
+                )
+            found = MaskFile(cached)
+        if isinstance(found, MaskFile):
+            found._children = self._children + 1
+        return found
 
     def payload_size(self, name: str) -> int:
         """Bytes of one stored payload."""
@@ -102,6 +115,10 @@ class MaskFile:
     def _bits(self, name: str) -> Bytes:
         entry = self.manifest.masks[name]
         payload = self._payload(name, entry.checksum)
+        if packed_size(entry.shape) > max(FREE, EXPANSION * payload.size):
+            raise FormatError(
+                f"{self.path}: {name}: a payload of {payload.size} bytes for a mask of shape {list(entry.shape)}"
+            )
         with self._explained(name):
             codec = codecs.from_dict(entry.codec)
             parent = self.parent.masks.get(name) if isinstance(codec, Delta) else None

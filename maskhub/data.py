@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import re
 import warnings
@@ -69,7 +70,7 @@ def read_file(path: str | Path, columns: Columns | None = None) -> Examples:
         )
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty")
-    options: dict[str, Any] = {"sep": "\t"} if suffixes[-1].lower() == ".tsv" else {}
+    options: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffixes[-1].lower() == ".tsv" else {}
     if builder == "csv":  # an empty cell, or "NA", is a text; a row with a cell too many is no row with an index
         options |= {"keep_default_na": False, "index_col": False}
     table = _load(str(path), builder, data_files=glob.escape(str(path)), split="train", **options)

@@ -36,10 +36,13 @@ def load_model(
     maskset = mask if isinstance(mask, MaskSet) else open_mask(mask, whole=True)
     config_dict = dense.task_config(checkpoint, maskset)
     model_class: Any = _model_class(config_dict)
-    config = model_class.config_class.from_dict(config_dict)
     state = {name: to_torch(t) for name, t in dense.tensors(checkpoint, maskset, verify=verify)}
     with quiet_transformers():
-        loaded = model_class.from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
+        try:
+            config = model_class.config_class.from_dict(config_dict)
+            loaded = model_class.from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
+        except Exception as error:  # transformers and torch raise many kinds for a configuration that cannot be
+            raise FormatError(f"the mask does not fit {model_class.__name__}: {reason(error)}") from error
     model: PreTrainedModel = loaded[0]
     if wrong := sorted({*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]}):
         raise FormatError(
@@ -59,7 +62,7 @@ def tokenizer_from(source: str | Path, name: str) -> PreTrainedTokenizerBase:
     """A folder's or Hub model's tokenizer; CheckpointError where there is none."""
     with quiet_transformers():
         try:
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         except Exception as error:  # transformers and tokenizers raise many kinds, the latter bare ones
             raise CheckpointError(f"{name}: its tokenizer cannot be loaded: {reason(error)}") from error
     # Where a folder has no vocabulary, transformers makes a tokenizer that knows no word.
@@ -77,7 +80,7 @@ def pipeline(
     """
     maskset = mask if isinstance(mask, MaskSet) else open_mask(mask, whole=True)
     try:
-        checkpoint = open_checkpoint(base or maskset.base.name)
+        checkpoint = open_checkpoint(base) if base else _named_base(maskset)
     except CheckpointError as error:
         if base is not None:
             raise
@@ -86,14 +89,22 @@ def pipeline(
         ) from error
     model = load_model(checkpoint, maskset)
     kind = task or (maskset.task.type if maskset.task else None)
-    return transformers.pipeline(kind, model=model, tokenizer=load_tokenizer(checkpoint, maskset), **options)  # type: ignore[call-overload, no-any-return]
+    options = {"tokenizer": load_tokenizer(checkpoint, maskset), "trust_remote_code": False} | options
+    return transformers.pipeline(kind, model=model, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def _named_base(maskset: MaskSet) -> Checkpoint:
+    """The base that a mask names: from the Hub at the very commit, where it names one, else by its name."""
+    if (hub := maskset.base.hub) is not None:
+        return open_checkpoint(hub.id, revision=hub.commit)
+    return open_checkpoint(maskset.base.name)
 
 
 def _model_class(config: dict[str, Any]) -> type[PreTrainedModel]:
     """The class that ``architectures`` names: one of transformers' own, never code from a repository."""
     name = (config.get("architectures") or ["?"])[0]
     found = getattr(transformers, name, None)
-    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
+    if not (isinstance(found, type) and issubclass(found, PreTrainedModel) and found.config_class):
         raise FormatError(
             f"the task's architecture {name!r} is no model class of transformers {transformers.__version__}"
         )

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
 from maskhub import digest
-from maskhub.checkpoint import Checkpoint
 from maskhub.errors import TrainingError
 from maskhub.runtime.tensors import from_torch
 
 
-def trace(tensors: Iterable[tuple[str, Tensor]], base: Checkpoint) -> dict[str, str]:
+def trace(tensors: Iterable[tuple[str, Tensor]], digests: Mapping[str, str], source: str) -> dict[str, str]:
     """Map base tensor names to the task model's names (``state_dict`` entries loaded from the base).
 
-    Of base tensors with equal values the one whose name ends most alike is taken. Raises TrainingError for a
-    tensor that no base tensor equals bit for bit.
+    ``digests`` are those of the base tensors. Of base tensors with equal values the one whose name ends most alike is
+    taken. Raises TrainingError, naming ``source``, for a tensor that no base tensor equals bit for bit.
     """
     by_digest: dict[str, list[str]] = defaultdict(list)
-    for name in base:
-        by_digest[base.digest(name)].append(name)
+    for name, value in digests.items():
+        by_digest[value].append(name)
     traced: dict[str, str] = {}
     seen: dict[tuple[int, tuple[int, ...]], str] = {}
     for parameter, tensor in tensors:
@@ -34,7 +33,7 @@ def trace(tensors: Iterable[tuple[str, Tensor]], base: Checkpoint) -> dict[str, 
         candidates = [n for n in by_digest.get(value, []) if n not in traced]
         if not candidates:
             raise TrainingError(
-                f"{base.name}: parameter {parameter} equals no tensor of the checkpoint",
+                f"{source}: parameter {parameter} equals no tensor of the checkpoint",
                 hint="A mask is tied to weights as they are stored: without cast or conversion.",
             )
         traced[max(candidates, key=lambda n: _common_tail(n, parameter))] = parameter

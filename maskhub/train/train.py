@@ -13,8 +13,6 @@ from typing import Any
 import msgspec
 import torch
 from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     EvalPrediction,
@@ -27,20 +25,16 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from maskhub.checkpoint import Checkpoint, open_checkpoint, read_json
+from maskhub.checkpoint import open_checkpoint, read_json
 from maskhub.container import codecs, writer
 from maskhub.container.manifest import Manifest
 from maskhub.data import Examples, label_ids, read_dataset, read_file, split_names
 from maskhub.errors import CheckpointError, DataError, FormatError, OutputError, TrainingError, reason
 from maskhub.files import claim_folder
-from maskhub.mask import BaseBinding, Task
 from maskhub.metrics import classification_metrics, majority_share
-from maskhub.pruned import task_type
 from maskhub.runtime.load import tokenizer_from
 from maskhub.runtime.quiet import quiet_transformers
-from maskhub.scores import UniformScores
-from maskhub.train.layers import maskable, select
-from maskhub.train.masking import mask_model
+from maskhub.train.prepare import prepare
 from maskhub.train.run import (
     CHECKPOINTS,
     MASK,
@@ -51,8 +45,7 @@ from maskhub.train.run import (
     write_metrics,
     write_record,
 )
-from maskhub.train.settings import SCORE_MARGIN, TrainSettings, check
-from maskhub.train.trace import trace
+from maskhub.train.settings import TrainSettings, check
 from maskhub.train.trainer import MaskTrainer, Report, Reporter, StopOnInterrupt, save_weights
 
 
@@ -100,41 +93,14 @@ def train(
     base = open_checkpoint(settings.base, revision=settings.revision, token=token)
     tokenizer = tokenizer_from(base.folder, base.name)
     set_seed(settings.seed)
-    model, head = _load(base, labels, settings)
+    prepared = prepare(base, labels, settings)
     rows = _tokenize(training, labels, tokenizer, settings)
     eval_rows = _tokenize(evaluation, labels, tokenizer, settings) if evaluation else None
-
-    state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in head}
-    traced = trace(state.items(), base)
-    binding = BaseBinding.of(
-        settings.base_name or base.name, {name: base.digest(name) for name in traced}, traced, base.hub
-    )
-    init = UniformScores.for_sparsity(settings.initial_sparsity, settings.threshold, settings.seed, SCORE_MARGIN)
-    keys = {parameter: name for name, parameter in traced.items()}
-    names = {p: keys[p] for p in select(maskable(model, keys), settings.layers)}
-    if settings.classifier == "masked":
-        names |= {p: p for p in maskable(model, head)}
-    mask_model(model, names, init, settings.threshold)
-    if settings.classifier == "dense":
-        for parameter in head:
-            model.get_parameter(parameter).requires_grad_(True)
-
-    architecture = type(model).__name__
-    label_config: dict[str, Any] = {
-        "id2label": {str(i): name for i, name in enumerate(labels)},
-        "label2id": {name: i for i, name in enumerate(labels)},
-        "problem_type": "single_label_classification",
-    }
     record = RunRecord(
         settings=settings,
-        base=binding,
-        task=Task(
-            task_type(architecture),
-            architecture,
-            label_config,
-            max_length=settings.max_length,
-        ),
-        scores=init,
+        base=prepared.binding,
+        task=prepared.task,
+        scores=prepared.scores,
         data={"train": Path(training.source).name, "train_examples": len(training)}
         | ({"eval": Path(evaluation.source).name, "eval_examples": len(evaluation)} if evaluation else {}),
     )
@@ -146,14 +112,14 @@ def train(
         callbacks.append(EarlyStoppingCallback(settings.patience))
     try:
         trainer = MaskTrainer(
-            model=model,
+            model=prepared.model,
             args=_arguments(settings, folder, len(rows), eval_rows is not None),
             train_dataset=rows,
             eval_dataset=eval_rows,
             data_collator=DataCollatorWithPadding(tokenizer),
             compute_metrics=_metrics,
             callbacks=callbacks,
-            head=frozenset(head),
+            head=prepared.head,
         )
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -181,7 +147,7 @@ def train(
         if not all(map(math.isfinite, metrics.values())):
             raise TrainingError(f"{folder}: the loss is not a number any more", hint="Try a lower --learning-rate.")
         metrics["majority_accuracy"] = majority_share(label_ids(evaluation, labels))
-    save_weights(model, frozenset(head), folder)
+    save_weights(prepared.model, prepared.head, folder)
     write_metrics(
         folder,
         {
@@ -193,8 +159,8 @@ def train(
     )
     maskset = maskset_from_run(folder)
     manifest = writer.save(maskset, folder / MASK, codec=codecs.AUTO)
-    model.eval()  # type: ignore[no-untyped-call]
-    return TrainResult(folder, folder / MASK, manifest, metrics, model, tokenizer)
+    prepared.model.eval()  # type: ignore[no-untyped-call]
+    return TrainResult(folder, folder / MASK, manifest, metrics, prepared.model, tokenizer)
 
 
 def _examples(settings: TrainSettings, token: str | None) -> tuple[Examples, Examples | None]:
@@ -217,33 +183,6 @@ def _examples(settings: TrainSettings, token: str | None) -> tuple[Examples, Exa
     if evaluation:
         label_ids(evaluation, training.label_names)
     return training, evaluation
-
-
-def _load(base: Checkpoint, labels: tuple[str, ...], settings: TrainSettings) -> tuple[PreTrainedModel, set[str]]:
-    """The task model with the base's weights, and the names of its parameters that the base does not hold."""
-    with quiet_transformers():
-        try:
-            config = AutoConfig.from_pretrained(base.folder, num_labels=len(labels))
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                base.folder, config=config, output_loading_info=True
-            )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise CheckpointError(f"{base.name}: cannot be loaded for classification: {reason(error)}") from error
-    limit = _reads_at_most(model)
-    if limit is not None and settings.max_length > limit:
-        raise TrainingError(
-            f"max length {settings.max_length}: {base.name} reads at most {limit} tokens",
-            hint=f"Give --max-length {limit} or less.",
-        )
-    return model, set(loading["missing_keys"])
-
-
-def _reads_at_most(model: PreTrainedModel) -> int | None:
-    """Tokens that fit the model's positions; RoBERTa's begin after the padding's."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return getattr(model.config, "max_position_embeddings", None)
 
 
 def _tokenize(

@@ -1,0 +1,90 @@
+"""A task model on a base, ready to learn a mask: loaded, traced to the base's tensors, masked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from maskhub.checkpoint import Checkpoint
+from maskhub.errors import CheckpointError, TrainingError, reason
+from maskhub.mask import BaseBinding, Task
+from maskhub.pruned import task_type
+from maskhub.runtime.quiet import quiet_transformers
+from maskhub.scores import UniformScores
+from maskhub.train.layers import maskable, select
+from maskhub.train.masking import mask_model
+from maskhub.train.settings import SCORE_MARGIN, TrainSettings
+from maskhub.train.trace import trace
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A masked model; ``head`` names its parameters that the base does not hold."""
+
+    model: PreTrainedModel
+    head: frozenset[str]
+    binding: BaseBinding
+    task: Task
+    scores: UniformScores
+
+
+def prepare(base: Checkpoint, labels: tuple[str, ...], settings: TrainSettings) -> Prepared:
+    """Load a classifier of ``labels`` on the base and mask what ``settings`` say.
+
+    Raises CheckpointError where the base cannot be loaded so, TrainingError where a parameter cannot be traced to it
+    or the settings do not fit it.
+    """
+    model, head = _load(base, labels, settings)
+    digests = {name: base.digest(name) for name in base}
+    state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in head}
+    traced = trace(state.items(), digests, base.name)
+    binding = BaseBinding.of(
+        settings.base_name or base.name, {name: digests[name] for name in traced}, traced, base.hub
+    )
+    scores = UniformScores.for_sparsity(settings.initial_sparsity, settings.threshold, settings.seed, SCORE_MARGIN)
+    keys = {parameter: name for name, parameter in traced.items()}
+    names = {p: keys[p] for p in select(maskable(model, keys), settings.layers)}
+    if settings.classifier == "masked":
+        names |= {p: p for p in maskable(model, head)}
+    mask_model(model, names, scores, settings.threshold)
+    if settings.classifier == "dense":
+        for parameter in head:
+            model.get_parameter(parameter).requires_grad_(True)
+    architecture = type(model).__name__
+    config: dict[str, Any] = {
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
+        "problem_type": "single_label_classification",
+    }
+    task = Task(task_type(architecture), architecture, config, max_length=settings.max_length)
+    return Prepared(model, frozenset(head), binding, task, scores)
+
+
+def _load(base: Checkpoint, labels: tuple[str, ...], settings: TrainSettings) -> tuple[PreTrainedModel, set[str]]:
+    """The task model with the base's weights, and the names of its parameters that the base does not hold."""
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(base.folder, num_labels=len(labels))
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                base.folder, config=config, output_loading_info=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise CheckpointError(f"{base.name}: cannot be loaded for classification: {reason(error)}") from error
+    limit = _reads_at_most(model)
+    if limit is not None and settings.max_length > limit:
+        raise TrainingError(
+            f"max length {settings.max_length}: {base.name} reads at most {limit} tokens",
+            hint=f"Give --max-length {limit} or less.",
+        )
+    return model, set(loading["missing_keys"])
+
+
+def _reads_at_most(model: PreTrainedModel) -> int | None:
+    """Tokens that fit the model's positions; RoBERTa's begin after the padding's."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return getattr(model.config, "max_position_embeddings", None)

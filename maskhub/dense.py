@@ -24,7 +24,10 @@ Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 MASKABLE = ITEM_SIZE.keys() - {"F8_E8M0"}  # whose every bit pattern is a power of two
 # Keys of config.json that name code, or kernels of the Hub: a mask is data, and must not bring them.
-CODE = ("auto_map", "custom_pipelines", "attn_implementation", "_attn_implementation", "experts_implementation")
+CODE = {
+    "auto_map", "custom_pipelines",
+    "attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation",
+}  # fmt: skip
 NAMED_AT_MOST = 5  # tensors listed in one error message
 
 

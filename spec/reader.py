@@ -25,6 +25,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 Bits = NDArray[np.uint8]  # packed, or one byte a weight where it says flags
+CHAIN = 64  # masks that are coded against one another
 WEIGHTS = 1 << 32  # in one tensor: this reader's own limit, as it takes a byte for each
 ITEM_SIZE = {
     **dict.fromkeys(["BOOL", "U8", "I8", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0"], 1),
@@ -179,7 +180,11 @@ def check_manifest(manifest: Any) -> None:
         base,
         "base",
         {"name": is_text, "root": is_digest, "tensors": each(is_name, is_digest)},
-        {"parameter_prefix": is_text, "parameters": each(is_name, is_name), "hub": either_null(is_object)},
+        {
+            "parameter_prefix": lambda value: value == "" or is_name(value),
+            "parameters": each(is_name, is_name),
+            "hub": either_null(is_object),
+        },
     )
     if base.get("hub") is not None:
         fields(base["hub"], "base.hub", {"id": is_text, "commit": is_text}, {"files": each(is_text, is_digest)})
@@ -411,9 +416,10 @@ PARAMETERS: dict[str, dict[str, Check]] = {
 class File:
     """A ``.msk`` file, read whole. The manifest is checked, and what is asked for by ``mask`` and ``dense`` then."""
 
-    def __init__(self, path: str | Path, parents: Sequence[str | Path] = ()) -> None:
+    def __init__(self, path: str | Path, parents: Sequence[str | Path] = (), above: int = 0) -> None:
         self.content = Path(path).read_bytes()
         self.parents = list(parents)
+        self.above = above  # masks in a chain that are coded against this one
         try:
             tensors = dict(safetensors.deserialize(self.content))  # type: ignore[no-untyped-call]
         except safetensors.SafetensorError as error:
@@ -470,8 +476,9 @@ class File:
         """Shape and packed bits of the parent's mask. Its own parent is looked for among the other files."""
         wanted = self.manifest.get("parent")
         need(wanted is not None, "delta: the manifest names no parent")
+        need(self.above < CHAIN, f"delta: a chain of more than {CHAIN}")
         for path in self.parents:
-            parent = File(path, [other for other in self.parents if other != path])
+            parent = File(path, [other for other in self.parents if other != path], self.above + 1)
             if parent.manifest["id"] == wanted:
                 need(name in parent.manifest["masks"], "delta: the parent has no such mask")
                 return parent.manifest["masks"][name]["shape"], parent.mask(name)

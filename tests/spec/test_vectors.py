@@ -1,0 +1,191 @@
+"""MaskHub and the independent reader find in each test vector what ``vectors.json`` says, or refuse it."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from blake3 import blake3
+
+from maskhub.container.codecs import REGISTRY
+from maskhub.container.reader import MaskFile
+from maskhub.container.writer import save
+from maskhub.errors import MaskhubError
+from maskhub.tensor import ITEM_SIZE
+from tests.spec.tools import SPEC, load
+
+FOLDER = SPEC / "vectors"
+VECTORS = json.loads((FOLDER / "vectors.json").read_text(encoding="utf-8"))["files"]
+GOOD = {name: said for name, said in VECTORS.items() if "why" not in said}
+REFUSED = {name: said for name, said in VECTORS.items() if "why" in said}
+SEAL_ONLY = "refused/seal-wrong.msk"
+
+reader = load("reader")
+make_vectors = load("make_vectors")
+
+
+@pytest.fixture(autouse=True)
+def no_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MASKHUB_CACHE", str(tmp_path / "cache"))
+
+
+def parents(said):
+    return [FOLDER / name for name in said.get("parents", [])]
+
+
+def is_as_said(said, shape, bits):
+    digest = blake3(f"mask {','.join(map(str, shape))}\n".encode() + bits).hexdigest()
+    kept = int.from_bytes(bits, "little").bit_count()
+    expected = {"bits": bits.hex()} if "bits" in said else {"digest": digest}
+    assert {"shape": shape, "kept": kept, "codec": said["codec"], **expected} == said
+
+
+def test_vectors_never_change():
+    files = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file()}
+    assert files == VECTORS.keys() | {"vectors.json"}
+    for name, said in VECTORS.items():
+        assert blake3((FOLDER / name).read_bytes()).hexdigest() == said["blake3"], name
+
+
+def test_vectors_are_small():
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 300_000
+
+
+def test_every_codec_and_dtype_is_there():
+    assert {mask["codec"] for said in GOOD.values() for mask in said["masks"].values()} == REGISTRY.keys()
+    assert {tensor["dtype"] for said in GOOD.values() for tensor in said["dense"].values()} == ITEM_SIZE.keys()
+    shapes = [mask["shape"] for said in GOOD.values() for mask in said["masks"].values()]
+    assert [] in shapes and [0] in shapes and [1] in shapes and max(map(len, shapes)) == 4
+    assert [(1 << 20) + 13] in shapes
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_maskhub_decodes(name):
+    said = GOOD[name]
+    file = MaskFile(FOLDER / name, parents(said))
+    file.verify()
+    assert file.manifest.id == file.maskset().id == said["id"]
+    assert file.manifest.masks.keys() == said["masks"].keys()
+    for mask, expected in said["masks"].items():
+        assert file.manifest.masks[mask].codec["name"] == expected["codec"]
+        is_as_said(expected, list(file.mask(mask).shape), file.mask(mask).bits.tobytes())
+    dense = {key: file.dense(key) for key in file.manifest.dense}
+    found = {k: {"dtype": t.dtype, "shape": list(t.shape), "bytes": t.data.tobytes().hex()} for k, t in dense.items()}
+    assert found == said["dense"]
+    for tensor, parameter in said.get("parameters", {}).items():
+        assert file.manifest.base.parameter(tensor) == parameter
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_the_other_reader_decodes(name):
+    said = GOOD[name]
+    file = reader.File(FOLDER / name, parents(said))
+    file.check_seal()
+    manifest = file.manifest
+    assert manifest["id"] == said["id"]
+    assert manifest["masks"].keys() == said["masks"].keys()
+    for mask, expected in said["masks"].items():
+        assert manifest["masks"][mask]["codec"]["name"] == expected["codec"]
+        is_as_said(expected, manifest["masks"][mask]["shape"], file.mask(mask))
+    found = {
+        tensor: {"dtype": entry["dtype"], "shape": entry["shape"], "bytes": file.dense(tensor).hex()}
+        for tensor, entry in manifest.get("dense", {}).items()
+    }
+    assert found == said["dense"]
+    for tensor, parameter in said.get("parameters", {}).items():
+        assert reader.parameter(manifest["base"], tensor) == parameter
+
+
+def test_base_tensors_are_bound_and_selected():
+    name = "base-dtypes.msk"
+    file = reader.File(FOLDER / name)
+    for tensor, said in GOOD[name]["base"].items():
+        data = bytes.fromhex(said["bytes"])
+        assert reader.tensor_digest(said["dtype"], said["shape"], data) == file.manifest["base"]["tensors"][tensor]
+        bits, width = file.mask(tensor), ITEM_SIZE[said["dtype"]]
+        keep = [bits[i // 8] >> i % 8 & 1 for i in range(len(data) // width)]
+        assert 0 < sum(keep[-5:]) < 5  # of the NaN, some are kept and some dropped
+        selected = b"".join(data[i * width : (i + 1) * width] if k else bytes(width) for i, k in enumerate(keep))
+        assert selected.hex() == said["selected"]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_maskhub_refuses(name):
+    with pytest.raises(MaskhubError) as caught:
+        MaskFile(FOLDER / name, parents(REFUSED[name])).verify()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_other_reader_refuses(name):
+    with pytest.raises(reader.RefusedError) as caught:
+        reader.describe(reader.File(FOLDER / name, parents(REFUSED[name])))
+    assert "\n" not in str(caught.value)
+    assert ("seal" in str(caught.value)) == (name in (SEAL_ONLY, "refused/seal-missing.msk"))
+
+
+def test_an_opened_file_is_not_yet_checked_for_its_seal():
+    assert MaskFile(FOLDER / SEAL_ONLY).mask("w").size == 24
+
+
+def test_the_program_prints_what_a_file_holds():
+    command = [sys.executable, str(SPEC / "reader.py")]
+    chain = [str(FOLDER / f"chain-{i}.msk") for i in (3, 2, 1)]
+    done = subprocess.run(
+        [*command, chain[0], "--parent", chain[1], "--parent", chain[2]], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    said = GOOD["chain-3.msk"]
+    found = json.loads(done.stdout)
+    assert found["id"] == said["id"]
+    assert found["parent"] == GOOD["chain-2.msk"]["id"]
+    assert found["masks"]["w"].items() >= {"shape": [60, 70], "kept": said["masks"]["w"]["kept"]}.items()
+    done = subprocess.run([*command, *chain[:1]], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert f"the parent {found['parent']} is not at hand" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["unknown-keys.msk", "newer-minor.msk"])
+def test_unknown_keys_are_kept(name, tmp_path):
+    def news(value, place=()):
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from [(place, inner)] if key == "new" else news(inner, (*place, key))
+
+    save(MaskFile(FOLDER / name).maskset(), tmp_path / "again.msk")
+    before, after = (reader.File(path).manifest for path in (FOLDER / name, tmp_path / "again.msk"))
+    expected = [place for place in news(before) if place[0][-1:] != ("codec",)]
+    assert len(expected) == 8
+    assert sorted(news(after)) == sorted(expected)
+    assert after["version"] == "1.0"
+    assert after["id"] == before["id"]
+
+
+def test_a_vector_is_never_overwritten(tmp_path, capsys):
+    shutil.copytree(FOLDER, tmp_path / "vectors")
+    folder = tmp_path / "vectors"
+    before = (folder / "vectors.json").read_bytes()
+    assert make_vectors.main(["--new", "bits.msk"], folder) == 1
+    assert "bits.msk is there already" in capsys.readouterr().err
+    assert make_vectors.main(["--new", "other.msk"], folder) == 1
+    assert (folder / "vectors.json").read_bytes() == before
+    listed = json.loads(before)
+    del listed["files"]["bits.msk"]
+    (folder / "vectors.json").write_text(json.dumps(listed), encoding="utf-8")
+    assert make_vectors.main(["--new", "bits.msk"], folder) == 1  # the file is still there
+    (folder / "bits.msk").unlink()
+    assert make_vectors.main(["--new", "bits.msk"], folder) == 0
+    assert make_vectors.listing(folder)["bits.msk"].keys() == VECTORS["bits.msk"].keys()
+    assert reader.File(folder / "bits.msk").manifest["id"] == VECTORS["bits.msk"]["id"]
+
+
+@pytest.mark.parametrize("stop", [1, 15, 16, 17, 100])
+def test_draws_of_the_other_reader(stop):
+    from maskhub.scores import draw
+
+    assert np.array_equal(reader.draws(5, "ä", 0, stop), draw(5, "ä", stop))
+    assert np.array_equal(reader.draws(5, "ä", 32, 32 + stop), draw(5, "ä", stop, 32))

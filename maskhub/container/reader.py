@@ -18,9 +18,9 @@ from maskhub.tensor import ITEM_SIZE, Bytes, RawTensor
 from maskhub.tensorfile import TensorFile
 
 MAX_WEIGHTS = 1 << 48  # in one tensor: keeps sizes far from where NumPy's integers end
-# A few bytes can claim a mask of any size. Beyond FREE bytes of bits, which no known tensor needs, a payload must have
-# a byte for each EXPANSION of them, as all but masks with next to nothing in them do.
-FREE = 1 << 30
+# A few bytes can claim a mask of any size. Beyond FREE bytes of bits (three times the largest tensor known), a payload
+# must have a byte for each EXPANSION of them, as all but masks with next to nothing in them do.
+FREE = 1 << 32
 EXPANSION = 1 << 10
 MAX_CHAIN = 64  # masks coded against one another, each of which is decoded inside the next
 
@@ -207,6 +207,8 @@ class MaskFile:
         for name, info in self._file.tensors.items():
             if info.dtype != "U8":
                 raise FormatError(f"{self.path}: payload {name} has dtype {info.dtype}, not U8")
+            if len(info.shape) != 1:
+                raise FormatError(f"{self.path}: payload {name} has the shape {list(info.shape)}, not one dimension")
         for name, either in entries.items():
             if math.prod(max(d, 1) for d in either.shape) > MAX_WEIGHTS:
                 raise FormatError(f"{self.path}: {name} has an impossible shape {list(either.shape)}")

@@ -13,7 +13,8 @@ from maskhub.errors import CodecError
 from maskhub.tensor import Bytes
 
 LEVEL = 12  # the distances of a random mask take it no longer than 8, and come 0.1 % closer to the bound
-DENSEST = 1 << 22  # values a byte of payload can hold: a chunk has at most 2**24, and 4 bytes for their number alone
+FREE = 1 << 30  # bytes of values that a payload of any size may hold; beyond, EXPANSION for each byte of it
+EXPANSION = 1 << 10
 PASS = 1 << 16  # distances, and about positions times 64, that are worked on at a time, to bound memory
 
 Width = Literal[16, 32]
@@ -29,19 +30,21 @@ def width_for(largest: int) -> Width:
 def compress(values: NDArray[np.integer], width: Width, pages: Sequence[int] | None = None) -> bytes:
     """A standalone pcodec file of non-negative integers below ``2 ** width``; no bytes for no values.
 
-    ``pages`` splits the values into chunks that are modelled each on their own.
+    ``pages`` splits the values into chunks that are modelled each on their own. CodecError for values that take so
+    few bytes that ``decompress`` would not believe it.
     """
     if not values.size:
         return b""
     paging = {} if pages is None else {"paging_spec": PagingSpec.exact_page_sizes(list(pages))}
     config = ChunkConfig(compression_level=LEVEL, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op(), **paging)
-    return bytes(standalone.simple_compress(values.astype(f"u{width // 8}"), config))
+    payload = bytes(standalone.simple_compress(values.astype(f"u{width // 8}"), config))
+    _check_expansion(len(payload), values.size, width)
+    return payload
 
 
 def decompress(payload: Bytes, count: int, width: Width) -> NDArray[np.unsignedinteger]:
     """``count`` integers that ``compress`` stored; CodecError where the payload holds another number of them."""
-    if count > payload.size * DENSEST:
-        raise CodecError(f"pcodec payload: {payload.size} bytes cannot hold {count} values")
+    _check_expansion(payload.size, count, width)
     values: NDArray[np.unsignedinteger] = np.empty(count, f"u{width // 8}")
     if count == 0:
         if payload.size:
@@ -54,6 +57,12 @@ def decompress(payload: Bytes, count: int, width: Width) -> NDArray[np.unsignedi
     if progress.n_processed != count or not progress.finished:
         raise CodecError(f"pcodec payload: it does not hold {count} values of {width} bits")
     return values
+
+
+def _check_expansion(size: int, count: int, width: Width) -> None:
+    """Equal values take next to no bytes: a few hundred could fill any memory."""
+    if count * width // 8 > max(FREE, EXPANSION * size):
+        raise CodecError(f"pcodec payload: {size} bytes for {count} values of {width} bits")
 
 
 def ones(bits: Bytes) -> NDArray[np.int64]:

@@ -52,6 +52,8 @@ class TensorFile:
         size = int.from_bytes(self._map[:8], "little")
         self.data_start = 8 + size
         try:
+            if self._map[8:9] != b"{":
+                raise ValueError("it does not start with '{'")
             header = json.loads(self._map[8 : self.data_start], object_pairs_hook=unique_keys)
             header.pop("__metadata__", None)
             self.tensors = {
@@ -60,7 +62,7 @@ class TensorFile:
                 )
                 for name, entry in header.items()
             }
-        except (ValueError, TypeError) as error:  # the library lets names stand twice, and entries be arrays
+        except (ValueError, TypeError) as error:  # what the library lets pass: names twice, entries as arrays
             raise FormatError(f"{self.path}: not a safetensors file: its header is not valid: {error}") from error
         for name, info in self.tensors.items():
             if info.dtype not in ITEM_SIZE:
@@ -112,6 +114,8 @@ def write_header(
     file: IO[bytes], specs: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write a safetensors header for tensors whose bytes follow in the order of ``layout``."""
+    if "__metadata__" in specs:
+        raise FormatError("no tensor of a safetensors file can be named __metadata__")
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name in layout({name: dtype for name, (dtype, _) in specs.items()}):

@@ -37,7 +37,8 @@ class Zstd:
                 raise CodecError(f"codec 'zstd': a frame of {payload.size} bytes cannot hold the {size} it declares")
             if size == 0:  # which ``decompress`` takes for an empty frame without reading on
                 stream = zstandard.ZstdDecompressor().decompressobj()
-                if stream.decompress(payload.data) or not stream.eof or stream.unused_data:
+                whole = payload[:4].tobytes() == zstandard.FRAME_HEADER and stream.decompress(payload.data) == b""
+                if not whole or not stream.eof or stream.unused_data:
                     raise CodecError("codec 'zstd': not an empty frame")
                 return np.empty(0, np.uint8)
             return np.frombuffer(

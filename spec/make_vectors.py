@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -127,9 +128,10 @@ def with_header(header: dict[str, Any], data: bytes, **style: Any) -> bytes:
 
 
 def resealed(content: bytes) -> bytes:
-    seal = parts(content)[0].get("seal", "").encode()
-    place = content.find(seal)
-    return content[:place] + digest.seal(content, place).encode() + content[place + 64 :] if seal else content
+    """With a right seal, if there is a place for one."""
+    seal = parts(content)[0].get("seal")
+    place = content.find(seal.encode()) if isinstance(seal, str) and re.fullmatch("[0-9a-f]{64}", seal) else -1
+    return content if place < 0 else content[:place] + digest.seal(content, place).encode() + content[place + 64 :]
 
 
 def follow(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
@@ -471,6 +473,10 @@ def refused_vectors() -> Iterable[tuple[str, Vector]]:
     yield made("zstd-size", "zstd: the frame holds a byte too many", changed(files["zstd"], payload(longer)))
     silent = zstandard.ZstdCompressor(write_content_size=False).compress(flags)
     yield made("zstd-no-size", "zstd: the frame does not state its size", changed(files["zstd"], payload(silent)))
+    empty = changed(
+        saved(maskset({"w": EDGES["empty"]}), "zstd"), payload(zstandard.ZstdCompressor().compress(b"")[:-1])
+    )
+    yield made("zstd-empty", "zstd: the frame of an empty tensor is cut short", empty)
     yield made("zstd-damaged", "zstd: no frame", changed(files["zstd"], payload(b"\0" * 20)))
 
     def listed(values: list[int], width: pco.Width = 16) -> bytes:

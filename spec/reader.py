@@ -290,9 +290,12 @@ def decode_zstd(payload: bytes, codec: dict[str, Any], target: Target) -> bytes:
     try:
         size = zstandard.frame_content_size(payload)
         need(size == (target.size + 7) // 8, f"zstd: the frame states the size {size}")
-        return bytes(zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False))
+        stream = zstandard.ZstdDecompressor().decompressobj()
+        bits = bytes(stream.decompress(payload))
     except zstandard.ZstdError as error:
         raise RefusedError(f"zstd: {error}") from error
+    need(stream.eof and not stream.unused_data and len(bits) == size, "zstd: more or less than one frame")
+    return bits
 
 
 def decode_gaps(payload: bytes, codec: dict[str, Any], target: Target) -> bytes:

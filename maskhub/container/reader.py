@@ -203,7 +203,7 @@ class MaskFile:
             raise FormatError(f"{self.path}: {both[0]} is both masked and dense")
         if missing := sorted(set(entries) ^ set(self._file.tensors)):
             where = "manifest" if missing[0] in self._file.tensors else "file"
-            raise FormatError(f"{self.path}: payload {missing[0]} is missing from the {where}")
+            raise FormatError(f"{self.path}: payload {missing[0][:1024]} is missing from the {where}")
         for name, info in self._file.tensors.items():
             if info.dtype != "U8":
                 raise FormatError(f"{self.path}: payload {name} has dtype {info.dtype}, not U8")
@@ -219,7 +219,7 @@ class MaskFile:
                 raise FormatError(f"{self.path}: {name} keeps {entry.kept} weights, more than its shape has")
         for name, dense in manifest.dense.items():
             if dense.dtype not in ITEM_SIZE:
-                raise FormatError(f"{self.path}: {name} has an unknown dtype {dense.dtype!r}")
+                raise FormatError(f"{self.path}: {name} has an unknown dtype {dense.dtype[:20]!r}")
             if self.payload_size(name) != ITEM_SIZE[dense.dtype] * math.prod(dense.shape):
                 raise FormatError(f"{self.path}: the payload of {name} has another size than its dtype and shape")
         try:

@@ -32,8 +32,9 @@ def masks(draw: st.DrawFn) -> Mask:
     return Mask.from_bool(np.broadcast_to(rng.random(rows) < density, shape))
 
 
-def target(mask: Mask, parent: Mask | None = None) -> codecs.Target:
-    return codecs.Target("w", mask.shape, mask.kept, INITIAL, parent or Mask.from_bool(np.ones(mask.shape, bool)))
+def target(mask: Mask, parent: Mask | None = None, kept: int | None = None) -> codecs.Target:
+    parent = parent or Mask.from_bool(np.ones(mask.shape, bool))
+    return codecs.Target("w", mask.shape, mask.kept if kept is None else kept, INITIAL, parent)
 
 
 def encode(mask: Mask, name: str = codecs.AUTO) -> tuple[codecs.Codec, bytes]:
@@ -210,6 +211,51 @@ def test_damaged_payloads_end_in_a_codec_error_or_in_other_bits(name: str, data:
         except CodecError:
             continue
         assert bits.shape == MASK.bits.shape  # the reader compares digests
+
+
+@pytest.mark.parametrize("name", codecs.REGISTRY)
+@given(data=st.data())
+def test_any_bytes_end_in_a_codec_error_or_in_bits_of_the_right_size(name: str, data: st.DataObject) -> None:
+    shape = data.draw(SHAPES)
+    size = math.prod(shape)
+    kept = data.draw(st.integers(0, size))
+    other, payload = encode(MASK, name)
+    codec = codecs.from_dict(
+        codecs.to_dict(other) | ({"count": data.draw(st.integers(0, size))} if name == "delta" else {})
+    )
+    numbers = data.draw(st.lists(st.integers(0, (1 << 32) - 1) | st.integers(0, 20), max_size=size + 1))
+    heads = st.tuples(*[st.integers(0, 1 << 17) | st.sampled_from([0, 16, 32, size])] * 4)
+    payload = data.draw(
+        st.binary(max_size=200)
+        | st.binary(min_size=0, max_size=40).map(lambda more: payload + more)
+        | st.just(compress(np.array(numbers, np.int64), 32))
+        | heads.map(lambda head: np.array(head, "<u4").tobytes() + compress(np.array(numbers, np.int64), 32))
+    )
+    try:
+        bits = codec.decode(np.frombuffer(payload, np.uint8), target(Mask.from_bool(np.ones(shape, bool)), kept=kept))
+    except CodecError:
+        return
+    assert bits.dtype == np.uint8 and bits.shape == ((size + 7) // 8,)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+PARAMETERS = st.sampled_from(["width", "n", "m", "count", "x"])
+
+
+@given(
+    st.dictionaries(PARAMETERS, JSON | st.sampled_from([1, 2, 4, 16, 32])), st.sampled_from([*codecs.REGISTRY]) | JSON
+)
+def test_any_parameters_end_in_a_codec_error_or_in_a_codec(parameters: dict[str, object], name: object) -> None:
+    try:
+        codec = codecs.from_dict({"name": name} | parameters)
+    except CodecError:
+        return
+    assert codec.name == name
+    assert codecs.from_dict(codecs.to_dict(codec)) == codec
 
 
 @pytest.mark.parametrize("name", codecs.REGISTRY)

@@ -48,7 +48,7 @@ def encode(mask: Mask, name: str, target: Target) -> tuple[Codec, bytes]:
 def find(name: str) -> type[Codec]:
     """The codec of this name, also with parameters behind a colon; CodecError for an unknown one."""
     if (kind := name.partition(":")[0]) not in REGISTRY:
-        raise CodecError(f"unknown codec {name!r}; this version knows {', '.join(REGISTRY)}")
+        raise CodecError(f"unknown codec {name[:100]!r}; this version knows {', '.join(REGISTRY)}")
     return REGISTRY[kind]
 
 
@@ -60,7 +60,10 @@ def to_dict(codec: Codec) -> dict[str, Any]:
 def from_dict(entry: dict[str, Any]) -> Codec:
     """The codec that ``to_dict`` described; CodecError for an unknown one or wrong parameters."""
     parameters = dict(entry)
-    codec = find(str(parameters.pop("name", "")))
+    name = str(parameters.pop("name", ""))
+    codec = find(name)
+    if codec.name != name:  # parameters behind a colon are for people
+        raise CodecError(f"unknown codec {name[:100]!r}")
     try:
         return msgspec.convert(parameters, codec)
     except msgspec.ValidationError as error:

@@ -1,0 +1,89 @@
+"""What the fuzz targets feed to the reader and to the codecs, and what may come of it.
+
+A case is the bytes a fuzzer makes: for the reader a whole file, for the codecs a line of JSON (codec, shape, kept)
+followed by a payload.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from maskhub.container import codecs
+from maskhub.container.reader import MaskFile
+from maskhub.errors import CodecError, MaskhubError
+from maskhub.mask import Mask, packed_size
+from maskhub.scores import Initial
+from tests.attacks.forge import honest, parent_parts, parts
+
+CASES = Path(__file__).parent / "cases"
+WEIGHTS = 1 << 20  # in a mask that a fuzzer decodes: larger ones only take time
+INITIAL = Initial(7, 6000, -0.02, 0.3)
+
+
+def read(path: Path, content: bytes) -> None:
+    """Read a whole file that has these bytes; MaskhubError is fine, anything else is a finding."""
+    path.write_bytes(content)
+    try:
+        file = MaskFile(path, [_parent()])
+        if all(packed_size(entry.shape) <= WEIGHTS for entry in file.manifest.masks.values()):
+            file.verify()
+    except MaskhubError as error:
+        assert str(error).startswith(str(path)), error
+
+
+def decode(case: bytes) -> None:
+    """Decode one payload; CodecError is fine, anything else but bits of the right size is a finding."""
+    head, _, payload = case.partition(b"\n")
+    try:
+        entry, shape, kept = json.loads(head)
+        codec = codecs.from_dict(entry)
+        target = codecs.Target("w", tuple(shape), kept, INITIAL, Mask.from_bool(np.ones(shape, bool)))
+        assert 0 <= kept <= target.size <= WEIGHTS
+    except CodecError:
+        return
+    except Exception:  # no case: the fuzzer broke its head
+        return
+    try:
+        bits = codec.decode(np.frombuffer(payload, np.uint8), target)
+    except CodecError:
+        return
+    assert bits.dtype == np.uint8 and bits.shape == (packed_size(target.shape),)
+
+
+def file_seeds() -> list[bytes]:
+    """Small right files: one with all codecs, and one of each."""
+    manifest, payloads = parts()
+    seeds = [honest(manifest, payloads)]
+    for name in manifest["masks"]:
+        seeds.append(honest(manifest | {"masks": {name: manifest["masks"][name]}, "dense": {}}, {name: payloads[name]}))
+    return seeds
+
+
+def codec_seeds() -> list[bytes]:
+    """Right payloads of each codec."""
+    manifest, payloads = parts()
+    return [
+        case(entry["codec"], entry["shape"], entry["kept"], payloads[name]) for name, entry in manifest["masks"].items()
+    ]
+
+
+def case(codec: dict[str, Any], shape: list[int], kept: int, payload: bytes) -> bytes:
+    return json.dumps([codec, shape, kept]).encode() + b"\n" + payload
+
+
+@functools.cache
+def _parent() -> Path:
+    folder = TemporaryDirectory(prefix="maskhub-fuzz-")
+    _keep.append(folder)
+    path = Path(folder.name) / "parent.msk"
+    path.write_bytes(honest(*parent_parts()))
+    return path
+
+
+_keep: list[TemporaryDirectory[str]] = []

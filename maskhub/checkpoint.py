@@ -46,6 +46,10 @@ class Checkpoint:
         """One tensor as a view of its memory-mapped shard."""
         return self.tensors[name].read(name)
 
+    def release(self, name: str, start: int, stop: int) -> None:
+        """Let go of the memory that these bytes of a tensor take, once they have been read."""
+        self.tensors[name].release(name, start, stop)
+
     def digest(self, name: str) -> str:
         tensor = self.read(name)
         return digest.tensor_digest(tensor.dtype, tensor.shape, tensor.data)

@@ -26,7 +26,16 @@ def _dimensions(shape: tuple[int, ...]) -> str:
 
 def tensor_digest(dtype: str, shape: tuple[int, ...], data: Any) -> str:
     """Digest of a tensor: dtype (safetensors' name), shape and little-endian bytes."""
-    return _digest(f"tensor {dtype} {_dimensions(shape)}\n", data)
+    return _digest(_tensor_head(dtype, shape), data)
+
+
+def tensor_hasher(dtype: str, shape: tuple[int, ...]) -> blake3:
+    """The same digest for bytes that come in pieces: ``update`` with each, then ``hexdigest``."""
+    return blake3(_tensor_head(dtype, shape).encode())
+
+
+def _tensor_head(dtype: str, shape: tuple[int, ...]) -> str:
+    return f"tensor {dtype} {_dimensions(shape)}\n"
 
 
 def mask_digest(shape: tuple[int, ...], bits: Any) -> str:

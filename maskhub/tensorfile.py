@@ -27,6 +27,10 @@ class TensorInfo:
     start: int
     stop: int
 
+    @property
+    def nbytes(self) -> int:
+        return self.stop - self.start
+
 
 class TensorFile:
     """A safetensors file, here or at a URL, opened for reading. Tensors are views of a memory map.
@@ -70,6 +74,14 @@ class TensorFile:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
+
+    def release(self, name: str, start: int, stop: int) -> None:
+        """Let go of the memory that these bytes of a tensor take; they are read again when they are asked for."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            first = -(-(self.tensors[name].start + start) // mmap.PAGESIZE) * mmap.PAGESIZE
+            length = self.tensors[name].start + stop - first
+            if length > 0:
+                self._map.madvise(mmap.MADV_DONTNEED, first, length)
 
     def read(self, name: str) -> RawTensor:
         """One tensor, without copying."""

@@ -28,7 +28,7 @@ fuzz: .venv/fuzz
 	for target in codecs reader; do \
 		mkdir -p .fuzz/$$target && \
 		$(BIN)/python -m tests.fuzz.fuzz_$$target .fuzz/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=65536 \
-			-rss_limit_mb=4096 -artifact_prefix=.fuzz/$$target- -print_final_stats=1 || exit 1; \
+			-rss_limit_mb=8192 -artifact_prefix=.fuzz/$$target- -print_final_stats=1 || exit 1; \
 	done
 
 schema: .venv/dev

@@ -38,7 +38,7 @@ def scan(
         for start in range(0, tensor.data.size, CHUNK):
             chunk = tensor.data[start : start + CHUNK]
             if hasher:
-                hasher.update(chunk)
+                hasher.update(chunk.data)
             for sink in wanted:
                 sink(start, chunk)
             base.release(name, start, start + chunk.size)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from maskhub.errors import OutputError
 
@@ -21,14 +22,13 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     """
     path = Path(path)
     with explained(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+        _sweep(path)
+        temporary, handle = _claimed(lambda: _empty_file(path), os.O_RDWR)
     try:
         with explained(path), os.fdopen(handle, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        with explained(path):
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
     except BaseException:
@@ -43,7 +43,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     claim_folder(path)
     with explained(path):
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.absolute().parent))
+        _sweep(path)
+        temporary, handle = _claimed(lambda: tempfile.mkdtemp(**_beside(path)), os.O_RDONLY)
     try:
         with explained(path):
             yield temporary
@@ -52,6 +53,56 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        os.close(handle)
+
+
+def _empty_file(path: Path) -> str:
+    handle, name = tempfile.mkstemp(**_beside(path))
+    os.close(handle)
+    return str(name)
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """Where, and under what names, what becomes ``path`` is made."""
+    return {"prefix": f".{path.name}.", "suffix": ".tmp", "dir": path.absolute().parent}
+
+
+def _claimed(make: Callable[[], str], flags: int) -> tuple[Path, int]:
+    """Something temporary, and a handle whose lock says that a process is still at work on it."""
+    while True:
+        temporary = Path(make())
+        handle = os.open(temporary, flags)
+        _lock(handle)
+        if temporary.exists():  # else a sweep came between making and locking
+            return temporary, handle
+        os.close(handle)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left of ``path``: what nobody holds a lock on."""
+    where = _beside(path)
+    for left in Path(where["dir"]).glob(glob.escape(where["prefix"]) + "*" + where["suffix"]):
+        with contextlib.suppress(OSError):
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                if _lock(handle):
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether this process now holds the lock of an open file or folder; the system lets go of it at its end."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing is locked, and nothing swept
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

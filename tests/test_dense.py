@@ -151,7 +151,7 @@ def test_tokenizer_files_are_copied_and_nothing_else(base_folder: Path, maskset:
     (folder / "modeling.py").write_text("code")
     out = maskhub.apply(open_checkpoint(folder), maskset, tmp_path / "out")
     copied = {"merges.txt", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
-    assert {p.name for p in out.iterdir()} == copied | {WEIGHTS, "config.json"}
+    assert {p.name for p in out.iterdir()} == copied | {WEIGHTS, "config.json", "README.md"}
     assert copied <= set(TOKENIZER_FILES)
     for name in copied:
         assert (out / name).read_bytes() == (folder / name).read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,6 @@ from maskhub_cli.options import (
     BASE_HELP,
     FormatOption,
     JsonOption,
-    MaskArgument,
     ParentOption,
     QuietOption,
     RevisionOption,
@@ -23,14 +23,29 @@ from maskhub_cli.output import Format, Output
 
 def apply(
     base: Annotated[str, typer.Argument(metavar="BASE", help=BASE_HELP, show_default=False)],
-    mask: MaskArgument,
+    masks: Annotated[
+        list[str],
+        typer.Argument(metavar="MASK...", help="The mask, or several: .msk files or URLs.", show_default=False),
+    ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="A new folder; the mask's name without .msk if left."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="A new folder; of several masks, where their folders go. Masks' names without .msk if left.",
+        ),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Check that the base is the one the mask was made for.")
     ] = True,
+    shard_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="At most this much a file: 5GB, 500MB; as the base is if left.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="F32|F16|BF16|F64", help="Cast floating-point tensors on the way.")
+    ] = None,
+    code: Annotated[bool, typer.Option("--code", help="Copy the base's own Python files.")] = False,
     parent: ParentOption = None,
     revision: RevisionOption = None,
     token: TokenOption = None,
@@ -40,41 +55,66 @@ def apply(
 ) -> None:
     """Write the dense checkpoint of a mask's task: the base with its dropped weights 0.
 
-    Plain from_pretrained loads it. --quiet prints the folder.
+    Plain from_pretrained loads it. Several masks are built in one pass over the base. --quiet prints the folders.
 
     Example: maskhub apply user/base task.msk -o task
     """
     from maskhub.checkpoint import open_checkpoint
     from maskhub.container.reader import MaskFile
-    from maskhub.dense import apply as apply_mask
+    from maskhub.dense import Options, apply_all
     from maskhub.files import claim_folder
 
     out = Output(format, json, quiet)
-    folder = output or Path(stem(mask))
-    file = MaskFile(mask, parent or ())
-    claim_folder(folder)  # before a base is downloaded
+    options = Options(verify, parse_size(shard_size), dtype and dtype.upper(), code)
+    if len(masks) == 1:
+        folders = [output or Path(stem(masks[0]))]
+    else:
+        folders = [(output or Path()) / stem(mask) for mask in masks]
+    files = [MaskFile(mask, parent or ()) for mask in masks]
+    for folder in folders:
+        claim_folder(folder)  # before a base is downloaded
     checkpoint = open_checkpoint(base, revision=revision, token=token)
-    file.fetch()
+    for file in files:
+        file.fetch()
     with out.progress("Writing") as progress:
-        apply_mask(checkpoint, file.maskset(), folder, verify=verify, progress=progress)
-    size = sum(f.stat().st_size for f in folder.iterdir())
-    task = file.manifest.task
-    out.show(
+        builds = [(file.maskset(), folder) for file, folder in zip(files, folders, strict=True)]
+        apply_all(checkpoint, builds, options, progress=progress)
+    rows = [
         {
             "output": str(folder),
-            "bytes": size,
+            "bytes": sum(f.stat().st_size for f in folder.iterdir()),
             "base": checkpoint.name,
             "mask": file.manifest.id,
             "verified": verify,
-        },
-        quiet=folder,
-        title=str(folder),
-        fields={
-            "size": f"{size:,} bytes",
-            "base": f"{checkpoint.name} ({'verified' if verify else 'not verified'})",
-            "mask": f"{file.path} ({file.manifest.id})",
-            **({"task": f"{task.type} ({task.architecture})"} if task else {}),
-        },
-    )
+        }
+        for file, folder in zip(files, folders, strict=True)
+    ]
+    for row, file in zip(rows, files, strict=True):
+        task = file.manifest.task
+        out.show(
+            row if len(rows) == 1 else rows,
+            quiet=row["output"],
+            title=str(row["output"]),
+            fields={
+                "size": f"{row['bytes']:,} bytes",
+                "base": f"{checkpoint.name} ({'verified' if verify else 'not verified'})",
+                "mask": f"{file.path} ({file.manifest.id})",
+                **({"task": f"{task.type} ({task.architecture})"} if task else {}),
+            },
+        )
+        if out.format is Format.JSON:  # one document holds all
+            break
+    task = files[0].manifest.task
     loaded_by = task.architecture if task and task.architecture.isidentifier() else "AutoModel"
-    out.hint(f"Next: transformers.{loaded_by}.from_pretrained({str(folder)!r})")
+    out.hint(f"Next: transformers.{loaded_by}.from_pretrained({rows[0]['output']!r})")
+
+
+def parse_size(text: str | None) -> int | None:
+    """Bytes of a size as people write it: 500MB, 5GB, 1000000."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
+    if size < 1:
+        raise typer.BadParameter(f"{text!r} is no size such as 500MB or 5GB", param_hint="'--shard-size'")
+    return size

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from maskhub.container.reader import open_mask as open  # noqa: F401
     from maskhub.container.writer import save as save
     from maskhub.dense import apply as apply
+    from maskhub.dense import apply_all as apply_all
+    from maskhub.dense import verify_base as verify_base
     from maskhub.errors import MaskhubError as MaskhubError
     from maskhub.mask import Mask as Mask
     from maskhub.mask import MaskSet as MaskSet
@@ -29,12 +31,14 @@ _PLACES = {
     "MaskSet": ("mask", "MaskSet"),
     "MaskhubError": ("errors", "MaskhubError"),
     "apply": ("dense", "apply"),
+    "apply_all": ("dense", "apply_all"),
     "from_pruned": ("pruned", "from_pruned"),
     "load_model": ("runtime.load", "load_model"),
     "open": ("container.reader", "open_mask"),
     "open_checkpoint": ("checkpoint", "open_checkpoint"),
     "pipeline": ("runtime.load", "pipeline"),
     "save": ("container.writer", "save"),
+    "verify_base": ("dense", "verify_base"),
 }
 
 __all__ = [*_PLACES, "__version__"]

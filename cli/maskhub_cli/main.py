@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from maskhub.errors import MaskhubError
-from maskhub_cli.commands import apply, demo, evaluate, export, info, pack, train, verify
+from maskhub_cli.commands import apply, demo, evaluate, export, extract, info, pack, train, verify
 from maskhub_cli.output import printable
 
 
@@ -81,6 +81,7 @@ app.command()(pack.pack)
 app.command()(info.info)
 app.command()(verify.verify)
 app.command()(apply.apply)
+app.command()(extract.extract)
 app.command()(export.export)
 app.command()(evaluate.evaluate)
 app.command()(demo.demo)

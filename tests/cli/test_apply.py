@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import maskhub
 from maskhub.checkpoint import Checkpoint, open_checkpoint
 from maskhub.mask import MaskSet
 from tests import tiny
@@ -106,3 +107,37 @@ def test_a_damaged_payload_is_named(run: Run, base_folder: Path, mask: str) -> N
     assert ran.status == 1
     assert ran.err.startswith("Error: task.msk: the payload of ") and ran.err.endswith(" is damaged")
     assert os.listdir() == ["task.msk"]
+
+
+def test_several_masks_in_one_call(run: Run, base_folder: Path, base: Checkpoint) -> None:
+    for i in range(3):
+        maskhub.save(tiny.tiny_maskset(base, seed=i), f"m{i}.msk")
+    ran = run("apply", base_folder, "m0.msk", "m1.msk", "m2.msk", "-o", "out", "--json")
+    assert [row["output"] for row in json.loads(ran.out)] == ["out/m0", "out/m1", "out/m2"]
+    assert run("apply", base_folder, "m1.msk", "-o", "alone", "-q").out == "alone\n"
+    for path in Path("alone").iterdir():
+        assert (Path("out/m1") / path.name).read_bytes() == path.read_bytes()
+    ran = run("apply", base_folder, "m0.msk", "m1.msk", "-o", "out")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err == "Error: out/m0: the output folder exists and is not empty. Name a new folder."
+
+
+def test_sizes_and_dtypes(run: Run, base_folder: Path, mask: str) -> None:
+    ran = run("apply", base_folder, mask, "-o", "out", "--shard-size", "0.0004MB", "--dtype", "bf16", "-q")
+    assert (ran.status, ran.err) == (0, "")
+    written = open_checkpoint("out")
+    assert len(written.shards) > 2
+    assert {written.info(name).dtype for name in written} == {"BF16"}
+    ran = run("apply", base_folder, mask, "-o", "x", "--shard-size", "many")
+    assert ran.status == 2 and "'many' is no size such as 500MB or 5GB" in ran.err
+    ran = run("apply", base_folder, mask, "-o", "x", "--dtype", "int8")
+    assert (ran.status, ran.err) == (1, "Error: dtype 'INT8': expected one of F64, F32, F16, BF16")
+
+
+def test_extract_undoes_apply(run: Run, base_folder: Path, mask: str, maskset: MaskSet) -> None:
+    assert run("apply", base_folder, mask, "-o", "dense").status == 0
+    ran = run("extract", base_folder, "dense", "-o", "back.msk", "-q")
+    assert (ran.status, ran.out, ran.err) == (0, "back.msk\n", "")
+    assert maskhub.open("back.msk").id == maskset.id
+    ran = run("extract", base_folder, base_folder)
+    assert ran.status == 1 and "equals the base" in ran.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,3 +169,35 @@ def test_a_pruned_model_goes_the_whole_way(family: Family, tmp_path: Path) -> No
     assert not torch.equal(result, whole)
     assert torch.equal(logits(loaded, family), result)
     assert torch.equal(logits(in_memory, family), result)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("qwen2", "model.embed_tokens.weight", "lm_head.weight"),
+        ("gpt2-head", "transformer.wte.weight", "lm_head.weight"),
+        ("t5", "shared.weight", "encoder.embed_tokens.weight"),
+    ],
+)
+def test_a_base_may_store_tied_weights_twice(name: str, first: str, second: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    family = dataclasses.replace(FAMILIES[name], shard="1GB")
+    make_base(family, tmp_path / "base")
+    file = tmp_path / "base" / "model.safetensors"
+    tensors = load_file(file)
+    assert second not in tensors
+    save_file(tensors | {second: tensors[first].clone()}, file, {"format": "pt"})
+    task = getattr(transformers, family.task)
+    model = task.from_pretrained(tmp_path / "base").eval()
+    prune(model)
+    model.save_pretrained(tmp_path / "pruned")
+
+    base = open_checkpoint(tmp_path / "base")
+    maskset = from_pruned(base, open_checkpoint(tmp_path / "pruned"))
+    assert first in maskset.masks
+    assert second not in maskset.base.tensors
+    loaded = load(task, maskhub.apply(base, maskset, tmp_path / "dense"))
+    assert tied(loaded) == tied(model) != set()
+    assert torch.equal(logits(loaded, family), logits(model, family))
+    assert torch.equal(logits(maskhub.load_model(base, maskset), family), logits(model, family))

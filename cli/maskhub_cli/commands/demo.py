@@ -79,6 +79,7 @@ def demo(
         train_file=str(train_file),
         eval_file=str(test_file),
         epochs=epochs,
+        batch_size=16,
         learning_rate=3e-3,
         classifier="dense",
         eval_steps=1_000_000,  # once, at the end: nothing is chosen by its result on the test messages

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 
 class MaskhubError(Exception):
     """Base class. ``hint`` is an optional second sentence: what to do about it."""
@@ -58,3 +64,23 @@ class OutputError(MaskhubError):
 
 class TrainingError(MaskhubError):
     """A run cannot start, go on, or be read."""
+
+
+@contextlib.contextmanager
+def damaged(path: Path, kind: str) -> Iterator[None]:
+    """What another library raises over a file, as one FormatError: they raise every kind of error over hostile ones."""
+    try:
+        yield
+    except MaskhubError:
+        raise
+    except Exception as error:
+        raise FormatError(f"{path}: damaged, or no {kind}: {reason(error)}") from error
+
+
+def library(module: str, what: str, cure: str) -> Any:
+    """An optional library; MaskhubError where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        raise MaskhubError(f"{what} need {name}", hint=f"Install it: pip install {cure}.") from error

@@ -49,7 +49,7 @@ def from_pruned(
     if not pairs:
         raise CheckpointError(f"{dense.name}: no tensor has a name of {base.name}, so it was not pruned from it")
     masks = {}
-    total = sum(base.info(name).stop - base.info(name).start for name in pairs)
+    total = sum(base.info(name).nbytes for name in pairs)
     done = 0
     for name, parameter in pairs.items():
         tensor = base.read(name)

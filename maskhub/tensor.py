@@ -26,6 +26,18 @@ NUMPY_DTYPE = {
 
 
 @dataclass(frozen=True)
+class Spec:
+    """A tensor before it is read."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return ITEM_SIZE[self.dtype] * math.prod(self.shape)
+
+
+@dataclass(frozen=True)
 class RawTensor:
     """``data`` holds the elements, row-major and little-endian, as a flat uint8 array (often a memory map)."""
 

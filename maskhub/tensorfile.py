@@ -15,21 +15,15 @@ from safetensors import SafetensorError, safe_open
 
 from maskhub.errors import FormatError
 from maskhub.source import open_source
-from maskhub.tensor import ITEM_SIZE, RawTensor
+from maskhub.tensor import ITEM_SIZE, RawTensor, Spec
 
 
 @dataclass(frozen=True)
-class TensorInfo:
+class TensorInfo(Spec):
     """Where a tensor lies: byte range ``start`` to ``stop`` of the file."""
 
-    dtype: str
-    shape: tuple[int, ...]
     start: int
     stop: int
-
-    @property
-    def nbytes(self) -> int:
-        return self.stop - self.start
 
 
 class TensorFile:

@@ -54,17 +54,15 @@ def test_the_index_wins_over_a_single_file(tmp_path: Path) -> None:
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "pickle").mkdir()
-    (tmp_path / "pickle" / "pytorch_model.bin").touch()
     (tmp_path / "notes.txt").write_text("x")
     for path, reason in {
-        tmp_path / "empty": "the folder has neither model.safetensors nor model.safetensors.index.json",
-        tmp_path / "pickle": "the folder has neither model.safetensors nor",
-        tmp_path / "notes.txt": "not a checkpoint: expected a folder or a .safetensors file",
+        tmp_path / "empty": "the folder has neither model.safetensors nor pytorch_model.bin, nor an index of shards",
+        tmp_path / "notes.txt": "not a checkpoint: expected a folder, a .safetensors or a PyTorch file",
         tmp_path / "absent": "no such folder",
         tmp_path / "absent.safetensors": "no such folder",
         Path("relative/absent/folder"): "no such folder",
         Path("absent.safetensors"): "no such folder",
+        Path("absent.bin"): "no such folder",
         Path("x" * 5000): "no such folder",
     }.items():
         with pytest.raises(CheckpointError, match=reason):
@@ -147,7 +145,7 @@ def hub_cache(cache: Path, repo: str, folder: Path) -> tuple[Path, str]:
     (root / "refs" / "main").write_text(commit)
     for file in folder.iterdir():
         content = file.read_bytes()
-        large = file.suffix == ".safetensors"  # small files are named by git's hash
+        large = file.suffix in (".safetensors", ".bin")  # small files are named by git's hash
         blob = root / "blobs" / (hashlib.sha256 if large else hashlib.sha1)(content).hexdigest()
         blob.write_bytes(content)
         blob.chmod(0o444)

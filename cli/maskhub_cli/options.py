@@ -17,7 +17,7 @@ ParentOption = Annotated[
     typer.Option("--parent", metavar="FILE", help="A mask that MASK is coded against; may be given several times."),
 ]
 
-BASE_HELP = "A checkpoint folder, a safetensors file, or a model on the Hub."
+BASE_HELP = "A checkpoint folder or file, or a model on the Hub."
 
 RevisionOption = Annotated[
     str | None, typer.Option(metavar="REVISION", help="Branch, tag or commit of a base on the Hub.")

@@ -140,7 +140,7 @@ def _extended(pairs: Mapping[str, str], base: Checkpoint) -> dict[str, str]:
 
 
 def _digests(base: Checkpoint, names: Iterable[str], progress: Progress | None) -> dict[str, str]:
-    sizes = {name: base.info(name).stop - base.info(name).start for name in names}
+    sizes = {name: base.info(name).nbytes for name in names}
     digests, done, total = {}, 0, sum(sizes.values())
     for name, size in sizes.items():
         digests[name] = base.digest(name)

@@ -10,9 +10,10 @@ import numpy as np
 from maskhub.checkpoint import Checkpoint
 from maskhub.interop.bind import Format, Options, bind, zero_one
 from maskhub.interop.maskllm import SUFFIX
-from maskhub.interop.tensors import NamedTensors, torch_library
+from maskhub.interop.tensors import NamedTensors
 from maskhub.mask import MaskSet
 from maskhub.tensorfile import layout, write_header
+from maskhub.torchfile import torch_library
 
 
 def fits(source: NamedTensors, base: Checkpoint) -> bool:

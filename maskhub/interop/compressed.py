@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from maskhub.checkpoint import Checkpoint
 from maskhub.errors import FormatError
 from maskhub.interop.bind import Format, Options
-from maskhub.interop.tensors import NamedTensors, Spec
+from maskhub.interop.tensors import NamedTensors
 from maskhub.mask import MaskSet
 from maskhub.pruned import from_pruned
-from maskhub.tensor import NUMPY_DTYPE, RawTensor
+from maskhub.tensor import NUMPY_DTYPE, RawTensor, Spec
 
 PARTS = (".shape", ".compressed", ".bitmask", ".row_offsets")
 CONFIG_KEYS = {"quantization_config", "compression_config"}  # how it was stored, not what the task is

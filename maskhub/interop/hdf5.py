@@ -18,9 +18,9 @@ from maskhub import digest
 from maskhub.checkpoint import Checkpoint
 from maskhub.container.manifest import VERSION, Manifest, parse, render
 from maskhub.dense import verify_base
-from maskhub.errors import FormatError, IntegrityError, OutputError
+from maskhub.errors import FormatError, IntegrityError, OutputError, damaged, library
 from maskhub.interop.bind import Options
-from maskhub.interop.tensors import choose, damaged, library
+from maskhub.interop.tensors import choose
 from maskhub.mask import Mask, MaskSet, packed_size
 from maskhub.tensor import ITEM_SIZE, RawTensor
 

@@ -77,8 +77,8 @@ def test_base_that_cannot_be_opened(run: Run, mask_path: Path) -> None:
     Path("empty").mkdir()
     Path("text.txt").touch()
     for base, message in {
-        "empty": "empty: the folder has neither model.safetensors nor model.safetensors.index.json",
-        "text.txt": "text.txt: not a checkpoint: expected a folder or a .safetensors file",
+        "empty": "empty: the folder has neither model.safetensors nor pytorch_model.bin, nor an index of shards",
+        "text.txt": "text.txt: not a checkpoint: expected a folder, a .safetensors or a PyTorch file",
         "no/such/folder": "no/such/folder: no such folder. Name a folder with config.json",
     }.items():
         ran = run("verify", mask_path, "--base", base)

@@ -70,7 +70,7 @@ def options(
 ) -> None:
     """Learned binary masks: a task costs a fraction of a bit a weight beside one base model.
 
-    A BASE is a checkpoint folder or file (safetensors or PyTorch), or a model on the Hub: user/repo or user/repo@revision.
+    A BASE is a checkpoint folder or file, or a model on the Hub: user/repo or user/repo@revision.
     A MASK is a .msk file, or the URL of one: https:, hf: or any that fsspec knows.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,10 +85,11 @@ def test_the_card_names_base_and_mask(base: Checkpoint, maskset: MaskSet, tmp_pa
 
 
 def test_code_only_when_asked_for(base_folder: Path, tmp_path: Path) -> None:
-    config = json.loads((base_folder / "config.json").read_text())
-    (base_folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "modeling.Model"}}))
-    (base_folder / "modeling.py").write_text("code")
-    base = open_checkpoint(base_folder)
+    folder = Path(shutil.copytree(base_folder, tmp_path / "base"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "modeling.Model"}}))
+    (folder / "modeling.py").write_text("code")
+    base = open_checkpoint(folder)
     maskset = tiny.tiny_maskset(base)
     plain, coded = (maskhub.apply(base, maskset, tmp_path / str(code), code=code) for code in (False, True))
     assert not (plain / "modeling.py").exists()

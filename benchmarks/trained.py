@@ -1,6 +1,6 @@
 """``drift`` on masks that training made, and how fast it is on 85 M weights.
 
-``benchmarks/masks/`` holds masks of MiniLM-L6 trained with the paper's settings for three epochs (see its README).
+``benchmarks/masks/`` holds trained masks of MiniLM-L6; its README says how each was made.
 """
 
 from __future__ import annotations

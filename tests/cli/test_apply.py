@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -141,3 +142,16 @@ def test_extract_undoes_apply(run: Run, base_folder: Path, mask: str, maskset: M
     assert maskhub.open("back.msk").id == maskset.id
     ran = run("extract", base_folder, base_folder)
     assert ran.status == 1 and "equals the base" in ran.err
+
+
+def test_a_closed_pipe_leaves_the_folder_whole(base_folder: Path, mask: str, run: Run) -> None:
+    command = [sys.executable, "-m", "maskhub_cli", "apply", str(base_folder), mask, "-o", "piped"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()  # nobody reads what is built where
+        process.stderr.close()
+        process.wait(timeout=60)
+    assert run("apply", base_folder, mask, "-o", "plain").status == 0
+    for path in Path("plain").iterdir():
+        assert (Path("piped") / path.name).read_bytes() == path.read_bytes()
+    assert sorted(os.listdir()) == ["piped", "plain", "task.msk"]

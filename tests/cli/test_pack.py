@@ -6,17 +6,22 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
 import maskhub
 from maskhub.checkpoint import Checkpoint
 from maskhub.container import codecs
 from maskhub.mask import MaskSet
+from maskhub.scores import UniformScores
+from maskhub.tensor import RawTensor
+from maskhub.train.run import RunRecord, write_metrics, write_record, write_weights
+from maskhub.train.settings import TrainSettings
 from maskhub_cli.commands.pack import CODECS
 from tests import tiny
 from tests.cli.conftest import Run, fields
+from tests.tiny import TASK
 
 
 @pytest.fixture
@@ -68,20 +73,25 @@ def test_repacking_can_rename_the_base_and_check_it(run: Run, mask_path: Path, b
     assert not Path("x.msk").exists()
 
 
-def test_a_run_needs_no_base(run: Run, base_folder: Path, maskset: MaskSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    def maskset_from_run(folder: Path, base: Checkpoint | None) -> MaskSet:
-        asked.append((folder, base and base.name))
-        return maskset
-
-    monkeypatch.setattr("maskhub.train.run.maskset_from_run", maskset_from_run)
-    Path("runs/sst2").mkdir(parents=True)
-    Path("runs/sst2/run.json").write_text("{}")
-    assert run("pack", "runs/sst2", "-q").out == "sst2.msk\n"
-    assert run("pack", "runs/sst2", "--base", base_folder, "-o", "b.msk", "-q").out == "b.msk\n"
-    assert asked == [(Path("runs/sst2"), None), (Path("runs/sst2"), str(base_folder))]
-    assert maskhub.open("sst2.msk").id == maskset.id
+def test_a_run_needs_no_base(run: Run, base_folder: Path, maskset: MaskSet) -> None:
+    folder = Path("runs/sst2")
+    folder.mkdir(parents=True)
+    settings = TrainSettings(base=str(base_folder), train_file="train.csv")
+    write_record(folder, RunRecord(settings, maskset.base, TASK, UniformScores.for_sparsity(0.05, 1e-2, 0), {}))
+    scores = {
+        maskset.base.parameter(name): RawTensor.from_numpy(mask.to_bool().astype(np.float32))
+        for name, mask in maskset.masks.items()
+    }
+    write_weights(folder, scores, maskset.dense)
+    write_metrics(folder, {"metrics": {"accuracy": 0.5}})
+    assert run("pack", folder, "-q").out == "sst2.msk\n"
+    assert run("pack", folder, "--base", base_folder, "-o", "b.msk", "-q").out == "b.msk\n"
+    packed = maskhub.open("sst2.msk")
+    assert packed.id == maskhub.open("b.msk").id == maskset.id
+    assert packed.metrics == {"accuracy": 0.5}
+    tiny.write_base(Path("other"), seed=1)
+    ran = run("pack", folder, "--base", "other", "-o", "x.msk")
+    assert ran.status == 1 and "other: not the base this mask was made for" in ran.err
 
 
 def test_a_damaged_run_is_one_line(run: Run) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from maskhub import digest
 from maskhub.checkpoint import Checkpoint
 from maskhub.errors import CheckpointError
 from maskhub.mask import BaseBinding, Mask, MaskSet, Task
@@ -49,10 +50,12 @@ def from_pruned(
     if not pairs:
         raise CheckpointError(f"{dense.name}: no tensor has a name of {base.name}, so it was not pruned from it")
     masks = {}
+    digests = {}
     total = sum(base.info(name).nbytes for name in pairs)
     done = 0
     for name, parameter in pairs.items():
         tensor = base.read(name)
+        digests[name] = digest.tensor_digest(tensor.dtype, tensor.shape, tensor.data)
         mask = _compare(tensor, dense.read(parameter), f"{dense.name}: tensor {parameter}")
         if mask is not None:
             masks[name] = mask
@@ -63,7 +66,7 @@ def from_pruned(
         raise CheckpointError(f"{dense.name}: equals the base {base.name}: no weight is pruned")
     paired = set(pairs.values())
     return MaskSet(
-        base=BaseBinding.of(base_name or base.name, {n: base.digest(n) for n in pairs}, pairs, base.hub),
+        base=BaseBinding.of(base_name or base.name, digests, pairs, base.hub),
         masks=masks,
         dense={name: dense.read(name) for name in dense if name not in paired},
         task=task_of(base.config(), dense.config()),

@@ -23,3 +23,8 @@ def locate(name: str) -> tuple[int | None, str]:
     if match is None:
         path = next((known for known in KINDS if path == known or path.endswith("." + known)), path)
     return layer, KINDS.get(path, path)
+
+
+def order(layer: int | None, kind: str) -> tuple[bool, int, int, str]:
+    """A key to sort by: layers as numbered and what is outside them last, in each the paper's kinds in its order."""
+    return layer is None, layer or 0, ORDER.index(kind) if kind in ORDER else len(ORDER), kind

@@ -54,6 +54,10 @@ class RemoteError(MaskhubError):
     """A URL cannot be reached or read, or gives other bytes than it said."""
 
 
+class SignatureError(MaskhubError):
+    """A mask's signature is missing or wrong, or a key cannot be used."""
+
+
 class DataError(MaskhubError):
     """Training or evaluation examples cannot be used as they are."""
 

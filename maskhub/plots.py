@@ -1,60 +1,189 @@
-"""Pictures of masks. Needs matplotlib (the extra ``maskhub[plot]``)."""
+"""Pictures of masks and of their differences. Need matplotlib (the extra ``maskhub[plot]``)."""
 
 from __future__ import annotations
 
 import io
+import math
+import textwrap
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from maskhub.container.manifest import MaskEntry
-from maskhub.errors import MaskhubError
-from maskhub.files import write_atomic
-from maskhub.names import ORDER, locate
+from maskhub.compare import MEASURES, Diff, Matrix, Measure
+from maskhub.errors import MaskhubError, library
+from maskhub.files import claim_file, write_atomic
+from maskhub.mask import Mask
+from maskhub.names import locate, order
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Cell = tuple[int | None, str]  # layer and matrix kind
 
 OUTSIDE = "-"  # the row of matrices outside all layers
+KINDS = (".png", ".svg", ".pdf")
+DIGITS = {"hamming": 0, "z": 1}  # after the decimal point, of measures that are not shares
+LONGEST = 40  # letters of a name
+LETTER = 0.09  # inches that one takes in a row of names
+READABLE = 6.0  # points: smaller numbers are left out
+LARGEST = 12.0  # inches that all rows, or all columns, take at most
 
 
-def plot_sparsity(masks: Mapping[str, MaskEntry], path: str | Path, title: str) -> None:
-    """A heat map of the share of dropped weights, layer by matrix, each cell with its number in per cent.
+@dataclass(frozen=True)
+class HeatMap:
+    """Numbers in rows and columns, to be drawn as greys.
 
-    ``path`` ends in .png, .svg or .pdf. Raises MaskhubError where matplotlib is missing or does not know the kind.
+    ``values`` is rows x columns, NaN where there is none. ``unit`` says what they are and in which unit; ``digits``
+    is how many follow the decimal point in a cell.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MaskhubError("pictures need matplotlib", hint="Install it: pip install 'maskhub[plot]'.") from error
-    path = Path(path)
-    if path.suffix not in {".png", ".svg", ".pdf"}:
-        raise MaskhubError(f"{path}: cannot tell what kind of picture this is", hint="Name it .png, .svg or .pdf.")
-    cells: dict[tuple[int | None, str], list[MaskEntry]] = defaultdict(list)
-    for name, entry in masks.items():
-        cells[locate(name)].append(entry)
-    layers = sorted({layer for layer, _ in cells}, key=lambda layer: (layer is None, layer or 0))
-    kinds = sorted({kind for _, kind in cells}, key=lambda k: (ORDER.index(k) if k in ORDER else len(ORDER), k))
-    shares = np.full((len(layers), len(kinds)), np.nan)
-    for (layer, kind), entries in cells.items():
-        weights = sum(int(np.prod(e.shape)) for e in entries)
-        shares[layers.index(layer), kinds.index(kind)] = 100 * (1 - sum(e.kept for e in entries) / max(1, weights))
 
-    figure = Figure(figsize=(2.2 + 0.75 * len(kinds), 1.8 + 0.4 * len(layers)), layout="constrained")
-    axes = figure.subplots()
-    # Greys read the same in print. They span the shares found, so that small differences show.
-    low, high = (float(np.nanmin(shares)), float(np.nanmax(shares))) if masks else (0.0, 0.0)
-    image = axes.imshow(shares, cmap="Greys", vmin=low - 0.1 * (high - low), vmax=max(high, low + 0.1), aspect="auto")
-    axes.set_facecolor("none")
-    axes.set_xticks(range(len(kinds)), kinds)
-    axes.set_yticks(range(len(layers)), [OUTSIDE if layer is None else str(layer) for layer in layers])
-    axes.set_xlabel("matrix")
-    axes.set_ylabel("layer")
-    axes.set_title(title)
-    for (row, column), share in np.ndenumerate(shares):
-        if not np.isnan(share):
-            colour = "white" if share > (low + high) / 2 else "black"
-            axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=8)
-    figure.colorbar(image, label="dropped weights, %")
+    title: str
+    unit: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: NDArray[np.float64]
+    row_label: str = ""
+    column_label: str = ""
+    digits: int = 2
+
+
+def sparsity_map(masks: Mapping[str, Mask], title: str) -> HeatMap:
+    """The share of dropped weights, in per cent, by layer and matrix."""
+    cells: dict[Cell, list[Mask]] = defaultdict(list)
+    for name, mask in masks.items():
+        cells[locate(name)].append(mask)
+    dropped = {
+        cell: 100 * (1 - sum(mask.kept for mask in found) / max(1, sum(mask.size for mask in found)))
+        for cell, found in cells.items()
+    }
+    return _by_layer(dropped, title, "dropped weights, %", 2)
+
+
+def diff_map(result: Diff, measure: str = "dissimilarity") -> HeatMap:
+    """A measure of two masks (a name of ``compare.MEASURES``), by layer and matrix."""
+    known = MEASURES[measure]
+    cells = {cell: known(overlap) for cell, overlap in result.cells.items()}
+    return _by_layer(cells, f"A: {result.a}, B: {result.b}", _label(known), DIGITS.get(measure, 4))
+
+
+def matrix_map(result: Matrix) -> HeatMap:
+    """A measure of each pair of many masks. A mask and itself are left out: they would set the scale."""
+    known = MEASURES[result.measure]
+    values = result.values.copy()
+    np.fill_diagonal(values, np.nan)
+    title = f"{len(result.names)} masks, pair by pair"
+    return HeatMap(title, _label(known), result.names, result.names, values, digits=DIGITS.get(result.measure, 4))
+
+
+def _label(measure: Measure) -> str:
+    return f"{measure.label}, {measure.unit}" if measure.unit else measure.label
+
+
+def _by_layer(cells: Mapping[Cell, float], title: str, unit: str, digits: int) -> HeatMap:
+    """A value for each layer and matrix kind, in the paper's order; last, what is outside all layers."""
+    layers = sorted({layer for layer, _ in cells}, key=lambda layer: order(layer, ""))
+    kinds = sorted({kind for _, kind in cells}, key=lambda kind: order(None, kind))
+    values = np.full((len(layers), len(kinds)), np.nan)
+    for (layer, kind), value in cells.items():
+        values[layers.index(layer), kinds.index(kind)] = value
+    rows = tuple(OUTSIDE if layer is None else str(layer) for layer in layers)
+    return HeatMap(title, unit, rows, tuple(kinds), values, "layer", "matrix", digits)
+
+
+def claim_picture(path: Path, *, replace: bool = False) -> None:
+    """MaskhubError unless a picture can be drawn and written at ``path``: for before long work."""
+    need_matplotlib()
+    if path.suffix not in KINDS:
+        raise MaskhubError(f"{path}: cannot tell what kind of picture this is", hint="Name it .png, .svg or .pdf.")
+    claim_file(path, replace=replace)
+
+
+def need_matplotlib() -> None:
+    """MaskhubError where matplotlib is missing."""
+    library("matplotlib", "pictures", "'maskhub[plot]'")
+
+
+def save_picture(heat_map: HeatMap, path: str | Path) -> None:
+    """Draw into a file, replacing it: .png, .svg or .pdf.
+
+    Raises MaskhubError where matplotlib is missing or does not know the kind.
+    """
+    path = Path(path)
+    claim_picture(path, replace=True)
+    write_atomic(path, draw(heat_map, path.suffix[1:]))
+
+
+def draw(heat_map: HeatMap, kind: str) -> bytes:
+    """The picture as ``png``, ``svg`` or ``pdf``. Equal maps give equal bytes."""
+    import matplotlib
+
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:], dpi=150)
-    write_atomic(path, buffer.getvalue())
+    with matplotlib.rc_context({"svg.hashsalt": heat_map.title}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script that the font lacks
+        _figure(heat_map).savefig(buffer, format=kind, dpi=150, metadata=dates.get(kind))
+    return buffer.getvalue()
+
+
+def _figure(heat_map: HeatMap) -> Figure:
+    """The picture. Nothing in it is read as TeX: names come from files."""
+    from matplotlib.figure import Figure
+
+    values = heat_map.values if heat_map.values.size else np.full((1, 1), np.nan)
+    row_labels, column_labels = ([_shortened(n) for n in names] for names in (heat_map.rows, heat_map.columns))
+    high, wide = (min(most, LARGEST / n) for most, n in zip((0.4, 0.75), values.shape, strict=True))  # inches a cell
+    upright = max(map(len, column_labels), default=0) * LETTER > wide
+    left, below = (LETTER * max(map(len, labels), default=0) for labels in (row_labels, column_labels))
+    width = 2.0 + left + wide * values.shape[1]
+    height = max(3.0, 1.6 + (below if upright else 0.2) + high * values.shape[0])
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    white, black, beyond = _scale(heat_map)
+    image = axes.imshow(values, cmap="Greys", vmin=white, vmax=black, aspect="auto")
+    axes.set_facecolor("none")
+    for axis, labels, size in ((axes.xaxis, column_labels, wide), (axes.yaxis, row_labels, high)):
+        step = math.ceil(LETTER / size)  # of very many names, every so many
+        points = min(10, 60 * size * step)
+        axis.set_ticks(range(0, len(labels), step), labels[::step], parse_math=False, fontsize=points)
+    if upright:
+        axes.tick_params("x", labelrotation=90)
+    axes.set_xlabel(heat_map.column_label)
+    axes.set_ylabel(heat_map.row_label)
+    figure.suptitle("\n".join(textwrap.wrap(heat_map.title, max(20, int(width * 8)))), parse_math=False)
+    numbers = [(place, value, f"{value:.{heat_map.digits}f}") for place, value in np.ndenumerate(values)]
+    longest = max((len(text) for _, value, text in numbers if np.isfinite(value)), default=1)
+    points = min(8.0, 45 * high, 110 * wide / longest)  # at which every number fits its cell
+    for (row, column), value, text in numbers:
+        if np.isfinite(value) and points >= READABLE:
+            colour = "white" if (value - white) / (black - white) > 0.6 else "black"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=points)
+    figure.colorbar(image, label="\n".join(textwrap.wrap(heat_map.unit, int(height * 10))), extend=beyond)
+    return figure
+
+
+def _scale(heat_map: HeatMap) -> tuple[float, float, str]:
+    """The values that are white and black, and on which side there are others beyond them (matplotlib's ``extend``).
+
+    Greys span the values found, so that small differences show; far outliers (by Tukey's outer fences) do not count.
+    """
+    found = heat_map.values[np.isfinite(heat_map.values)]
+    if not found.size:
+        return 0.0, 1.0, "neither"
+    lower, upper = np.percentile(found, [25, 75])
+    fence = 3 * (upper - lower) or math.inf
+    inside = found[(found >= lower - fence) & (found <= upper + fence)]
+    low, top = float(inside.min()), float(inside.max())
+    sides = (bool(found.min() < low), bool(found.max() > top))
+    span = max(top - low, 10.0**-heat_map.digits)
+    beyond = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[sides]
+    return low - span / 10, low + span, beyond
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 :]}"

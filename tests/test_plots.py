@@ -8,29 +8,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskhub.container.reader import MaskFile
-from maskhub.container.writer import save
+from maskhub.checkpoint import Checkpoint
+from maskhub.compare import MEASURES, Matrix, diff, matrix
 from maskhub.errors import MaskhubError, OutputError
 from maskhub.mask import BaseBinding, Mask, MaskSet
 from maskhub.names import ORDER, locate
+from tests import tiny
 
 pytest.importorskip("matplotlib")
 
-from maskhub.plots import plot_sparsity
+from maskhub.plots import HeatMap, diff_map, draw, matrix_map, save_picture, sparsity_map
 
 
 @pytest.fixture
-def drawn(mask_path: Path, tmp_path: Path) -> Path:
+def drawn(maskset: MaskSet, tmp_path: Path) -> Path:
     path = tmp_path / "map.svg"
-    plot_sparsity(MaskFile(mask_path).manifest.masks, path, "a title")
+    save_picture(sparsity_map(maskset.masks, "a title"), path)
     return path
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG\r\n\x1a\n"), ("pdf", b"%PDF-"), ("svg", b"<?xml ")])
-def test_kinds(mask_path: Path, tmp_path: Path, suffix: str, start: bytes) -> None:
+def test_kinds(maskset: MaskSet, tmp_path: Path, suffix: str, start: bytes) -> None:
     path = tmp_path / f"map.{suffix}"
-    plot_sparsity(MaskFile(mask_path).manifest.masks, path, "a title")
+    heat_map = sparsity_map(maskset.masks, "a title")
+    save_picture(heat_map, path)
     assert path.read_bytes().startswith(start)
+    assert path.read_bytes() == draw(heat_map, suffix), "equal maps, equal bytes"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
@@ -51,32 +54,97 @@ def test_the_numbers_and_labels(drawn: Path, maskset: MaskSet) -> None:
     assert len(cells) == len(maskset.masks)
 
 
-def test_matrices_of_one_cell_are_counted_together(tmp_path: Path) -> None:
+def one(masks: dict[str, np.ndarray]) -> MaskSet:
+    binding = BaseBinding.of("base", dict.fromkeys(masks, "0" * 64), {n: n for n in masks}, None)
+    return MaskSet(base=binding, masks={name: Mask.from_bool(keep) for name, keep in masks.items()})
+
+
+def test_matrices_of_one_cell_are_counted_together() -> None:
     """Matrices that share layer and kind: their weights, not their shares, are summed."""
-    keep = {"a.0.w": np.zeros((1, 4)), "b.0.w": np.ones((3, 4))}
-    binding = BaseBinding.of("base", dict.fromkeys(keep, "0" * 64), {n: n for n in keep}, None)
-    save(MaskSet(base=binding, masks={n: Mask.from_bool(k) for n, k in keep.items()}), tmp_path / "m.msk")
-    plot_sparsity(MaskFile(tmp_path / "m.msk").manifest.masks, tmp_path / "m.svg", "t")
-    assert "25.00" in labels(tmp_path / "m.svg")
+    heat_map = sparsity_map(one({"a.0.w": np.zeros((1, 4)), "b.0.w": np.ones((3, 4))}).masks, "t")
+    assert (heat_map.rows, heat_map.columns, heat_map.values.tolist()) == (("0",), ("w",), [[25.0]])
 
 
-def test_a_picture_that_cannot_be(mask_path: Path, tmp_path: Path) -> None:
-    masks = MaskFile(mask_path).manifest.masks
+@pytest.mark.parametrize("measure", MEASURES)
+def test_how_two_masks_differ(base: Checkpoint, maskset: MaskSet, measure: str) -> None:
+    result = diff(maskset, tiny.tiny_maskset(base, seed=1, sparsity=0.5), ("one.msk", "other.msk"))
+    heat_map = diff_map(result, measure)
+    assert heat_map.title == "A: one.msk, B: other.msk"
+    assert heat_map.rows == ("0", "1", "-")
+    assert heat_map.columns == ("Q", "AO", "I", "O", "P")
+    for (layer, kind), overlap in result.cells.items():
+        row = "-" if layer is None else str(layer)
+        value = heat_map.values[heat_map.rows.index(row), heat_map.columns.index(kind)]
+        assert value == getattr(overlap, measure)
+    assert np.isnan(heat_map.values).sum() == 3 * 5 - len(result.cells)
+
+
+def test_many_masks_pair_by_pair(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
+    masksets = {"x": maskset, "y": tiny.tiny_maskset(base, seed=1), "z": tiny.tiny_maskset(base, seed=2)}
+    result = matrix(masksets)
+    save_picture(matrix_map(result), tmp_path / "map.svg")
+    texts = labels(tmp_path / "map.svg")
+    assert texts.count("x") == texts.count("y") == texts.count("z") == 2
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert texts.count(f"{result.values[i, j]:.4f}") >= 2
+    assert "0.0000" not in texts, "a mask and itself"
+
+
+def test_names_are_not_read_as_tex(tmp_path: Path) -> None:
+    names = (r"$\frac$", "<script>", "日本", "x" * 500)
+    values = np.arange(16.0).reshape(4, 4)
+    save_picture(matrix_map(Matrix(names, "z", values, 1, 1)), tmp_path / "map.svg")
+    svg = (tmp_path / "map.svg").read_text()
+    assert labels(tmp_path / "map.svg").count(r"$\frac$") == 2
+    assert "<script" not in svg.replace("<!-- <script> -->", "")
+    assert f"<!-- {'x' * 20}…{'x' * 20} -->" in svg
+
+
+def numbers(heat_map: HeatMap) -> list[str]:
+    return re.findall(r"<!-- (\d+\.\d\d) -->", draw(heat_map, "svg").decode())
+
+
+def test_numbers_are_left_out_where_they_would_not_be_read() -> None:
+    few, many = tuple("abc"), tuple(str(i) for i in range(100))
+    assert len(numbers(HeatMap("t", "u", few, few, np.full((3, 3), 12.34)))) == 9
+    assert numbers(HeatMap("t", "u", many, many, np.full((100, 100), 12.34))) == []
+
+
+def test_an_outlier_does_not_hide_what_the_others_show() -> None:
+    """Greys of a picture, from its pixels: black for the outlier, and both ends of the rest apart."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    values = np.array([[1.0, 2.0, 3.0], [1.5, 2.5, 1000.0]])
+    rows, columns = tuple("ab"), tuple("cde")
+    with Image.open(BytesIO(draw(HeatMap("t", "u", rows, columns, values), "png"))) as image:
+        cells = {shade for count, shade in image.convert("L").getcolors(256) or [] if count > 2000}
+    assert len(cells) == 6, "the page, black for two, and a grey each for the others"
+
+
+def test_nothing_to_draw() -> None:
+    assert draw(sparsity_map({}, "t"), "png").startswith(b"\x89PNG")
+    assert draw(HeatMap("t", "u", ("a",), ("b",), np.array([[np.nan]])), "png").startswith(b"\x89PNG")
+
+
+def test_a_picture_that_cannot_be(maskset: MaskSet, tmp_path: Path) -> None:
+    heat_map = sparsity_map(maskset.masks, "t")
     with pytest.raises(MaskhubError) as caught:
-        plot_sparsity(masks, tmp_path / "map.jpeg", "t")
+        save_picture(heat_map, tmp_path / "map.jpeg")
     assert str(caught.value) == f"{tmp_path}/map.jpeg: cannot tell what kind of picture this is"
     assert caught.value.hint == "Name it .png, .svg or .pdf."
-    with pytest.raises(OutputError, match="cannot be written: No such file or directory"):
-        plot_sparsity(masks, tmp_path / "no/map.png", "t")
+    with pytest.raises(OutputError, match=f"there is no folder {tmp_path}/no"):
+        save_picture(heat_map, tmp_path / "no/map.png")
     assert not list(tmp_path.iterdir())
 
 
-def test_without_matplotlib(mask_path: Path, tmp_path: Path) -> None:
+def test_without_matplotlib(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
-        "from maskhub.plots import plot_sparsity\n"
+        "from maskhub.plots import save_picture, sparsity_map\n"
         "from maskhub.errors import MaskhubError\n"
-        "try: plot_sparsity({}, 'map.png', 't')\n"
+        "try: save_picture(sparsity_map({}, 't'), 'map.png')\n"
         "except MaskhubError as error: print(error, '|', error.hint)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

@@ -52,7 +52,7 @@ def demo(
     from maskhub.dense import apply, verify_base
     from maskhub.errors import IntegrityError
     from maskhub.files import claim_folder
-    from maskhub.plots import plot_sparsity
+    from maskhub.plots import save_picture, sparsity_map
     from maskhub.summary import summarize
     from maskhub.train.run import maskset_from_run
     from maskhub.train.settings import TrainSettings
@@ -119,7 +119,7 @@ def demo(
             raise IntegrityError(f"{dense}: its logits differ from the trained masked model's")
     picture = output / "sparsity.png"
     title = f"Dropped weights of the spam mask of {Path(base or material.BASE_NAME).name}"
-    plot_sparsity(file.manifest.masks, picture, title)
+    save_picture(sparsity_map(file.maskset().masks, title), picture)
 
     sizes = {
         "base": checkpoint.size,

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from maskhub.algebra import compose as compose
     from maskhub.checkpoint import Checkpoint as Checkpoint
     from maskhub.checkpoint import open_checkpoint as open_checkpoint
+    from maskhub.compare import diff as diff
+    from maskhub.compare import matrix as matrix
     from maskhub.container.reader import open_mask as open  # noqa: F401
     from maskhub.container.writer import save as save
     from maskhub.dense import apply as apply
@@ -32,8 +35,11 @@ _PLACES = {
     "MaskhubError": ("errors", "MaskhubError"),
     "apply": ("dense", "apply"),
     "apply_all": ("dense", "apply_all"),
+    "compose": ("algebra", "compose"),
+    "diff": ("compare", "diff"),
     "from_pruned": ("pruned", "from_pruned"),
     "load_model": ("runtime.load", "load_model"),
+    "matrix": ("compare", "matrix"),
     "open": ("container.reader", "open_mask"),
     "open_checkpoint": ("checkpoint", "open_checkpoint"),
     "pipeline": ("runtime.load", "pipeline"),

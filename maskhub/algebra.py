@@ -2,12 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
+import numpy as np
+
+from maskhub import expression as expressions
 from maskhub.errors import BaseMismatchError, MaskhubError
-from maskhub.mask import MaskSet
+from maskhub.expression import Expression
+from maskhub.mask import LazyMask, MaskSet, clear_padding, packed_size
+from maskhub.tensor import Bytes
 
 SHOWN = 5  # names that an error lists
+
+Missing = Literal["error", "keep", "drop"]
+
+
+def compose(
+    expression: str,
+    masksets: Mapping[str, MaskSet],
+    *,
+    min: int | None = None,
+    missing: Missing = "error",
+    head_from: str | None = None,
+) -> MaskSet:
+    """A mask set from others of the same base, combined weight by weight.
+
+    ``expression`` is one over the names of ``masksets``, such as ``(a & b) | ~c`` or ``vote(2, a, b, c)``, or one of
+    and, or, xor, minus, not and vote (with ``min``, the number of masks that must keep a weight: the consensus of
+    TALL-masks, Wang et al. 2024), over all of them in their order. Bits are combined when they are asked for, one
+    tensor at a time.
+
+    ``missing`` says what becomes of a tensor that only some of the masks have: ``error``; ``keep`` takes a missing
+    mask as one that keeps every weight, which is what its model does; ``drop`` leaves the tensor unmasked.
+
+    Dense tensors and task are those that all have, or of the mask set ``head_from``. The initial mask is kept where
+    all have the same; metrics are not. The lineage holds the expression and the ids of ``masksets``.
+
+    Raises MaskhubError for an expression, a name or a number that is wrong, heads that differ and tensors that are
+    missing, and BaseMismatchError for different bases.
+    """
+    parsed = _read(expression, list(masksets), min, head_from)
+    if missing not in get_args(Missing):
+        raise MaskhubError(f"missing {missing!r}", hint=f"One of {', '.join(get_args(Missing))}.")
+    names, sets = list(masksets), list(masksets.values())
+    common = common_tensors(sets, names)
+    partial = sorted({name for maskset in sets for name in maskset.masks} - set(common))
+    if partial and missing == "error":
+        lacking = next(called for called, maskset in masksets.items() if partial[0] not in maskset.masks)
+        raise MaskhubError(
+            f"not all of {listed(names)} mask {listed(partial)} ({lacking} lacks {partial[0]})",
+            hint="--missing keep takes a mask that is missing as one that keeps all; drop leaves its tensor unmasked.",
+        )
+    head = _head(masksets, head_from)
+    masks = {}
+    for name in sorted([*common, *(partial if missing == "keep" else ())]):
+        shape = next(maskset[name].shape for maskset in sets if name in maskset.masks)
+        masks[name] = LazyMask(shape, functools.partial(_combined, parsed, masksets, name, shape))
+    lineage: dict[str, Any] = {
+        "operation": "compose",
+        "expression": str(parsed),
+        "parents": {name: maskset.id for name, maskset in masksets.items()},
+    }
+    if partial:
+        lineage["missing"] = missing
+    if head_from is not None:
+        lineage["head_from"] = head_from
+    same_start = all(maskset.initial == head.initial for maskset in sets)
+    return MaskSet(head.base, masks, head.dense, head.task, head.initial if same_start else None, lineage=lineage)
+
+
+def _combined(expression: Expression, masksets: Mapping[str, MaskSet], tensor: str, shape: tuple[int, ...]) -> Bytes:
+    """The bits of one tensor."""
+    size = math.prod(shape)
+
+    def bits(name: str) -> Bytes:
+        if tensor in masksets[name].masks:
+            return masksets[name][tensor].bits
+        return clear_padding(np.full(packed_size(shape), 0xFF, np.uint8), size)
+
+    return expressions.evaluate(expression, bits, size)
+
+
+def _read(text: str, names: Sequence[str], min: int | None, head_from: str | None) -> Expression:
+    """The expression, which must name each of the masks or take its head."""
+    for name in names:
+        if not re.fullmatch(expressions.NAME, name) or name in (*expressions.WORDS, expressions.VOTE):
+            raise MaskhubError(f"{name!r} cannot name a mask", hint="Letters, digits and _ can, such as sst2.")
+    if head_from is not None and head_from not in names:
+        raise MaskhubError(f"no mask is called {head_from!r} to take the head from", hint=f"One of {listed(names)}.")
+    if text in (*expressions.WORDS, expressions.VOTE):
+        if min is not None and text != expressions.VOTE:
+            raise MaskhubError(f"a number of masks is for votes, not for {text!r}", hint="Leave --min out.")
+        return expressions.over_all(text, names, min)
+    if min is not None:
+        raise MaskhubError("a number of masks beside an expression", hint="Write it there: vote(2, a, b, c).")
+    parsed = expressions.parse(text, names)
+    used = expressions.names_in(parsed)
+    if unused := [name for name in names if name not in used and name != head_from]:
+        raise MaskhubError(f"expression {text!r}: does not use {listed(unused)}", hint="Leave out what is not used.")
+    return parsed
+
+
+def _head(masksets: Mapping[str, MaskSet], head_from: str | None) -> MaskSet:
+    """The mask set that dense tensors and task are taken from. Raises MaskhubError where there is none to choose."""
+    if head_from is not None:
+        return masksets[head_from]
+    first, *others = masksets.values()
+    conflicts = []
+    for name in sorted({name for maskset in masksets.values() for name in maskset.dense}):
+        tensors = [maskset.dense.get(name) for maskset in masksets.values()]
+        found = {None if t is None else (t.dtype, t.shape, t.data.tobytes()) for t in tensors}
+        if len(found) > 1:
+            specs = ["none" if t is None else f"{t.dtype} {list(t.shape)}" for t in tensors]
+            told = [f"{called} {spec}" for called, spec in zip(masksets, specs, strict=True)]
+            conflicts.append(f"{name} ({listed(told) if len(set(specs)) > 1 else f'{specs[0]}, other values'})")
+    if any(other.task != first.task for other in others):
+        conflicts.append("task (" + listed([f"{c} {_task(m)}" for c, m in masksets.items()]) + ")")
+    if conflicts:
+        raise MaskhubError(
+            f"the heads of {listed(list(masksets))} differ: {listed(conflicts)}",
+            hint=f"Take that of one: --head-from {'|'.join(masksets)} (head_from in Python).",
+        )
+    return first
 
 
 def common_tensors(masksets: Sequence[MaskSet], names: Sequence[str]) -> list[str]:
@@ -47,3 +167,10 @@ def listed(names: Sequence[str]) -> str:
     """The first of many names."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _task(maskset: MaskSet) -> str:
+    if maskset.task is None:
+        return "none"
+    labels = maskset.task.config.get("id2label")
+    return f"{maskset.task.type}, {len(labels)} labels" if isinstance(labels, Mapping) else maskset.task.type

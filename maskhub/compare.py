@@ -23,7 +23,6 @@ from maskhub.mask import Mask, MaskSet, count_ones
 from maskhub.names import locate, order
 from maskhub.tensor import Bytes, RawTensor
 
-
 CHUNK = 1 << 16  # bytes of each mask that are counted together: what all pairs take of them fits a cache
 
 Progress = Callable[[int, int], None]  # done, total
@@ -362,11 +361,11 @@ def _dense(a: Mapping[str, RawTensor], b: Mapping[str, RawTensor]) -> Iterator[D
         alike = one and other and (one.dtype, one.shape) == (other.dtype, other.shape)
         values = int(np.count_nonzero(one.words() != other.words())) if one and other and alike else None
         if values != 0:
-            yield DenseDiff(name, one and _spec(one), other and _spec(other), values)
+            yield DenseDiff(name, _spec(one), _spec(other), values)
 
 
-def _spec(tensor: RawTensor) -> str:
-    return f"{tensor.dtype} {list(tensor.shape)}"
+def _spec(tensor: RawTensor | None) -> str | None:
+    return None if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
 
 
 def _notes(maskset: MaskSet) -> dict[str, Any]:

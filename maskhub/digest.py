@@ -5,7 +5,7 @@ A digest is written as 64 lower-case hexadecimal digits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from blake3 import blake3
@@ -64,10 +64,15 @@ def checksum(data: Any) -> str:
     return blake3(data).hexdigest()[:16]
 
 
-def seal(file: Any, place: int) -> str:
-    """Digest of a whole ``.msk`` file, its own 64 digits (which start at byte ``place``) read as zeros."""
+def seal(file: Any, place: int, rest: Iterable[Any] = ()) -> str:
+    """Digest of a whole ``.msk`` file, its own 64 digits (which start at byte ``place``) read as zeros.
+
+    Where ``file`` is only its start, ``rest`` gives what follows, piece by piece.
+    """
     view = memoryview(file)
     hasher = blake3(max_threads=blake3.AUTO if view.nbytes >= PARALLEL_FROM else 1)
     for part in (view[:place], b"0" * 64, view[place + 64 :]):
+        hasher.update(part)
+    for part in rest:
         hasher.update(part)
     return hasher.hexdigest()

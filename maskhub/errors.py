@@ -54,6 +54,14 @@ class RemoteError(MaskhubError):
     """A URL cannot be reached or read, or gives other bytes than it said."""
 
 
+class MissingError(RemoteError):
+    """There is no such file on a remote."""
+
+
+class ForbiddenError(RemoteError):
+    """A remote does not let this user do that. Some say so of files that are missing, too."""
+
+
 class SignatureError(MaskhubError):
     """A mask's signature is missing or wrong, or a key cannot be used."""
 

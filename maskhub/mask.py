@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any
@@ -71,6 +71,33 @@ class Mask:
     def digest(self) -> str:
         return digest.mask_digest(self.shape, self.bits)
 
+    def __and__(self, other: Mask) -> Mask:
+        """The weights that both keep. Like all operators on packed bits; ValueError for different shapes."""
+        return self._combined(np.bitwise_and, other)
+
+    def __or__(self, other: Mask) -> Mask:
+        """The weights that either keeps."""
+        return self._combined(np.bitwise_or, other)
+
+    def __xor__(self, other: Mask) -> Mask:
+        """The weights that one of the two keeps."""
+        return self._combined(np.bitwise_xor, other)
+
+    def __sub__(self, other: Mask) -> Mask:
+        """The weights that this mask keeps and the other drops."""
+        return self._combined(without, other)
+
+    def __invert__(self) -> Mask:
+        """The weights that this mask drops."""
+        return Mask(self.shape, clear_padding(~self.bits, self.size))
+
+    def _combined(self, operation: Callable[[Bytes, Bytes], Bytes], other: Mask) -> Mask:
+        if not isinstance(other, Mask):
+            return NotImplemented
+        if self.shape != other.shape:
+            raise ValueError(f"masks of different shapes: {self.shape} and {other.shape}")
+        return Mask(self.shape, operation(self.bits, other.bits))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Mask) and self.digest == other.digest
 
@@ -79,6 +106,23 @@ class Mask:
 
     def __repr__(self) -> str:
         return f"Mask(shape={self.shape}, kept={self.kept}, sparsity={self.sparsity:.4f})"
+
+
+class LazyMask(Mask):
+    """A mask whose bits are made each time they are asked for. ``kept`` and ``digest`` may be known beforehand."""
+
+    def __init__(self, shape: tuple[int, ...], make: Callable[[], Bytes], **known: int | str) -> None:
+        self.__dict__.update(shape=shape, _make=make, **known)
+
+    @property
+    def bits(self) -> Bytes:
+        bits: Bytes = self.__dict__["_make"]()
+        return bits
+
+
+def without(bits: Bytes, others: Bytes) -> Bytes:
+    """The set bits of the first that are not set in the second."""
+    return bits & ~others
 
 
 def clear_padding(bits: Bytes, size: int) -> Bytes:
@@ -185,6 +229,29 @@ class MaskSet:
 
     def __getitem__(self, name: str) -> Mask:
         return self.masks[name]
+
+    def __and__(self, other: MaskSet) -> MaskSet:
+        """``maskhub.compose("a & b", ...)``: tensor by tensor, when a mask's bits are asked for."""
+        return self._composed("a & b", other)
+
+    def __or__(self, other: MaskSet) -> MaskSet:
+        return self._composed("a | b", other)
+
+    def __xor__(self, other: MaskSet) -> MaskSet:
+        return self._composed("a ^ b", other)
+
+    def __sub__(self, other: MaskSet) -> MaskSet:
+        return self._composed("a - b", other)
+
+    def __invert__(self) -> MaskSet:
+        return self._composed("~a")
+
+    def _composed(self, expression: str, other: MaskSet | None = None) -> MaskSet:
+        from maskhub.algebra import compose  # which stands above this module
+
+        if not isinstance(other, MaskSet | None):
+            return NotImplemented
+        return compose(expression, {"a": self} if other is None else {"a": self, "b": other})
 
     def with_base_name(self, name: str) -> MaskSet:
         """The same, with another name for the base; the id stays."""

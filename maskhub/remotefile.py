@@ -13,16 +13,16 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib import request
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from maskhub import __version__
-from maskhub.errors import RemoteError, reason
+from maskhub.errors import ForbiddenError, MissingError, RemoteError, reason
 from maskhub.source import public_name, without_logins
 
-HEAD = 1 << 16  # bytes that the first request asks for: all of the header of most masks
+HEAD = 3 << 14  # bytes that the first request asks for: all of the header of most masks
 MAX_HEADER = 100_000_000  # what safetensors allows
 MAX_SIZE = 1 << 40  # of a file
 WHOLE = 1 << 26  # bytes taken from a server that gives files only whole; also kept in memory at most
@@ -38,8 +38,7 @@ class RemoteFile:
 
     def __init__(self, url: str) -> None:
         self.name: Path | str = public_name(url)
-        reader = _Http if re.match("https?://", url, re.IGNORECASE) else _FileSystem
-        self._reader: _Reader = reader(url, public_name(url))
+        self._url = url
         self._fetched: list[tuple[int, int]] = []
 
     @contextlib.contextmanager
@@ -47,7 +46,7 @@ class RemoteFile:
         self._handle, name = tempfile.mkstemp(prefix="maskhub-")
         weakref.finalize(self, os.close, self._handle)
         try:
-            self._take(0, HEAD)
+            self._start(self._url)
             size = self._reader.size
             if size > MAX_SIZE:
                 raise RemoteError(f"{self.name}: said to have {size:,} bytes, which no mask has")
@@ -68,6 +67,10 @@ class RemoteFile:
         if start < stop:
             self._take(start, stop)
 
+    def _start(self, url: str) -> None:
+        self._reader = _reader(url)
+        self._take(0, HEAD)
+
     def _take(self, start: int, stop: int) -> None:
         place = start
         for chunk in self._reader.read(start, stop):
@@ -84,6 +87,60 @@ class RemoteFile:
         self._fetched.append((start, place))
 
 
+def read_small(url: str, limit: int) -> bytes:
+    """A file of at most ``limit`` bytes in one request. Raises MissingError and RemoteError."""
+    name = public_name(url)
+    if _is_http(url):
+        content = b"".join(HttpReader(url, name).read(0, limit + 1))
+    else:
+        with file_system(url) as (system, path):
+            content = system.cat_file(path, 0, limit + 1)
+    if len(content) > limit:
+        raise RemoteError(f"{name}: larger than {limit:,} bytes")
+    return content
+
+
+def read_whole(url: str) -> Iterator[bytes]:
+    """A file in pieces. Raises MissingError and RemoteError."""
+    return _reader(url).read(0, MAX_SIZE)
+
+
+@contextlib.contextmanager
+def file_system(url: str, doing: str = "read") -> Iterator[tuple[Any, str]]:
+    """fsspec's file system of a URL or a path, and its name for the place; what it raises inside the block, explained."""
+    with explained(public_name(url), doing):
+        import fsspec
+
+        system, path = fsspec.url_to_fs(url)
+        system.invalidate_cache()  # of what lies where: others write, too
+        yield system, path
+
+
+@contextlib.contextmanager
+def explained(name: str, doing: str = "read") -> Iterator[None]:
+    """Turn what a file system raises inside the block into a RemoteError (or MissingError, ...) about ``name``."""
+    try:
+        yield
+    except RemoteError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingError(f"{name}: no such file") from error
+    except IsADirectoryError as error:
+        raise MissingError(f"{name}: a folder, not a file") from error
+    except PermissionError as error:
+        raise ForbiddenError(f"{name}: cannot be {doing}: {brief(error)}") from error
+    except Exception as error:  # every file system raises its own kinds
+        raise RemoteError(f"{name}: cannot be {doing}: {brief(error)}") from error
+
+
+def _reader(url: str) -> _Reader:
+    return (HttpReader if _is_http(url) else _FileSystem)(url, public_name(url))
+
+
+def _is_http(url: str) -> bool:
+    return re.match("https?://", url, re.IGNORECASE) is not None
+
+
 class _Reader(Protocol):
     """``size`` is that of the file, known when something was read."""
 
@@ -93,18 +150,18 @@ class _Reader(Protocol):
         """These bytes, or those up to the file's end; more where they can only be had whole."""
 
 
-class _Http:
-    def __init__(self, url: str, name: str) -> None:
+class HttpReader:
+    def __init__(self, url: str, name: str, login: str | None = None) -> None:
         self.size = 0
         self._name = name
         self._version: tuple[int, str | None] | None = None
         try:
             parts = urlsplit(url)
-            login, _, host = parts.netloc.rpartition("@")
+            user, _, host = parts.netloc.rpartition("@")
             self._url = quote(urlunsplit(parts._replace(netloc=host, fragment="")), safe="%/:=&?~+!$,;'@()*[]")
         except ValueError as error:
             raise RemoteError(f"{name}: not a valid URL") from error
-        self._login = "Basic " + base64.b64encode(unquote(login).encode()).decode() if login else None
+        self._login = "Basic " + base64.b64encode(unquote(user).encode()).decode() if user else login
         self._opener = request.OpenerDirector()
         for handler in (
             request.ProxyHandler, request.HTTPHandler, request.HTTPSHandler, request.HTTPRedirectHandler,
@@ -144,8 +201,8 @@ class _Http:
             raise RemoteError(f"{self._name}: not a valid URL") from error
         except (OSError, HTTPException) as error:
             if length is None and not done:
-                raise RemoteError(f"{self._name}: cannot be reached: {_reason(error)}") from error
-            raise self._ended(done, length, _reason(error)) from error
+                raise RemoteError(f"{self._name}: cannot be reached: {brief(error)}") from error
+            raise self._ended(done, length, brief(error)) from error
         if done < length:
             raise self._ended(done, length)
 
@@ -179,7 +236,8 @@ class _Http:
     def _refused(self, status: int) -> RemoteError:
         phrase = f" {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else ""
         hint = "A login or a token is missing, wrong or too old." if status in (401, 403) else None
-        return RemoteError(f"{self._name}: the server answers {status}{phrase}", hint=hint)
+        kind = {401: ForbiddenError, 403: ForbiddenError, 404: MissingError}.get(status, RemoteError)
+        return kind(f"{self._name}: the server answers {status}{phrase}", hint=hint)
 
     def _ended(self, done: int, length: int | None, why: str = "") -> RemoteError:
         total = "" if length is None else f" of {length:,}"
@@ -193,18 +251,18 @@ class _FileSystem:
     def __init__(self, url: str, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()  # the file has one position
-        with self._explained():
-            import fsspec
-
-            self._system, path = fsspec.url_to_fs(url)  # kept: an archive closes its files when it goes
-            self._file = self._system.open(path, "rb", cache_type="none")  # nothing is read ahead
+        with file_system(url) as (system, path):
+            self._system = system  # kept: an archive closes its files when it goes
+            self._file = system.open(path, "rb", cache_type="none")  # nothing is read ahead
             self._file.seek(0, os.SEEK_END)
             self.size = int(self._file.tell())
+            if not self.size and system.isdir(path):  # object stores open those, too
+                raise IsADirectoryError(path)
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         stop = min(stop, self.size)
         while start < stop:
-            with self._explained(), self._lock:
+            with explained(self._name), self._lock:
                 self._file.seek(start)
                 chunk = self._file.read(min(WHOLE, stop - start))
             if not chunk:
@@ -212,17 +270,8 @@ class _FileSystem:
             yield chunk[: stop - start]
             start += len(chunk)
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise RemoteError(f"{self._name}: no such file") from error
-        except Exception as error:  # every file system raises its own kinds
-            raise RemoteError(f"{self._name}: cannot be read: {_reason(error)}") from error
 
-
-def _reason(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
     """What went wrong in a few words, without secrets: other libraries' messages name URLs."""
     cause = error.reason if isinstance(error, URLError) else error
     text = cause if isinstance(cause, str) else getattr(cause, "strerror", None) or reason(cause)

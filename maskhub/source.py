@@ -26,17 +26,17 @@ class Source(Protocol):
 
 
 class LocalFile:
-    """A file here, which has all its bytes."""
+    """A file here, which has all its bytes. ``name`` is another one to call it by."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.name: Path | str = Path(path)
+    def __init__(self, path: str | Path, name: str | None = None) -> None:
+        self._path = Path(path)
+        self.name: Path | str = name or self._path
 
     @contextlib.contextmanager
     def file(self) -> Iterator[Path]:
-        path = Path(self.name)
-        if not path.is_file():
-            raise FormatError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
-        yield path
+        if not self._path.is_file():
+            raise FormatError(f"{self.name}: {'a folder, not a file' if self._path.is_dir() else 'no such file'}")
+        yield self._path
 
     def fetch(self, start: int, stop: int) -> None: ...
 

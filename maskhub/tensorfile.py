@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from maskhub.errors import FormatError
-from maskhub.source import open_source
+from maskhub.source import Source, open_source
 from maskhub.tensor import ITEM_SIZE, RawTensor, Spec
 
 
@@ -27,14 +27,14 @@ class TensorInfo(Spec):
 
 
 class TensorFile:
-    """A safetensors file, here or at a URL, opened for reading. Tensors are views of a memory map.
+    """A safetensors file, here, at a URL or in a source, opened for reading. Tensors are views of a memory map.
 
     Of a remote file the header is fetched, and a tensor when it is read. Raises ``FormatError`` where the
     safetensors library refuses the file, and RemoteError where a remote one cannot be had.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._source = open_source(path)
+    def __init__(self, path: str | Path | Source) -> None:
+        self._source = open_source(path) if isinstance(path, str | Path) else path
         self.path = self._source.name
         try:
             with self._source.file() as local:

@@ -83,7 +83,7 @@ def test_what_a_mask_is_takes_one_small_request(server: RangeServer, path: Path)
     assert summary.file == url and summary.file_bytes == path.stat().st_size > 3 << 18
     assert (summary.id, summary.masks) == (local.id, local.masks)
     assert asked(server) == [(0, HEAD)]
-    assert server.given == HEAD == 65536
+    assert server.given == HEAD < 65536
 
 
 def test_one_tensor_takes_its_payload_and_no_byte_more(server: RangeServer, path: Path, temporary: Path) -> None:
@@ -182,8 +182,8 @@ FIRST: dict[str, tuple[Answer, str]] = {
     "broken": (rangeserver.status(500), "the server answers 500 Internal Server Error"),
     "odd": (rangeserver.status(599), "the server answers 599"),
     "no content": (rangeserver.status(204), "the server answers 204 No Content"),
-    "cut": (rangeserver.cut(1000, drop=False), r"the connection ended after 1,000 of 65,536 bytes"),
-    "dropped": (rangeserver.cut(1000, drop=True), r"the connection ended after [\d,]+ of 65,536 bytes: Conn"),
+    "cut": (rangeserver.cut(1000, drop=False), r"the connection ended after 1,000 of 49,152 bytes"),
+    "dropped": (rangeserver.cut(1000, drop=True), r"the connection ended after [\d,]+ of 49,152 bytes: Conn"),
     "silent": (lambda handler: handler.drop(), "cannot be reached: "),
     "no range": (rangeserver.claim(None, b"x"), "the server does not say which part of the file it gives"),
     "no size": (rangeserver.claim("bytes 0-65535/*"), "the server does not say which part"),
@@ -192,7 +192,7 @@ FIRST: dict[str, tuple[Answer, str]] = {
     "short": (rangeserver.claim("bytes 0-9/99999", b"0123456789"), NOT_ASKED),
     "long": (rangeserver.claim("bytes 0-99998/99999", b"x"), NOT_ASKED),
     "backwards": (rangeserver.claim("bytes 0-65535/10", b"x"), NOT_ASKED),
-    "huge": (rangeserver.claim(f"bytes 0-65535/{1 << 59}", bytes(HEAD)), "said to have 576,460,752,303,423,488 bytes"),
+    "huge": (rangeserver.claim(f"bytes 0-{HEAD - 1}/{1 << 59}", bytes(HEAD)), f"said to have {1 << 59:,} bytes"),
     "loop": (lambda handler: rangeserver.redirect(handler.path)(handler), "the server answers 302 Found"),
     "elsewhere": (rangeserver.redirect("file:///etc/passwd"), "the server answers 302 Found"),
 }  # fmt: skip
@@ -436,10 +436,10 @@ def test_what_goes_wrong_in_other_places(path: Path, tmp_path: Path) -> None:
     fsspec.filesystem("memory").pipe_file("/cut.msk", path.read_bytes()[:-1])
     for url, error, message in (
         ("memory://none.msk", RemoteError, "memory://none.msk: no such file"),
-        (f"file://{tmp_path}", RemoteError, f"file://{tmp_path}: cannot be read: Is a directory"),
+        (f"file://{tmp_path}", RemoteError, f"file://{tmp_path}: a folder, not a file"),
         ("nothing://u:pw@x/y.msk?a=b", RemoteError, "nothing://x/y.msk: cannot be read: Protocol not known: nothing"),
         ("memory://cut.msk", FormatError, "memory://cut.msk: not a safetensors file, or cut short"),
-        ("hf://user/repo/x.msk", RemoteError, "hf://user/repo/x.msk: cannot be read: "),  # the tests are offline
+        ("hf://user/repo/x.msk", RemoteError, "user/repo/x.msk: not in the Hub's cache, and offline mode is on"),
     ):
         with pytest.raises(error) as caught:
             MaskFile(url)
@@ -453,29 +453,6 @@ def test_a_file_that_shrinks_is_an_error(path: Path, tmp_path: Path) -> None:
     os.truncate(copy, 100_000)
     with pytest.raises(RemoteError, match=r"x.msk: ends after [\d,]+ of [\d,]+ bytes"):
         maskset.masks["c"].bits  # noqa: B018
-
-
-def test_the_hub(server: RangeServer, path: Path, tmp_path: Path) -> None:
-    size = path.stat().st_size
-
-    def hub(handler: Handler) -> None:
-        found: Any = {"id": "user/repo", "sha": "a" * 40, "siblings": []}
-        if "/resolve/" in handler.path:
-            return rangeserver.part(handler)
-        if "/tree/" in handler.path:
-            found = [{"type": "file", "path": "big.msk", "size": size, "oid": "0" * 40}]
-        body = json.dumps(found).encode()
-        handler.head(200, Content_Length=len(body), Content_Type="application/json")
-        handler.wfile.write(body)
-        return None
-
-    server.files["user/repo/resolve/main/big.msk"] = path.read_bytes()
-    server.answers[0] = hub
-    script = "import sys, maskhub; maskhub.open(sys.argv[1]).masks['b'].bits"
-    environment = {**os.environ, "HF_ENDPOINT": server.url("")[:-1], "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
-    command = [sys.executable, "-c", script, "hf://user/repo/big.msk"]
-    subprocess.run(command, env=environment, check=True, timeout=60)
-    assert [r.asked for r in server.requests if r.given] == [(0, HEAD), place(MaskFile(path), "b")]
 
 
 def modules(url: object) -> set[str]:

@@ -13,7 +13,7 @@ from maskhub.container import cache, codecs
 from maskhub.container.codecs.delta import Delta
 from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, parse
 from maskhub.errors import CodecError, FormatError, IntegrityError, ParentError
-from maskhub.mask import Mask, MaskSet, count_ones, packed_size
+from maskhub.mask import LazyMask, Mask, MaskSet, count_ones, packed_size
 from maskhub.tensor import ITEM_SIZE, Bytes, RawTensor
 from maskhub.tensorfile import TensorFile
 
@@ -110,7 +110,8 @@ class MaskFile:
 
         That raises IntegrityError or CodecError where they are damaged.
         """
-        return _StoredMask(self.manifest.masks[name], lambda: self._bits(name))
+        entry = self.manifest.masks[name]
+        return LazyMask(entry.shape, lambda: self._bits(name), kept=entry.kept, digest=entry.digest)
 
     def _bits(self, name: str) -> Bytes:
         entry = self.manifest.masks[name]
@@ -226,18 +227,6 @@ class MaskFile:
             self.maskset()
         except ValueError as error:
             raise FormatError(f"{self.path}: {error}") from error
-
-
-class _StoredMask(Mask):
-    """A mask in a file: the manifest tells its shape, count and digest, and the bits are decoded on demand."""
-
-    def __init__(self, entry: MaskEntry, decode: Callable[[], Bytes]) -> None:
-        self.__dict__.update(shape=entry.shape, kept=entry.kept, digest=entry.digest, _decode=decode)
-
-    @property
-    def bits(self) -> Bytes:
-        bits: Bytes = self.__dict__["_decode"]()
-        return bits
 
 
 class _Lazy(Mapping[str, RawTensor]):

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import secrets
-from collections.abc import Callable
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
 import msgspec
-import numpy as np
 
 from maskhub import digest
 from maskhub.container import codecs
 from maskhub.container.codecs.delta import Delta
 from maskhub.container.manifest import KEY, VERSION, DenseEntry, Manifest, MaskEntry, parse, render
 from maskhub.errors import BaseMismatchError, CodecError, FormatError
-from maskhub.files import atomic_file
+from maskhub.files import atomic_file, explained
 from maskhub.mask import Mask, MaskSet
-from maskhub.tensor import RawTensor
-from maskhub.tensorfile import write_tensors
+from maskhub.tensorfile import layout, write_header
+
+SPOOL = 1 << 24  # bytes of payloads that are kept in memory
+PIECE = 1 << 20
 
 Progress = Callable[[int, int], None]  # done, total
 
@@ -49,32 +54,44 @@ def save(
     if codec != codecs.AUTO:
         codecs.find(codec)
     masks: dict[str, MaskEntry] = {}
-    payloads: dict[str, bytes] = {}
-    for name, (entry, payload) in _encode_all(maskset, codec, parent, progress):
-        masks[name], payloads[name] = entry, payload
     dense: dict[str, DenseEntry] = {}
-    for name in sorted(maskset.dense):
-        if name in payloads:
-            raise FormatError(f"{path}: {name} is both masked and dense")
-        tensor = maskset.dense[name]
-        payloads[name] = tensor.data.tobytes()
-        dense[name] = DenseEntry(
-            tensor.dtype,
-            tensor.shape,
-            digest.tensor_digest(tensor.dtype, tensor.shape, tensor.data),
-            digest.checksum(tensor.data),
-        )
+    with _Spool(Path(path)) as payloads:
+        for name, entry, payload in _encode_all(maskset, codec, parent, progress):
+            masks[name] = entry
+            payloads.add(name, payload)
+        for name in sorted(maskset.dense):
+            if name in masks:
+                raise FormatError(f"{path}: {name} is both masked and dense")
+            tensor = maskset.dense[name]
+            dense[name] = DenseEntry(
+                tensor.dtype,
+                tensor.shape,
+                digest.tensor_digest(tensor.dtype, tensor.shape, tensor.data),
+                digest.checksum(tensor.data),
+            )
+            payloads.add(name, tensor.data.data)
+        manifest = _manifest(maskset, masks, dense, parent)
+        text = render(manifest, maskset.extra)
+        parse(text, str(path))  # what is written can be read again
+        with atomic_file(path) as file:
+            seal = _write(file, text, manifest.seal, payloads)
+    return msgspec.structs.replace(manifest, seal=seal)
+
+
+def _manifest(
+    maskset: MaskSet, masks: dict[str, MaskEntry], dense: dict[str, DenseEntry], parent: MaskSet | None
+) -> Manifest:
+    """The manifest, with a seal that occurs nowhere else."""
     content = digest.mask_id(
         maskset.base.root,
         {name: entry.digest for name, entry in masks.items()},
         {name: entry.digest for name, entry in dense.items()},
     )
-    blank = secrets.token_hex(32)  # occurs nowhere else
-    manifest = Manifest(
+    return Manifest(
         format="maskhub",
         version=VERSION,
         id=content,
-        seal=blank,
+        seal=secrets.token_hex(32),
         base=maskset.base,
         masks=masks,
         dense=dense,
@@ -84,18 +101,13 @@ def save(
         metrics=maskset.metrics,
         lineage=maskset.lineage,
     )
-    text = render(manifest, maskset.extra)
-    parse(text, str(path))  # what is written can be read again
-    with atomic_file(path) as file:
-        tensors = {name: RawTensor("U8", (len(p),), np.frombuffer(p, np.uint8)) for name, p in payloads.items()}
-        write_tensors(file, tensors, {KEY: text})
-        seal = _seal(file, blank)
-    return msgspec.structs.replace(manifest, seal=seal)
 
 
 def _encode_all(
     maskset: MaskSet, codec: str, parent: MaskSet | None, progress: Progress | None
-) -> list[tuple[str, tuple[MaskEntry, bytes]]]:
+) -> Iterator[tuple[str, MaskEntry, bytes]]:
+    """Entries and payloads in the order of names. However many masks there are, only a few are at work or waiting."""
+
     def encode(name: str) -> tuple[MaskEntry, bytes]:
         stored = maskset.masks[name]
         mask = Mask(stored.shape, stored.bits)  # decoded once, where it comes from a file
@@ -109,22 +121,57 @@ def _encode_all(
         return entry, payload
 
     names = sorted(maskset.masks)
-    coded = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # codecs and hashes work outside the interpreter lock
-        for pair in zip(names, pool.map(encode, names), strict=True):
-            coded.append(pair)
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:  # codecs and hashes work outside the interpreter lock
+        waiting = deque(pool.submit(encode, name) for name in names[: 2 * threads])
+        for done, name in enumerate(names, 1):
+            entry, payload = waiting.popleft().result()
+            if (ahead := done - 1 + 2 * threads) < len(names):
+                waiting.append(pool.submit(encode, names[ahead]))
+            yield name, entry, payload
             if progress:
-                progress(len(coded), len(names))
-    return coded
+                progress(done, len(names))
 
 
-def _seal(file: IO[bytes], blank: str) -> str:
-    """Put the digest of the whole file in the place of ``blank``, and return it."""
-    file.flush()
-    file.seek(0)
-    content = file.read()
-    place = content.index(blank.encode())
-    seal = digest.seal(content, place)
+class _Spool(contextlib.AbstractContextManager["_Spool"]):
+    """Payloads on their way into a file whose header, which comes first, is not known yet: in memory while they are
+    few, else in a file without a name beside the target."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = tempfile.SpooledTemporaryFile(SPOOL, dir=str(path.absolute().parent))  # noqa: SIM115
+        self.places: dict[str, tuple[int, int]] = {}  # start and size
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def add(self, name: str, payload: bytes | memoryview) -> None:
+        self.places[name] = self._file.tell(), len(payload)
+        with explained(self._path):
+            self._file.write(payload)
+
+    def read(self, name: str) -> Iterator[bytes]:
+        """A payload in pieces."""
+        start, size = self.places[name]
+        self._file.seek(start)
+        for taken in range(0, size, PIECE):
+            yield self._file.read(min(PIECE, size - taken))
+
+
+def _write(file: IO[bytes], text: str, blank: str, payloads: _Spool) -> str:
+    """Write header and payloads, with the digest of the whole file in the place of ``blank``; that digest."""
+    head = io.BytesIO()
+    write_header(head, {name: ("U8", (size,)) for name, (_, size) in payloads.places.items()}, {KEY: text})
+    place = head.getvalue().index(blank.encode())
+
+    def pieces() -> Iterator[bytes]:
+        for name in layout(dict.fromkeys(payloads.places, "U8")):
+            for piece in payloads.read(name):
+                file.write(piece)
+                yield piece
+
+    file.write(head.getvalue())
+    seal = digest.seal(head.getvalue(), place, pieces())
     file.seek(place)
     file.write(seal.encode())
     return seal

@@ -1,0 +1,183 @@
+"""Masks in repos on the Hub: pushed in one commit with their card, fetched through the Hub's cache, and listed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maskhub.address import Hub
+from maskhub.container.reader import MaskFile
+from maskhub.errors import MaskhubError, MissingError, RemoteError
+from maskhub.hubfile import client, download, explained, masks, named
+from maskhub.remote import card, signing
+from maskhub.remote.entry import Entry, Fetched, Listed, Pushed, PushOptions
+from maskhub.summary import summarize
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
+
+TRIES = 10  # while others push to the repo, too
+READERS = 8  # headers read at once
+
+
+def push(file: MaskFile, entry: Entry, place: Hub, options: PushOptions) -> Pushed:
+    """One commit with the mask, its card and its signature; none where all is there already. Raises RemoteError."""
+    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if place.revision and options.revision and place.revision != options.revision:
+        raise RemoteError(f"{place}: another revision than {options.revision}", hint="Leave one of them out.")
+    place = Hub(place.repo, entry.name, options.revision or place.revision)
+    api = client(options.token)
+    for left in reversed(range(TRIES)):
+        with explained(place):
+            info = _repo(api, place, options)
+            changes = _changes(file, entry, replace(place, revision=info.sha), info, options)
+            pushed = Pushed(str(place), f"{api.endpoint}/{place.repo}", entry.id, bool(changes))
+            if not changes:
+                return pushed
+            try:
+                commit = api.create_commit(
+                    place.repo,
+                    [CommitOperationAdd(name, content) for name, content in changes.items()],
+                    commit_message=options.message or f"Add the mask {entry.name}",
+                    revision=place.revision,
+                    create_pr=options.create_pr,
+                    parent_commit=info.sha,
+                )
+            except HfHubHTTPError as error:
+                if error.response.status_code != 412 or not left:  # 412: there is a newer commit
+                    raise
+            else:
+                return replace(pushed, url=commit.pr_url or commit.commit_url)
+    raise AssertionError("unreachable")
+
+
+def _repo(api: HfApi, place: Hub, options: PushOptions) -> ModelInfo:
+    """The repo as it is now; made if it is missing, as is a branch of it."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    def look() -> ModelInfo:
+        return api.model_info(place.repo, revision=place.revision, files_metadata=True)
+
+    try:
+        found = look()
+    except GatedRepoError:
+        raise
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        if isinstance(error, RepositoryNotFoundError):
+            api.create_repo(place.repo, private=options.private, exist_ok=True)
+        if place.revision:
+            if options.create_pr:
+                raise
+            api.create_branch(place.repo, branch=place.revision, exist_ok=True)
+        return look()
+    if options.private and not found.private:
+        raise RemoteError(f"{place.repo}: the repo exists, and is public", hint="Change that on its settings page.")
+    return found
+
+
+def _changes(
+    file: MaskFile, entry: Entry, place: Hub, info: ModelInfo, options: PushOptions
+) -> dict[str, Path | bytes]:
+    """What has to be committed, by the names of files. ``place`` names the commit that it is compared with."""
+    present = {s.rfilename: s for s in info.siblings or ()}
+    text = _text(replace(place, name=card.FILE), options) if card.FILE in present else None
+    contents: dict[str, Path | bytes] = {}
+    content = file.content()
+    if not _same(present.get(entry.name), content):
+        if entry.name in present and not options.force:
+            _check_id(entry, place, text, options)
+        contents[entry.name] = file.path if isinstance(file.path, Path) else bytes(content)
+    signature = entry.name + signing.SUFFIX
+    if options.signature and not _same(present.get(signature), options.signature):
+        contents[signature] = options.signature
+    new = card.updated(text, entry, place.repo, present)
+    if new != text:
+        contents[card.FILE] = new.encode()
+    return contents
+
+
+def _check_id(entry: Entry, place: Hub, text: str | None, options: PushOptions) -> None:
+    """RemoteError where the mask of this name is another one. The same mask coded anew may take its place."""
+    there = MaskFile(str(place), token=options.token).manifest.id
+    if there != entry.id:
+        raise RemoteError(
+            f"{Hub(place.repo, entry.name)}: the name is taken by another mask, {there[:16]}",
+            hint="Take another name with --name, or replace it with --force.",
+        )
+
+
+def _text(place: Hub, options: PushOptions) -> str:
+    return download(place, options.token).read_bytes().decode(errors="surrogateescape")
+
+
+def _same(there: RepoSibling | None, content: bytes | memoryview) -> bool:
+    """Whether a file of the repo has this content, by the digest that the Hub keeps of it."""
+    if there is None or there.size != len(content):
+        return False
+    if there.lfs is not None:
+        return there.lfs.sha256 == hashlib.sha256(content).hexdigest()
+    blob = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
+    blob.update(content)
+    return there.blob_id == blob.hexdigest()
+
+
+def fetch(place: Hub, *, token: str | None = None, again: bool = False, signed: bool = False) -> Fetched:
+    """A mask's file in the Hub's cache, which gets it if it lacks it, or ``again``; its signature where ``signed``.
+
+    Raises RemoteError.
+    """
+    place, name = named(place, token)
+    path = download(place, token, again=again)
+    commit = path.parts[-1 - len(name.split("/"))]  # the folder of a snapshot is called so
+    exact = replace(place, revision=commit)
+    signature = None
+    if signed:
+        with contextlib.suppress(MissingError):
+            signature = download(replace(exact, name=name + signing.SUFFIX), token, again=again).read_bytes()
+    return Fetched(path, str(exact), signature)
+
+
+def entries(
+    place: Hub | None,
+    *,
+    base: str | None = None,
+    author: str | None = None,
+    search: str | None = None,
+    limit: int | None = None,
+    token: str | None = None,
+) -> list[Listed]:
+    """Masks of one repo, or of all on the Hub, as their cards tell or else their headers. Raises RemoteError."""
+    api = client(token)
+    with explained(place or Hub("the Hub")):
+        if place:
+            repos = [api.model_info(place.repo, revision=place.revision)]
+        else:
+            filters = [card.TAG, *([f"base_model:{base}"] if base else [])]
+            found = api.list_models(filter=filters, author=author, search=search, limit=limit, full=True, cardData=True)
+            repos = list(found)
+    with ThreadPoolExecutor(READERS) as pool:
+        listed = pool.map(lambda one: _listed(*one), [(i, name, token) for i in repos for name in _names(i)])
+        return [one for one in listed if base in (None, one.entry and one.entry.base)][:limit]
+
+
+def _names(info: ModelInfo) -> list[str]:
+    return masks(s.rfilename for s in info.siblings or ())
+
+
+def _listed(info: ModelInfo, name: str, token: str | None) -> Listed:
+    place = Hub(info.id, name)
+    updated = str(info.last_modified or "") or None
+    described = {entry.name: entry for entry in card.entries(info.card_data)}
+    if name in described:
+        return Listed(str(place), described[name], updated)
+    try:
+        return Listed(str(place), Entry.of(summarize(MaskFile(str(place), token=token)), name), updated)
+    except MaskhubError as error:
+        return Listed(str(place), None, updated, str(error))

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from maskhub import digest
+from maskhub import address, digest
 from maskhub.container import cache, codecs
 from maskhub.container.codecs.delta import Delta
 from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, parse
 from maskhub.errors import CodecError, FormatError, IntegrityError, ParentError
 from maskhub.mask import LazyMask, Mask, MaskSet, count_ones, packed_size
+from maskhub.source import Source
 from maskhub.tensor import ITEM_SIZE, Bytes, RawTensor
 from maskhub.tensorfile import TensorFile
 
@@ -30,13 +31,16 @@ class MaskFile:
 
     ``manifest`` is parsed and checked against the file's payloads; nothing is decoded yet. Masks that are coded
     against a parent are decoded with the one of ``parents`` (mask sets or files), or of the local cache, that has
-    its id. Raises FormatError for a file that is no mask, and names what is wrong.
+    its id. ``path`` may be a URL, or a place on the Hub, for which ``token`` is. Raises FormatError for a file that is
+    no mask, and names what is wrong, and RemoteError where it cannot be had.
     """
 
-    def __init__(self, path: str | Path, parents: Iterable[str | Path | MaskSet] = ()) -> None:
+    def __init__(
+        self, path: str | Path, parents: Iterable[str | Path | MaskSet] = (), *, token: str | None = None
+    ) -> None:
         if Path(path).is_dir():
             raise FormatError(f"{path}: a folder, and a mask is a file", hint="Name the .msk file.")
-        self._file = TensorFile(path)
+        self._file = TensorFile(_source(path, token))
         self.path = self._file.path
         if KEY not in self._file.metadata:
             raise FormatError(
@@ -53,6 +57,10 @@ class MaskFile:
     def file_size(self) -> int:
         """Bytes of the whole file."""
         return self._file.size
+
+    def content(self) -> memoryview:
+        """The bytes of the whole file."""
+        return self._file.bytes()
 
     def fetch(self) -> None:
         """Get all of a remote file in one request; for when all of it will be used."""
@@ -229,6 +237,15 @@ class MaskFile:
             raise FormatError(f"{self.path}: {error}") from error
 
 
+def _source(path: str | Path, token: str | None) -> str | Path | Source:
+    place = address.hub(path)
+    if place is None:
+        return path
+    from maskhub.hubfile import open_hub
+
+    return open_hub(place, token)
+
+
 class _Lazy(Mapping[str, RawTensor]):
     def __init__(self, names: Mapping[str, object], read: Callable[[str], RawTensor]) -> None:
         self._names, self._read = names, read
@@ -249,15 +266,21 @@ class _Lazy(Mapping[str, RawTensor]):
 
 
 def open_mask(
-    path: str | Path, parents: Iterable[str | Path | MaskSet] = (), *, whole: bool = False, cached: bool = False
+    path: str | Path,
+    parents: Iterable[str | Path | MaskSet] = (),
+    *,
+    whole: bool = False,
+    cached: bool = False,
+    token: str | None = None,
 ) -> MaskSet:
     """Open a ``.msk`` file as a mask set. Masks are decoded, and checked, when their bits are asked for.
 
-    ``parents`` are mask sets or files that it may be coded against. ``path`` may be a URL: what is asked for is
-    fetched then, or with ``whole`` all of it now. With ``cached`` the mask is opened from the local cache, where its
-    bits lie decoded, to be memory-mapped; it is put there the first time.
+    ``parents`` are mask sets or files that it may be coded against. ``path`` may be a URL, or ``user/repo/name`` on the
+    Hub (with ``token``, if it is private): what is asked for is fetched then, or with ``whole`` all of it now. With
+    ``cached`` the mask is opened from the local cache, where its bits lie decoded, to be memory-mapped; it is put there
+    the first time.
     """
-    file = MaskFile(path, parents)
+    file = MaskFile(path, parents, token=token)
     if cached:
         return MaskFile(cache.find(file.manifest.id) or cache.keep(file.maskset())).maskset()
     if whole:

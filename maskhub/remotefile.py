@@ -19,7 +19,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from maskhub import __version__
-from maskhub.errors import ForbiddenError, MissingError, RemoteError, reason
+from maskhub.errors import ForbiddenError, MaskhubError, MissingError, RemoteError, reason
 from maskhub.source import public_name, without_logins
 
 HEAD = 3 << 14  # bytes that the first request asks for: all of the header of most masks
@@ -107,7 +107,7 @@ def read_whole(url: str) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def file_system(url: str, doing: str = "read") -> Iterator[tuple[Any, str]]:
-    """fsspec's file system of a URL or a path, and its name for the place; what it raises inside the block, explained."""
+    """fsspec's file system of a URL or path, and its name for the place; what it raises in the block is explained."""
     with explained(public_name(url), doing):
         import fsspec
 
@@ -121,7 +121,7 @@ def explained(name: str, doing: str = "read") -> Iterator[None]:
     """Turn what a file system raises inside the block into a RemoteError (or MissingError, ...) about ``name``."""
     try:
         yield
-    except RemoteError:
+    except MaskhubError:
         raise
     except FileNotFoundError as error:
         raise MissingError(f"{name}: no such file") from error

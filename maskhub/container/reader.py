@@ -14,7 +14,7 @@ from maskhub.container.codecs.delta import Delta
 from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, parse
 from maskhub.errors import CodecError, FormatError, IntegrityError, ParentError
 from maskhub.mask import LazyMask, Mask, MaskSet, count_ones, packed_size
-from maskhub.source import Source
+from maskhub.source import LocalFile, Source
 from maskhub.tensor import ITEM_SIZE, Bytes, RawTensor
 from maskhub.tensorfile import TensorFile
 
@@ -38,8 +38,6 @@ class MaskFile:
     def __init__(
         self, path: str | Path, parents: Iterable[str | Path | MaskSet] = (), *, token: str | None = None
     ) -> None:
-        if Path(path).is_dir():
-            raise FormatError(f"{path}: a folder, and a mask is a file", hint="Name the .msk file.")
         self._file = TensorFile(_source(path, token))
         self.path = self._file.path
         if KEY not in self._file.metadata:
@@ -237,13 +235,16 @@ class MaskFile:
             raise FormatError(f"{self.path}: {error}") from error
 
 
-def _source(path: str | Path, token: str | None) -> str | Path | Source:
-    place = address.hub(path)
-    if place is None:
-        return path
-    from maskhub.hubfile import open_hub
+def _source(path: str | Path, token: str | None) -> Source:
+    if (place := address.hub(path)) is not None:
+        from maskhub.hubfile import open_hub
 
-    return open_hub(place, token)
+        return open_hub(place, token)
+    if address.exists(path) and not Path(path).is_dir():
+        return LocalFile(path)
+    from maskhub.folderfile import open_folder
+
+    return open_folder(path)
 
 
 class _Lazy(Mapping[str, RawTensor]):

@@ -124,6 +124,32 @@ def test_what_is_no_mask_is_one_line(run: Run, base_folder: Path) -> None:
         assert ran.stderr.count("\n") == 1
 
 
+def test_a_picture(run: Run, mask_path: Path, maskset: MaskSet) -> None:
+    pytest.importorskip("matplotlib")
+    ran = run("info", mask_path, "--plot", "task.svg")
+    assert (ran.status, fields(ran.out)["picture"]) == (0, "task.svg")
+    drawn = Path("task.svg").read_text()
+    assert "<!-- Dropped weights of task.msk -->" in drawn
+    assert all(f"<!-- {100 * mask.sparsity:.2f} -->" in drawn for mask in maskset.masks.values())
+    plain = run("info", mask_path, "--json").out
+    assert run("info", mask_path, "--json", "--plot", "task.svg", "--force").out == plain
+
+
+def test_a_picture_that_cannot_be(run: Run, mask_path: Path) -> None:
+    """It is refused before the mask is read."""
+    pytest.importorskip("matplotlib")
+    Path("there.png").write_text("mine")
+    for name, message in {
+        "task.jpg": "task.jpg: cannot tell what kind of picture this is. Name it .png, .svg or .pdf.",
+        "there.png": "there.png: the output file exists. Name another one, or replace it with --force.",
+        "no/task.png": "no/task.png: there is no folder no. Make it first.",
+    }.items():
+        ran = run("info", "none.msk", "--plot", name)
+        assert (ran.status, ran.out, ran.err) == (1, "", f"Error: {message}")
+    assert [path.name for path in Path().iterdir()] == ["there.png"]
+    assert Path("there.png").read_text() == "mine"
+
+
 def test_imports_no_heavy_library(mask_path: Path) -> None:
     code = (
         "import sys\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,11 @@ def info(
     mask: MaskArgument,
     parent: ParentOption = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="Add a row for each tensor.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw sparsity by layer and matrix: .png, .svg or .pdf.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
     format: FormatOption = Format.AUTO,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -28,18 +34,27 @@ def info(
 
     Reads the header only; 'maskhub verify' checks the rest. --quiet prints the id.
 
-    Example: maskhub info task.msk --tensors
+    Example: maskhub info task.msk --tensors --plot task.png
     """
     from maskhub.container.reader import MaskFile
     from maskhub.summary import summarize
 
     out = Output(format, json, quiet)
-    summary = summarize(MaskFile(mask, parent or ()))
+    if plot:
+        from maskhub.plots import claim_picture
+
+        claim_picture(plot, replace=force)
+    file = MaskFile(mask, parent or ())
+    summary = summarize(file)
+    if plot:
+        from maskhub.plots import save_picture, sparsity_map
+
+        save_picture(sparsity_map(file.maskset().masks, f"Dropped weights of {Path(summary.file).name}"), plot)
     out.show(
         to_data(summary, tensors=tensors),
         quiet=summary.id,
         title=summary.file,
-        fields=to_fields(summary),
+        fields=to_fields(summary) | ({"picture": str(plot)} if plot else {}),
         tables=to_tables(summary) if tensors else [],
     )
     out.hint(f"Next: maskhub apply {shlex.join([summary.base.name, summary.file])}")

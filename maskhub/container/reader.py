@@ -133,6 +133,7 @@ class MaskFile:
             bits = codec.decode(payload, target)
         if digest.mask_digest(entry.shape, bits) != entry.digest or count_ones(bits) != entry.kept:
             raise IntegrityError(f"{self.path}: {name}: the decoded mask does not match its digest in the manifest")
+        self._file.release(name, 0, payload.size)  # so that memory does not grow with the masks that were read
         try:
             return Mask(entry.shape, bits).bits
         except ValueError as error:  # padding that is not 0

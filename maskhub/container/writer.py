@@ -24,7 +24,7 @@ from maskhub.files import atomic_file, explained
 from maskhub.mask import Mask, MaskSet
 from maskhub.tensorfile import layout, write_header
 
-SPOOL = 1 << 24  # bytes of payloads that are kept in memory
+SPOOL = 1 << 22  # bytes of payloads that are kept in memory
 PIECE = 1 << 20
 
 Progress = Callable[[int, int], None]  # done, total

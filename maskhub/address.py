@@ -11,6 +11,7 @@ from maskhub.errors import RemoteError
 from maskhub.source import is_url, public_name
 
 SUFFIX = ".msk"
+INDEX = "index"  # in a folder of masks: a JSON file for each name
 # `user/repo@REVISION/name.msk`, as URLs have it, or `user/repo/name@REVISION`; a revision may hold slashes.
 _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<early>[^@]+?)(?=/[^/@]+\.msk$|$))?(?:/(?P<rest>.+))?")
 _OTHER_KINDS = ("datasets", "spaces", "buckets")  # of repos, which hf:// URLs name first
@@ -42,7 +43,7 @@ class Folder:
 def hub(text: str | Path) -> Hub | None:
     """The Hub address that ``text`` is; None where it is a path here or another URL.
 
-    What exists here is meant. What does not is on the Hub if it could be: two components or more (``folder/x.msk``,
+    What exists here is meant, also as a name in a folder's index. What does not is on the Hub if it could be: two components or more (``folder/x.msk``,
     a file in a folder, is not), and no path from the root, from ``.`` or from ``~``.
     """
     if isinstance(text, Path):
@@ -55,6 +56,9 @@ def hub(text: str | Path) -> Hub | None:
             raise RemoteError(f"{text}: not a place on the Hub", hint="Name it as hf://user/repo/name.msk@revision.")
         return found
     if is_url(text) or text.startswith(("/", ".", "~")) or exists(text):
+        return None
+    path = Path(text.removesuffix(SUFFIX))
+    if exists(path.parent / INDEX / f"{path.name}.json"):
         return None
     if text.count("/") == 1 and "@" not in text and text.endswith(SUFFIX):
         return None

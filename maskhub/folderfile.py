@@ -11,13 +11,12 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from maskhub.address import SUFFIX, exists
+from maskhub.address import INDEX, SUFFIX, exists
 from maskhub.errors import ForbiddenError, FormatError, MissingError, RemoteError
 from maskhub.remotefile import RemoteFile, file_system, read_small
 from maskhub.source import SCHEMES, LocalFile, Source, is_url, public_name
 
-INDEX, OBJECTS = "index", "objects"
-FORMAT = "maskhub-index-1"
+OBJECTS = "objects"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # never a path
 MAX_POINTER = 1 << 20  # bytes
 
@@ -48,6 +47,7 @@ def open_folder(path: str | Path) -> Source:
 class _FolderFile(RemoteFile):
     def _start(self, url: str) -> None:
         try:
+            refuse_folder(url)
             super()._start(url)
         except (MissingError, ForbiddenError):
             if (found := find(url, Pointer)) is None:
@@ -81,6 +81,12 @@ def find(path: str, kind: type[AnyPointer]) -> tuple[str, AnyPointer] | None:
     return (path, pointer) if pointer else None
 
 
+def refuse_folder(path: str) -> None:
+    """MissingError for what cannot be a file: web servers answer with pages there."""
+    if path.endswith("/"):
+        raise MissingError(f"{public_name(path)}: a folder, not a file")
+
+
 def read_pointer(folder: str, name: str, kind: type[AnyPointer]) -> AnyPointer | None:
     """What a name stands for in a folder; None where it has no such name."""
     path = join(folder, INDEX, f"{name}.json")
@@ -97,13 +103,9 @@ def read_pointer(folder: str, name: str, kind: type[AnyPointer]) -> AnyPointer |
 
 
 def names(folder: str) -> list[str]:
-    """The names in a folder's index. Raises RemoteError where the file system cannot list them."""
-    path = join(folder, INDEX)
-    try:
-        with file_system(path) as (system, there):
-            listed = system.ls(there, detail=False)
-    except MissingError:
-        return []
+    """The names in a folder's index. Raises MissingError where there is none, RemoteError where it cannot be listed."""
+    with file_system(join(folder, INDEX)) as (system, there):
+        listed = system.ls(there, detail=False)
     files = (str(file).rstrip("/").rpartition("/")[2] for file in listed)
     return sorted(file[:-5] for file in files if file.endswith(".json") and NAME.fullmatch(file[:-5]))
 

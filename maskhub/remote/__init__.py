@@ -13,7 +13,7 @@ from maskhub.container.reader import MaskFile
 from maskhub.errors import CodecError, FormatError, IntegrityError, RemoteError
 from maskhub.files import atomic_file, claim_file
 from maskhub.mask import MaskSet
-from maskhub.remote import fit, hub, signing
+from maskhub.remote import fit, folder, hub, signing
 from maskhub.remote.entry import Entry, Fetched, Listed, Pulled, Pushed, PushOptions
 from maskhub.summary import summarize
 
@@ -43,7 +43,9 @@ def push(
     entry = Entry.of(summarize(file), place.name or address.with_suffix(options.name or address.file_name(mask)))
     if isinstance(place, Hub):
         return hub.push(file, entry, place, options)
-    raise RemoteError(f"{place}: not on the Hub")
+    if options.private or options.create_pr or options.revision:
+        raise RemoteError(f"{to}: --private, --create-pr and --revision are for the Hub", hint="Leave them out.")
+    return folder.push(file, entry, place, options)
 
 
 def pull(
@@ -97,19 +99,21 @@ def list_masks(
     place = address.parse(where) if where else None
     if place is None or isinstance(place, Hub):
         return hub.entries(place, base=base, author=author, search=search, limit=limit, token=token)
-    raise RemoteError(f"{place}: not on the Hub")
+    if author:
+        raise RemoteError(f"{where}: --author is for the Hub", hint="Leave it out.")
+    return folder.entries(place, base=base, search=search)[:limit]
 
 
 def _fetch(source: str, token: str | None, *, again: bool, signed: bool) -> Fetched:
     place = address.parse(source)
     if isinstance(place, Hub):
         return hub.fetch(place, token=token, again=again, signed=signed)
-    raise RemoteError(f"{place}: not on the Hub")
+    return folder.fetch(place, signed=signed)
 
 
 def _checked(found: Fetched, key: str | Path | None, parents: Iterable[str | Path | MaskSet]) -> MaskFile:
-    if key is not None:
-        signing.check(found.path.read_bytes(), found.signature, key, found.address)
     file = MaskFile(found.path, parents)
+    if key is not None:
+        signing.check(file.content(), found.signature, key, found.address)
     file.verify()
     return file

@@ -1,0 +1,218 @@
+"""Shared folders of masks, here or on any file system of fsspec, to which several may write at once.
+
+What lies in ``objects`` never changes. A mask, its card and its signature get there first, and then a name in
+``index`` in one step. ``docs/remotes.md`` describes the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from maskhub import files, folderfile
+from maskhub.address import INDEX, SUFFIX, Folder
+from maskhub.container import cache
+from maskhub.container.reader import MaskFile
+from maskhub.errors import ForbiddenError, FormatError, IntegrityError, MaskhubError, MissingError, RemoteError
+from maskhub.folderfile import NAME, OBJECTS, Sha256, join, mask_path, names, read_pointer
+from maskhub.remote import card, signing
+from maskhub.remote.entry import Entry, Fetched, Listed, Pushed, PushOptions
+from maskhub.remotefile import file_system, read_small, read_whole
+from maskhub.source import is_url, public_name
+
+# File systems of fsspec where a written file appears at once and whole, also in the place of another one.
+AT_ONCE = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss"}
+MAX_CARD = 1 << 24  # bytes
+MAX_SIGNATURE = 1 << 12
+READERS = 16  # entries of an index read at once
+PUSH_AGAIN = "Push it again with --force."
+
+
+class Pointer(folderfile.Pointer, frozen=True):
+    """What a name stands for: also the SHA-256 of the card, and what lists show."""
+
+    card: Sha256
+    entry: Entry
+
+
+def push(file: MaskFile, entry: Entry, place: Folder, options: PushOptions) -> Pushed:
+    """Put a mask, its card and its signature into a folder, and name it; nothing is written that is there already.
+
+    Raises RemoteError where the name is another mask's, or the folder cannot be written to.
+    """
+    folder, name = place.url, entry.name.removesuffix(SUFFIX)
+    if is_url(folder) and re.match(r"https?:|.*[?#]|.*::", folder, re.IGNORECASE):
+        raise _only_read(folder)
+    if not NAME.fullmatch(name):
+        raise RemoteError(
+            f"{name!r}: not a name for a mask in a folder",
+            hint="Take at most 100 letters, digits, '-', '_' and '.': --name NAME.",
+        )
+    address = public_name(join(folder, entry.name))
+    there = _there(folder, name, options)
+    if there and there.entry.id != entry.id and not options.force:
+        raise RemoteError(
+            f"{address}: the name is taken by another mask, {there.entry.id[:16]}",
+            hint="Take another name with --name, or replace it with --force.",
+        )
+    content = bytes(file.content())
+    sha256 = hashlib.sha256(content).hexdigest()
+    objects: dict[str, bytes] = {}
+    if options.force or not _has(folder, sha256 + SUFFIX, len(content)):
+        objects[sha256 + SUFFIX] = content
+    signature = sha256 + SUFFIX + signing.SUFFIX
+    if options.signature and _read(join(folder, OBJECTS, signature), MAX_SIGNATURE) != options.signature:
+        objects[signature] = options.signature
+    pointer = there
+    if options.force or not there or there.mask != sha256:
+        old = _read(join(folder, OBJECTS, f"{there.card}.md"), MAX_CARD) if there else None
+        text = old.decode(errors="surrogateescape") if old else None
+        text = card.updated(text, entry, address, [entry.name])
+        new = text.encode(errors="surrogateescape")
+        pointer = Pointer("maskhub-index-1", sha256, hashlib.sha256(new).hexdigest(), entry)
+        objects[f"{pointer.card}.md"] = new
+    for object_name, data in objects.items():
+        _write(join(folder, OBJECTS, object_name), data)
+    if pointer != there:
+        _write(join(folder, INDEX, f"{name}.json"), msgspec.json.format(msgspec.json.encode(pointer)))
+    return Pushed(address, address, entry.id, changed=bool(objects))
+
+
+def fetch(place: Folder, *, signed: bool = False) -> Fetched:
+    """A mask's file in the local cache: one at this place, or what has this name there; its signature where ``signed``.
+
+    Raises RemoteError, and IntegrityError where it is not the file, or the mask, that the index says.
+    """
+    path = str(place)
+    address = public_name(path)
+    try:
+        folderfile.refuse_folder(path)
+        here = _download(path, address)
+    except (MissingError, ForbiddenError):
+        if (found := folderfile.find(path, Pointer)) is None:
+            raise
+        path, pointer = mask_path(*found), found[1]
+        here = _download(path, address, pointer)
+        if MaskFile(here).manifest.id != pointer.entry.id:
+            raise IntegrityError(f"{address}: not the mask that the index says", hint=PUSH_AGAIN) from None
+    return Fetched(here, address, _read(path + signing.SUFFIX, MAX_SIGNATURE) if signed else None)
+
+
+def entries(place: Folder, *, base: str | None = None, search: str | None = None) -> list[Listed]:
+    """Masks in a folder's index, by name: those for a base, and with ``search`` in their names. Raises RemoteError."""
+    try:
+        found = names(place.url)
+    except MissingError as error:
+        hint = f"Masks get there by: maskhub push MASK {public_name(place.url)}"
+        raise MissingError(f"{public_name(place.url)}: no folder of masks: it has no index", hint=hint) from error
+    wanted = [name for name in found if search is None or search.lower() in name.lower()]
+    with ThreadPoolExecutor(READERS) as pool:
+        listed = pool.map(lambda name: _listed(place.url, name), wanted)
+        return [one for one in listed if one and base in (None, one.entry and one.entry.base)]
+
+
+def _listed(folder: str, name: str) -> Listed | None:
+    address = public_name(join(folder, name + SUFFIX))
+    try:
+        pointer = read_pointer(folder, name, Pointer)
+    except MaskhubError as error:
+        return Listed(address, None, problem=str(error))
+    return Listed(address, replace(pointer.entry, name=name + SUFFIX)) if pointer else None
+
+
+def _there(folder: str, name: str, options: PushOptions) -> Pointer | None:
+    try:
+        return read_pointer(folder, name, Pointer)
+    except (FormatError, ForbiddenError):
+        if options.force:
+            return None
+        raise
+
+
+def _has(folder: str, name: str, size: int) -> bool:
+    try:
+        with file_system(join(folder, OBJECTS, name)) as (system, path):
+            return bool(system.info(path)["size"] == size)
+    except (MissingError, ForbiddenError):
+        return False
+
+
+def _read(path: str, limit: int) -> bytes | None:
+    try:
+        return read_small(path, limit)
+    except (MissingError, ForbiddenError):
+        return None
+
+
+def _download(path: str, address: str, pointer: Pointer | None = None) -> Path:
+    """A file in the local cache, fetched by one process at a time; none is fetched that is there and ``pointer``'s."""
+    from filelock import FileLock
+
+    place = path if is_url(path) else str(Path(path).absolute())
+    key = hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()
+    target = cache.folder() / "downloads" / f"{key}{SUFFIX}"
+    with files.explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if pointer and target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == pointer.mask:
+                return target
+            with files.atomic_file(target) as file:
+                digest, size = hashlib.sha256(), 0
+                for chunk in read_whole(path):
+                    digest.update(chunk)
+                    file.write(chunk)
+                    size += len(chunk)
+                    if pointer and size > pointer.entry.bytes:
+                        break
+                if pointer and digest.hexdigest() != pointer.mask:
+                    raise IntegrityError(f"{address}: damaged: not the file that the index says", hint=PUSH_AGAIN)
+    return target
+
+
+def _write(path: str, content: bytes) -> None:
+    """Make a file so that others see all of it or nothing. Raises RemoteError."""
+    from fsspec.implementations.local import LocalFileSystem
+    from fsspec.spec import AbstractFileSystem
+
+    try:
+        with file_system(path, "written") as (system, there):
+            protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
+            if isinstance(system, LocalFileSystem):
+                Path(there).parent.mkdir(exist_ok=True)
+                files.write_atomic(there, content)
+            elif protocols & AT_ONCE:
+                system.pipe_file(there, content)
+            elif type(system).mv is not AbstractFileSystem.mv:  # that would copy
+                _write_and_move(system, there, content)
+            else:
+                raise _only_read(path)
+    except MissingError as error:
+        raise RemoteError(f"{public_name(path)}: no such folder or bucket", hint="Make it first.") from error
+
+
+def _write_and_move(system: Any, path: str, content: bytes) -> None:
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/.{name}.{secrets.token_hex(8)}.tmp"
+    system.makedirs(folder, exist_ok=True)
+    try:
+        system.pipe_file(temporary, content)
+        system.mv(temporary, path)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            system.rm_file(temporary)
+        raise
+
+
+def _only_read(path: str) -> RemoteError:
+    return RemoteError(
+        f"{public_name(path)}: masks cannot be pushed there, only read",
+        hint="Push to a folder here, or to an object store such as s3://bucket/folder.",
+    )

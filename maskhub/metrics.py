@@ -1,26 +1,101 @@
-"""Metrics of classification, as scikit-learn computes them."""
+"""Metrics as each field reports them, by scikit-learn, SciPy and seqeval.
+
+Predictions and labels are arrays with one row an example. Where a row has several labels, those that are ``IGNORED``
+do not count.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+CHOICE = ("accuracy",)
+REGRESSION = ("spearman_correlation", "pearson_correlation", "mse")
+GENERATION = ("perplexity",)
+LOWER_IS_BETTER = frozenset({"loss", "mse", "perplexity"})
+IGNORED = -100  # a label that counts neither here nor in the loss
 
 
-def classification_metrics(logits: NDArray[np.floating], labels: Sequence[int]) -> dict[str, float]:
-    """``accuracy``, macro-averaged ``f1`` and ``matthews_correlation`` of logits (examples x classes)."""
+def classification_names(names: Sequence[str]) -> tuple[str, ...]:
+    """What ``classification_metrics`` gives for these classes: with two of them also the F1 of each."""
+    return ("accuracy", "f1", "matthews_correlation", *([f"f1_{name}" for name in names] if len(names) == 2 else []))
+
+
+def classification_metrics(logits: NDArray[np.floating], labels: ArrayLike, names: Sequence[str]) -> dict[str, float]:
+    """Of logits (examples x classes) and class indices. ``f1`` is the mean over the classes (macro).
+
+    ``majority_accuracy`` is that of always guessing the labels' commonest class.
+    """
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
     predicted = logits.argmax(-1)
+    each = f1_score(labels, predicted, average=None, labels=range(len(names)), zero_division=0)
     return {
         "accuracy": float(accuracy_score(labels, predicted)),
         "f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
         "matthews_correlation": float(matthews_corrcoef(labels, predicted)),
+        **({f"f1_{name}": float(one) for name, one in zip(names, each, strict=True)} if len(names) == 2 else {}),
+        "majority_accuracy": majority_share(labels),
     }
 
 
-def majority_share(labels: Sequence[int]) -> float:
+def choice_metrics(logits: NDArray[np.floating], labels: ArrayLike, names: Sequence[str]) -> dict[str, float]:
+    """Of logits (examples x choices) and indices of the right choice."""
+    right = logits.argmax(-1) == np.asarray(labels)
+    return {"accuracy": float(right.mean()), "majority_accuracy": majority_share(labels)}
+
+
+def regression_metrics(predicted: NDArray[np.floating], labels: ArrayLike, names: Sequence[str]) -> dict[str, float]:
+    """Of numbers (examples, or examples x 1). A correlation with what is constant is 0."""
+    from scipy.stats import pearsonr, spearmanr
+
+    found, wanted = predicted.reshape(-1).astype(np.float64), np.asarray(labels, np.float64)
+    varied = np.ptp(found) > 0 and np.ptp(wanted) > 0
+    return {
+        "spearman_correlation": float(spearmanr(found, wanted).statistic) if varied else 0.0,
+        "pearson_correlation": float(pearsonr(found, wanted).statistic) if varied else 0.0,
+        "mse": float(np.mean((found - wanted) ** 2)),
+    }
+
+
+def tagging_names(names: Sequence[str]) -> tuple[str, ...]:
+    """What ``tagging_metrics`` gives for these tags."""
+    return ("f1", "precision", "recall", "accuracy") if are_entities(names) else ("accuracy",)
+
+
+def tagging_metrics(
+    predicted: NDArray[np.integer], labels: NDArray[np.integer], names: Sequence[str]
+) -> dict[str, float]:
+    """Of tags (examples x tokens): accuracy by token, and for named entities precision, recall and F1 by entity."""
+    counts = labels != IGNORED
+    right = predicted[counts] == labels[counts]
+    shares = {"accuracy": float(right.mean()), "majority_accuracy": majority_share(labels[counts])}
+    if not are_entities(names):
+        return shares
+    from seqeval.metrics import precision_recall_fscore_support
+
+    tags = np.array(names, dtype=object)
+    said, wanted = (
+        [tags[row[on]].tolist() for row, on in zip(ids, counts, strict=True)] for ids in (predicted, labels)
+    )
+    precision, recall, f1, _ = precision_recall_fscore_support(wanted, said, average="micro", zero_division=0)
+    return {"f1": float(f1), "precision": float(precision), "recall": float(recall), **shares}
+
+
+def are_entities(tags: Sequence[str]) -> bool:
+    """Whether the tags mark entities in a BIO scheme."""
+    return set(tags) != {"O"} and all(re.fullmatch("O|[BIESLU]-.+", tag) for tag in tags)
+
+
+def perplexity(losses: NDArray[np.floating], labels: NDArray[np.integer], names: Sequence[str]) -> dict[str, float]:
+    """Of each token's loss (blocks x tokens - 1), in nats, and the tokens (blocks x tokens)."""
+    return {"perplexity": float(np.exp(losses[labels[:, 1:] != IGNORED].astype(np.float64).mean()))}
+
+
+def majority_share(labels: ArrayLike) -> float:
     """Accuracy of always guessing the commonest class."""
-    return Counter(labels).most_common(1)[0][1] / len(labels)
+    _, counts = np.unique(np.asarray(labels), return_counts=True)
+    return float(counts.max() / counts.sum())

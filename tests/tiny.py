@@ -164,35 +164,73 @@ def tiny_maskset(
     )
 
 
-FAMILIES = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert"}
+FAMILIES = {
+    "bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert", "electra": "Electra", "albert": "Albert",
+    "gpt2": "GPT2", "llama": "Llama", "t5": "T5", "vit": "ViT",
+}  # fmt: skip
 
 
-def tiny_model(family: str, folder: Path, *, layers: int = 2, seed: int = 0, **more: Any) -> Path:
-    """A random base model of ``family`` (bert, roberta or distilbert), saved by transformers with its tokenizer.
+def tiny_model(family: str, folder: Path, *, layers: int = 2, seed: int = 0, head: str = "Model", **more: Any) -> Path:
+    """A random base model of ``family``, saved by transformers with its tokenizer or image processor.
 
-    ``more`` goes to its configuration.
+    ``head`` ends the name of its class, and ``more`` goes to its configuration.
     """
     import torch
     import transformers
 
     torch.manual_seed(seed)
-    tokenizer = _roberta_tokenizer() if family == "roberta" else _bert_tokenizer(family)
-    sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "max_position_embeddings": 66}
-    if family == "distilbert":
-        sizes |= {"dim": 32, "hidden_dim": 64, "n_layers": layers, "n_heads": 4}
-    else:
-        sizes |= {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers, "num_attention_heads": 4}
-    config = getattr(transformers, f"{FAMILIES[family]}Config")(**sizes | more)
-    model = getattr(transformers, f"{FAMILIES[family]}Model")(config)
+    processor = _processor(family)
+    config = getattr(transformers, f"{FAMILIES[family]}Config")(**_sizes(family, processor, layers) | more)
+    model = getattr(transformers, f"{FAMILIES[family]}{head}")(config)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    processor.save_pretrained(folder)
     return folder
+
+
+def _sizes(family: str, processor: Any, layers: int) -> dict[str, Any]:
+    """A small configuration of a family."""
+    blocks = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers, "num_attention_heads": 4}
+    if family == "vit":
+        return blocks | {"image_size": 16, "patch_size": 4}
+    text = {"vocab_size": len(processor), "pad_token_id": processor.pad_token_id, "max_position_embeddings": 66}
+    ends = {"bos_token_id": processor.eos_token_id, "eos_token_id": processor.eos_token_id}
+    match family:
+        case "distilbert":
+            return text | {"dim": 32, "hidden_dim": 64, "n_layers": layers, "n_heads": 4}
+        case "gpt2":
+            return text | ends | {"n_positions": 66, "n_embd": 32, "n_inner": 64, "n_layer": layers, "n_head": 4}
+        case "llama":
+            return text | ends | blocks | {"num_key_value_heads": 2}
+        case "t5":
+            sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": layers, "num_heads": 4}
+            return text | ends | sizes | {"decoder_start_token_id": processor.pad_token_id}
+        case "electra" | "albert":
+            return text | blocks | {"embedding_size": 16}
+        case _:
+            return text | blocks
+
+
+def _processor(family: str) -> Any:
+    """A family's tokenizer or image processor."""
+    match family:
+        case "roberta":
+            return _roberta_tokenizer()
+        case "gpt2" | "llama":
+            return _gpt2_tokenizer()
+        case "t5":
+            return _t5_tokenizer()
+        case "vit":
+            from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+            return ViTImageProcessorPil(size={"height": 16, "width": 16})
+        case _:
+            return _bert_tokenizer(family)
 
 
 def _bert_tokenizer(family: str) -> Any:
     from transformers import BertTokenizerFast
 
-    inputs = ["input_ids", "attention_mask"] + (["token_type_ids"] if family == "bert" else [])
+    inputs = ["input_ids", "attention_mask"] + (["token_type_ids"] if family != "distilbert" else [])
     ids = {word: i for i, word in enumerate(VOCAB)}
     return BertTokenizerFast(vocab=ids, model_max_length=64, model_input_names=inputs)
 
@@ -203,6 +241,30 @@ def _roberta_tokenizer() -> Any:
 
     words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(ByteLevel.alphabet())]
     return RobertaTokenizerFast(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=64)
+
+
+def _gpt2_tokenizer() -> Any:
+    """Of bytes, with a token that ends a text and none to pad with."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import GPT2TokenizerFast
+
+    words = ["<|endoftext|>", *sorted(ByteLevel.alphabet())]
+    return GPT2TokenizerFast(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=64)
+
+
+def _t5_tokenizer() -> Any:
+    """Of the same words as BERT's, each text ended by [SEP]."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    ids = {word: i for i, word in enumerate(VOCAB)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing("$A [SEP]", "$A [SEP] $B [SEP]", [("[SEP]", ids["[SEP]"])])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", eos_token="[SEP]", model_max_length=64
+    )
 
 
 def read_parts(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from maskhub import dense
+from maskhub import dense, tasks
 from maskhub.checkpoint import TOKENIZER_FILES, Checkpoint, open_checkpoint
 from maskhub.container.reader import open_mask
 from maskhub.errors import CheckpointError, FormatError, reason
 from maskhub.mask import MaskSet
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.runtime.tensors import to_torch
+from maskhub.tasks.task import TaskType
 
 VOCABULARIES = [f for f in TOKENIZER_FILES if f.startswith(("tokenizer.", "vocab.", "spiece.", "sentencepiece."))]
 
@@ -54,21 +55,62 @@ def load_model(
 
 def load_tokenizer(base: Checkpoint, maskset: MaskSet) -> PreTrainedTokenizerBase:
     """The tokenizer of a mask's task: the one it names, else the base's own. Raises CheckpointError."""
-    source = (maskset.task and maskset.task.tokenizer) or base.folder
-    return tokenizer_from(source, base.name)
+    task = maskset.task
+    split = task is not None and task.type == tasks.TOKEN_CLASSIFICATION.type
+    pad = task.config.get("pad_token_id") if task else None
+    return tokenizer_from((task and task.tokenizer) or base.folder, base.name, split=split, pad=pad)
 
 
-def tokenizer_from(source: str | Path, name: str) -> PreTrainedTokenizerBase:
-    """A folder's or Hub model's tokenizer; CheckpointError where there is none."""
+def load_processor(base: Checkpoint, maskset: MaskSet) -> Any:
+    """What makes a mask's task read its input: an image processor, or the tokenizer. Raises CheckpointError."""
+    if maskset.task and maskset.task.type == tasks.IMAGE_CLASSIFICATION.type:
+        return image_processor_from(base.folder, base.name)
+    return load_tokenizer(base, maskset)
+
+
+def processor_from(source: str | Path, name: str, kind: TaskType) -> Any:
+    """What makes a new task of this kind read its input. Raises CheckpointError where there is none that can."""
+    if kind.images:
+        return image_processor_from(source, name)
+    tokenizer = tokenizer_from(source, name, split=kind is tasks.TOKEN_CLASSIFICATION)
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(f"{name}: its tokenizer has no token to pad with, and none that ends a text")
+    return tokenizer
+
+
+def tokenizer_from(
+    source: str | Path, name: str, *, split: bool = False, pad: int | None = None
+) -> PreTrainedTokenizerBase:
+    """A folder's or Hub model's tokenizer; CheckpointError where there is none.
+
+    ``split`` is for texts that come as words. Where it has no token to pad with, it gets the one of the id ``pad``, or
+    else the one that ends a text.
+    """
     with quiet_transformers():
         try:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            if split and hasattr(tokenizer, "add_prefix_space"):  # of byte-level ones: the first word as all others
+                tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, add_prefix_space=True)
         except Exception as error:  # transformers and tokenizers raise many kinds, the latter bare ones
             raise CheckpointError(f"{name}: its tokenizer cannot be loaded: {reason(error)}") from error
     # Where a folder has no vocabulary, transformers makes a tokenizer that knows no word.
     if Path(source).is_dir() and tokenizer.is_fast and not any((Path(source) / f).is_file() for f in VOCABULARIES):
         raise CheckpointError(f"{name}: the folder has no tokenizer", hint="Put the model's tokenizer.json beside it.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token if pad is None else tokenizer.convert_ids_to_tokens(pad)
     return tokenizer
+
+
+def image_processor_from(source: str | Path, name: str) -> Any:
+    """A folder's or Hub model's image processor; CheckpointError where there is none."""
+    with quiet_transformers():
+        try:
+            return AutoImageProcessor.from_pretrained(source, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        except Exception as error:  # transformers raises many kinds
+            raise CheckpointError(
+                f"{name}: its image processor cannot be loaded: {reason(error)}",
+                hint="Put the model's preprocessor_config.json beside it.",
+            ) from error
 
 
 def pipeline(
@@ -79,6 +121,11 @@ def pipeline(
     ``base`` defaults to the one the mask names; ``options`` go to ``transformers.pipeline``.
     """
     maskset = mask if isinstance(mask, MaskSet) else open_mask(mask, whole=True)
+    kind = task or (maskset.task.type if maskset.task else None)
+    if kind == tasks.MULTIPLE_CHOICE.type:
+        raise FormatError(
+            "transformers has no pipeline for multiple choice", hint="Use maskhub.load_model, or maskhub evaluate."
+        )
     try:
         checkpoint = open_checkpoint(base) if base else _named_base(maskset)
     except CheckpointError as error:
@@ -88,9 +135,9 @@ def pipeline(
             f"{error} (the base that the mask names)", hint="Pass base=..., a folder or a Hub id."
         ) from error
     model = load_model(checkpoint, maskset)
-    kind = task or (maskset.task.type if maskset.task else None)
-    options = {"tokenizer": load_tokenizer(checkpoint, maskset), "trust_remote_code": False} | options
-    return transformers.pipeline(kind, model=model, **options)  # type: ignore[call-overload, no-any-return]
+    reader = "image_processor" if kind == tasks.IMAGE_CLASSIFICATION.type else "tokenizer"
+    options = {reader: load_processor(checkpoint, maskset), "trust_remote_code": False} | options
+    return transformers.pipeline(kind, model=model, **options)  # type: ignore[arg-type]
 
 
 def _named_base(maskset: MaskSet) -> Checkpoint:

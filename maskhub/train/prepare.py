@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+import transformers
+from transformers import AutoConfig, PreTrainedModel
 
 from maskhub.checkpoint import Checkpoint
 from maskhub.errors import CheckpointError, TrainingError, reason
 from maskhub.mask import BaseBinding, Task
+from maskhub.names import ORDER, locate
 from maskhub.pruned import task_type
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.scores import UniformScores
+from maskhub.tasks.task import TaskType
 from maskhub.train.layers import maskable, select
 from maskhub.train.masking import mask_model
 from maskhub.train.settings import SCORE_MARGIN, TrainSettings
@@ -31,13 +34,16 @@ class Prepared:
     scores: UniformScores
 
 
-def prepare(base: Checkpoint, labels: tuple[str, ...], settings: TrainSettings) -> Prepared:
-    """Load a classifier of ``labels`` on the base and mask what ``settings`` say.
+def prepare(
+    base: Checkpoint, kind: TaskType, labels: tuple[str, ...], processor: Any, settings: TrainSettings
+) -> Prepared:
+    """Load a model for ``kind`` and its classes ``labels`` on the base, and mask what ``settings`` say.
 
-    Raises CheckpointError where the base cannot be loaded so, TrainingError where a parameter cannot be traced to it
-    or the settings do not fit it.
+    ``processor`` is the tokenizer or image processor. Raises CheckpointError where the base cannot be loaded so,
+    TrainingError where a parameter cannot be traced to it or the settings do not fit it.
     """
-    model, head = _load(base, labels, settings)
+    changes = kind.config(labels)
+    model, head = _load(base, kind, changes, processor, settings)
     digests = {name: base.digest(name) for name in base}
     state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in head}
     traced = trace(state.items(), digests, base.name)
@@ -54,32 +60,47 @@ def prepare(base: Checkpoint, labels: tuple[str, ...], settings: TrainSettings) 
         for parameter in head:
             model.get_parameter(parameter).requires_grad_(True)
     architecture = type(model).__name__
-    config: dict[str, Any] = {
-        "id2label": {str(i): name for i, name in enumerate(labels)},
-        "label2id": {name: i for i, name in enumerate(labels)},
-        "problem_type": "single_label_classification",
-    }
-    task = Task(task_type(architecture), architecture, config, max_length=settings.max_length)
+    task = Task(task_type(architecture), architecture, changes, max_length=None if kind.images else settings.max_length)
     return Prepared(model, frozenset(head), binding, task, scores)
 
 
-def _load(base: Checkpoint, labels: tuple[str, ...], settings: TrainSettings) -> tuple[PreTrainedModel, set[str]]:
-    """The task model with the base's weights, and the names of its parameters that the base does not hold."""
+def _load(
+    base: Checkpoint, kind: TaskType, changes: dict[str, Any], processor: Any, settings: TrainSettings
+) -> tuple[PreTrainedModel, set[str]]:
+    """The task model with the base's weights, and the names of its parameters that the base does not hold.
+
+    ``changes`` are those of the base's configuration; the token to pad with is added where the base names none.
+    """
     with quiet_transformers():
         try:
-            config = AutoConfig.from_pretrained(base.folder, num_labels=len(labels))
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
+            config = AutoConfig.from_pretrained(base.folder, **changes)
+            if kind.type == "text-generation" and getattr(config, "is_decoder", True) is False:
+                raise ValueError("it reads each text in both directions")
+            if not kind.images and getattr(config, "pad_token_id", None) is None:
+                changes["pad_token_id"] = config.pad_token_id = processor.pad_token_id
+            model, loading = getattr(transformers, kind.model).from_pretrained(
                 base.folder, config=config, output_loading_info=True
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise CheckpointError(f"{base.name}: cannot be loaded for classification: {reason(error)}") from error
-    limit = _reads_at_most(model)
+            raise CheckpointError(f"{base.name}: cannot be loaded for {kind.name}: {reason(error)}") from error
+    head = set(loading["missing_keys"])
+    if lacking := sorted(name for name in head if _in_a_layer(name)):
+        raise TrainingError(
+            f"{base.name}: holds no {lacking[0]}, which {type(model).__name__} needs",
+            hint="A mask needs a base that holds all layers of the task's model.",
+        )
+    limit = None if kind.images else _reads_at_most(model)
     if limit is not None and settings.max_length > limit:
         raise TrainingError(
             f"max length {settings.max_length}: {base.name} reads at most {limit} tokens",
             hint=f"Give --max-length {limit} or less.",
         )
-    return model, set(loading["missing_keys"])
+    return model, head
+
+
+def _in_a_layer(parameter: str) -> bool:
+    layer, kind = locate(parameter)
+    return layer is not None and kind in ORDER
 
 
 def _reads_at_most(model: PreTrainedModel) -> int | None:

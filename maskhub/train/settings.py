@@ -7,8 +7,9 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from maskhub.data import Columns
 from maskhub.errors import TrainingError
+from maskhub.tasks import REGISTRY
+from maskhub.tasks.examples import Columns
 
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -25,6 +26,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     eval_file: str | None = None
     dataset: str | None = None
     columns: Columns = Columns()
+    task: str | None = None  # found from the examples where None
+    metric: str | None = None  # picks the best evaluation; the task's first where None
 
     threshold: float = 1e-2
     initial_sparsity: Share = 0.05
@@ -59,6 +62,10 @@ def check(settings: TrainSettings) -> TrainSettings:
             raise TrainingError(f"training settings: {field}: {value} is no number to work with")
     if (settings.train_file is None) == (settings.dataset is None):
         raise TrainingError("training settings: give either a training file or a dataset")
+    if settings.task is not None and settings.task not in REGISTRY:
+        raise TrainingError(
+            f"training settings: task: there is no {settings.task!r}", hint=f"It is one of: {', '.join(REGISTRY)}."
+        )
     if settings.threshold <= -SCORE_MARGIN:
         raise TrainingError(f"training settings: threshold must be above {-SCORE_MARGIN}")
     return checked

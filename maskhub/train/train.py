@@ -12,12 +12,10 @@ from typing import Any
 
 import msgspec
 import torch
+from datasets import Dataset
 from transformers import (
-    DataCollatorWithPadding,
     EarlyStoppingCallback,
-    EvalPrediction,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
     TrainingArguments,
@@ -28,12 +26,14 @@ from transformers.trainer import TRAINER_STATE_NAME
 from maskhub.checkpoint import open_checkpoint, read_json
 from maskhub.container import codecs, writer
 from maskhub.container.manifest import Manifest
-from maskhub.data import Examples, label_ids, read_dataset, read_file, split_names
+from maskhub.data import read_dataset, read_file, split_names
 from maskhub.errors import CheckpointError, DataError, FormatError, OutputError, TrainingError, reason
 from maskhub.files import claim_folder
-from maskhub.metrics import classification_metrics, majority_share
-from maskhub.runtime.load import tokenizer_from
+from maskhub.metrics import LOWER_IS_BETTER
+from maskhub.runtime.load import processor_from
 from maskhub.runtime.quiet import quiet_transformers
+from maskhub.tasks import REGISTRY, TaskType
+from maskhub.tasks.examples import Examples, label_ids
 from maskhub.train.prepare import prepare
 from maskhub.train.run import (
     CHECKPOINTS,
@@ -51,14 +51,17 @@ from maskhub.train.trainer import MaskTrainer, Report, Reporter, StopOnInterrupt
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished run: its folder, the packed mask and its manifest, the metrics, and the model still in memory."""
+    """A finished run: its folder, the packed mask and its manifest, the metrics, and the model still in memory.
+
+    ``tokenizer`` is an image processor where the task is one on images.
+    """
 
     folder: Path
     mask: Path
     manifest: Manifest
     metrics: dict[str, float]
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Any
 
 
 def train(
@@ -89,13 +92,14 @@ def train(
             )
         claim_folder(folder)
     training, evaluation = _examples(settings, token)
-    labels = training.label_names
+    kind, labels = REGISTRY[training.task], training.label_names
+    metric = _metric(kind, labels, settings)
     base = open_checkpoint(settings.base, revision=settings.revision, token=token)
-    tokenizer = tokenizer_from(base.folder, base.name)
+    processor = processor_from(base.folder, base.name, kind)
     set_seed(settings.seed)
-    prepared = prepare(base, labels, settings)
-    rows = _tokenize(training, labels, tokenizer, settings)
-    eval_rows = _tokenize(evaluation, labels, tokenizer, settings) if evaluation else None
+    prepared = prepare(base, kind, labels, processor, settings)
+    rows = kind.encode(training, processor, labels, settings.max_length)
+    eval_rows = kind.encode(evaluation, processor, labels, settings.max_length) if evaluation else None
     record = RunRecord(
         settings=settings,
         base=prepared.binding,
@@ -113,11 +117,12 @@ def train(
     try:
         trainer = MaskTrainer(
             model=prepared.model,
-            args=_arguments(settings, folder, len(rows), eval_rows is not None),
+            args=_arguments(settings, folder, rows, metric if evaluation else None),
             train_dataset=rows,
             eval_dataset=eval_rows,
-            data_collator=DataCollatorWithPadding(tokenizer),
-            compute_metrics=_metrics,
+            data_collator=kind.collator(processor),
+            compute_metrics=lambda said: kind.measure(said.predictions, said.label_ids, labels),
+            preprocess_logits_for_metrics=lambda logits, wanted: _predictions(kind, logits, wanted),
             callbacks=callbacks,
             head=prepared.head,
         )
@@ -143,10 +148,10 @@ def train(
     metrics: dict[str, float] = {}
     if evaluation and eval_rows is not None:
         measured = trainer.evaluate()
-        metrics = {key: measured[f"eval_{key}"] for key in ("accuracy", "f1", "matthews_correlation", "loss")}
+        reported = (*kind.metrics(labels), "loss", "majority_accuracy")
+        metrics = {key: measured[f"eval_{key}"] for key in reported if f"eval_{key}" in measured}
         if not all(map(math.isfinite, metrics.values())):
             raise TrainingError(f"{folder}: the loss is not a number any more", hint="Try a lower --learning-rate.")
-        metrics["majority_accuracy"] = majority_share(label_ids(evaluation, labels))
     save_weights(prepared.model, prepared.head, folder)
     write_metrics(
         folder,
@@ -160,52 +165,65 @@ def train(
     maskset = maskset_from_run(folder)
     manifest = writer.save(maskset, folder / MASK, codec=codecs.AUTO)
     prepared.model.eval()  # type: ignore[no-untyped-call]
-    return TrainResult(folder, folder / MASK, manifest, metrics, prepared.model, tokenizer)
+    return TrainResult(folder, folder / MASK, manifest, metrics, prepared.model, processor)
 
 
 def _examples(settings: TrainSettings, token: str | None) -> tuple[Examples, Examples | None]:
+    """Examples to train and to evaluate on, the latter read as the former's kind of task."""
+    columns = settings.columns
     if settings.train_file is not None:
-        training = read_file(settings.train_file, settings.columns)
-        evaluation = read_file(settings.eval_file, settings.columns) if settings.eval_file else None
+        training = read_file(settings.train_file, columns, settings.task)
+        split = None
     else:
         assert settings.dataset is not None
-        training = read_dataset(settings.dataset, "train", settings.columns, token)
-        if settings.eval_file:
-            evaluation = read_file(settings.eval_file, settings.columns)
-        else:
-            splits = split_names(settings.dataset, token)
-            split = next((s for s in ("validation", "validation_matched", "dev", "test") if s in splits), None)
-            evaluation = read_dataset(settings.dataset, split, settings.columns, token) if split else None
-    if len(set(training.labels)) < 2:
-        raise DataError(
-            f"{training.source}: all examples have the label {training.labels[0]!r}; a task needs two or more"
-        )
-    if evaluation:
+        training = read_dataset(settings.dataset, "train", columns, token, settings.task)
+        splits = [] if settings.eval_file else split_names(settings.dataset, token)
+        split = next((s for s in ("validation", "validation_matched", "dev", "test") if s in splits), None)
+    evaluation = None
+    if settings.eval_file:
+        evaluation = read_file(settings.eval_file, columns, training.task)
+    elif settings.dataset and split:
+        evaluation = read_dataset(settings.dataset, split, columns, token, training.task)
+    distinct = {one for label in training.labels for one in (label if isinstance(label, list) else [label])}
+    if len(distinct) == 1:
+        raise DataError(f"{training.source}: all examples have the label {distinct.pop()!r}; a task needs two or more")
+    if evaluation and training.label_names:
         label_ids(evaluation, training.label_names)
     return training, evaluation
 
 
-def _tokenize(
-    examples: Examples, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, settings: TrainSettings
-) -> Any:
-    from datasets import Dataset
+def _metric(kind: TaskType, labels: tuple[str, ...], settings: TrainSettings) -> str:
+    """The metric that picks the best evaluation. Raises TrainingError for one that the task does not have."""
+    known = (*kind.metrics(labels), "loss")
+    if settings.metric is None:
+        return known[0]
+    if settings.metric not in known:
+        raise TrainingError(
+            f"training settings: metric: {kind.name} has no {settings.metric!r}", hint=f"It has: {', '.join(known)}."
+        )
+    return settings.metric
 
-    encoded = tokenizer(examples.texts, examples.pairs, truncation=True, max_length=settings.max_length)
-    lengths = [len(ids) for ids in encoded["input_ids"]]
-    return Dataset.from_dict({**encoded, "labels": label_ids(examples, labels), "length": lengths})
+
+def _predictions(kind: TaskType, logits: Any, labels: torch.Tensor) -> torch.Tensor:
+    """What is kept of a batch's logits for the metrics; some models give more than logits."""
+    first = logits[0] if isinstance(logits, tuple) else logits
+    kept: torch.Tensor = kind.reduce(first, labels) if kind.reduce else first
+    return kept
 
 
-def _arguments(settings: TrainSettings, folder: Path, rows: int, evaluated: bool) -> TrainingArguments:
+def _arguments(settings: TrainSettings, folder: Path, rows: Any, metric: str | None) -> TrainingArguments:
+    """What transformers' Trainer is told; ``metric`` picks the best evaluation, None where there is none."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    steps_an_epoch = math.ceil(rows / (settings.batch_size * settings.gradient_accumulation * processes))
+    steps_an_epoch = math.ceil(len(rows) / (settings.batch_size * settings.gradient_accumulation * processes))
     steps = max(1, math.ceil(steps_an_epoch * settings.epochs))
     saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": settings.eval_steps, "save_total_limit": 2}
-    if evaluated:
+    if metric:
         saving |= {
             "eval_strategy": "steps",
             "eval_steps": settings.eval_steps,
             "load_best_model_at_end": True,
-            "metric_for_best_model": "accuracy",
+            "metric_for_best_model": metric,
+            "greater_is_better": metric not in LOWER_IS_BETTER,
         }
     return TrainingArguments(
         output_dir=str(folder.absolute() / CHECKPOINTS),  # the trainer's state names its best checkpoint by this
@@ -222,7 +240,7 @@ def _arguments(settings: TrainSettings, folder: Path, rows: int, evaluated: bool
         seed=settings.seed,
         bf16=settings.precision == "bf16",
         fp16=settings.precision == "fp16",
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="group_by_length" if isinstance(rows, Dataset) else "random",
         logging_steps=min(10, settings.eval_steps),
         report_to=settings.report_to,
         disable_tqdm=True,
@@ -242,11 +260,6 @@ def _last_checkpoint(folder: Path) -> str | None:
         else:
             return str(path)
     return None
-
-
-def _metrics(prediction: EvalPrediction) -> dict[str, float]:
-    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    return classification_metrics(logits, prediction.label_ids)  # type: ignore[arg-type]
 
 
 def _changed(before: RunRecord, now: RunRecord) -> str | None:

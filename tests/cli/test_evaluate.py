@@ -31,7 +31,7 @@ def test_the_metrics(program: Run, tiny_bert: Path, mask: MaskSet) -> None:
     assert (ran.status, ran.stderr) == (0, "")
     assert ran.out.splitlines()[0] == "task.msk on 5 examples of test.csv"
     shown = fields(ran.out)
-    assert list(shown) == ["accuracy", "f1", "matthews correlation", "majority accuracy"]
+    assert list(shown) == ["accuracy", "f1", "matthews correlation", "f1 ham", "f1 spam", "majority accuracy"]
     assert shown["majority accuracy"] == "0.6000"
 
     ran = maskhub("evaluate", tiny_bert, "task.msk", "--file", "test.csv", "--json")
@@ -67,7 +67,7 @@ def test_input_that_cannot_be_used(tiny_bert: Path, mask: MaskSet) -> None:
         "It knows: ham, spam.",
         (tiny_bert, "no.msk", "test.csv"): "no.msk: no such file",
         (tiny_bert, "test.csv", "test.csv"): "test.csv: ",
-        (tiny_bert, "nameless.msk", "test.csv"): "the mask names no labels, so it cannot be evaluated",
+        (tiny_bert, "nameless.msk", "test.csv"): "the mask names no task, so it cannot be evaluated",
         ("/no/base", "task.msk", "test.csv"): "/no/base: no such folder",
         ("other", "task.msk", "test.csv"): "other: not the base this mask was made for: it differs in ",
     }.items():

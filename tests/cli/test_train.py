@@ -116,7 +116,7 @@ def test_pairs_and_a_dataset_folder(train: Train, tiny_bert: Path) -> None:
         ({"train_file": "no.csv"}, "no.csv: no such file"),
         ({"train_file": "empty.csv"}, "empty.csv: the file is empty"),
         ({"train_file": "header.csv"}, "header.csv: no examples in it"),
-        ({"train_file": "bare.csv"}, "bare.csv: no label column found among text. Name it with --label-column."),
+        ({"train_file": "bare.csv"}, "bare.csv: no label column found among text, x. Name it with --label-column."),
         ({"text_column": "body"}, "train.jsonl: no column 'body' (asked for as the text column). It has: text, label."),
         ({"train_file": "torn.jsonl"}, "torn.jsonl: cannot be read: JSON parse error: "),
         ({"train_file": "one.csv"}, "one.csv: all examples have the label 'x'; a task needs two or more"),
@@ -146,7 +146,7 @@ def test_input_that_cannot_be_used(
     train: Train, tiny_bert: Path, folder: Path, given: dict[str, Any], message: str
 ) -> None:
     for name, content in {
-        "empty.csv": "", "header.csv": "text,label\n", "bare.csv": "text\nx\n", "one.csv": "text,label\na,x\nb,x\n",
+        "empty.csv": "", "header.csv": "text,label\n", "bare.csv": "text,x\nx,y\n", "one.csv": "text,label\na,x\nb,x\n",
         "torn.jsonl": '{"text": "x", ', "full/note": "",
     }.items():  # fmt: skip
         Path(name).parent.mkdir(exist_ok=True)
@@ -170,7 +170,7 @@ def test_bases_that_cannot_be_used(train: Train, tiny_bert: Path) -> None:
         "train.jsonl": "train.jsonl: not a checkpoint: expected a folder, a .safetensors or a PyTorch file",
         copy("mute", "tokenizer.json", "tokenizer_config.json"): "mute: the folder has no tokenizer. Put the ",
         copy("light", "model.safetensors"): "light: the folder has neither model.safetensors nor ",
-        copy("bare", "config.json"): "bare: cannot be loaded for classification: ",
+        copy("bare", "config.json"): "bare: cannot be loaded for text-classification: ",
     }.items():
         assert error(train(base)).startswith(message)
         assert not Path("run").exists()

@@ -13,11 +13,11 @@ pytest.importorskip("transformers")
 import torch
 
 from maskhub.checkpoint import Checkpoint, open_checkpoint
-from maskhub.data import Examples
 from maskhub.errors import DataError, FormatError
 from maskhub.mask import MaskSet
 from maskhub.runtime.evaluate import evaluate, predict
 from maskhub.runtime.load import load_model, load_tokenizer
+from maskhub.tasks.examples import Examples
 from tests import tiny
 
 
@@ -34,7 +34,8 @@ def task(bert: Checkpoint) -> MaskSet:
 def examples(count: int, *, pairs: bool = False) -> Examples:
     texts = [" ".join(["who"] * (1 + i % 7)) for i in range(count)]
     labels = [("ham", "spam", "spam")[i % 3] for i in range(count)]
-    return Examples("some.csv", texts, list(reversed(texts)) if pairs else None, labels, ("ham", "spam"))
+    inputs = {"text": texts, "pair": texts[::-1]} if pairs else {"text": texts}
+    return Examples("some.csv", "text-classification", inputs, labels, ("ham", "spam"))
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -46,14 +47,15 @@ def test_logits_in_the_order_of_the_examples(bert: Checkpoint, task: MaskSet, co
     assert logits.dtype == np.float32 and logits.shape == (count, 2)
     assert done == [(min(i + 4, count), count) for i in range(0, count, 4)]
     for i in range(count):
-        one = tokenizer(data.texts[i], data.pairs[i] if data.pairs else None, return_tensors="pt")
+        one = tokenizer(*(texts[i] for texts in data.inputs.values()), return_tensors="pt")
         with torch.inference_mode():
             assert np.allclose(logits[i], model(**one).logits[0], atol=1e-6)
 
 
 def test_examples_are_cut_to_the_length(bert: Checkpoint, task: MaskSet) -> None:
     model, tokenizer = load_model(bert, task), load_tokenizer(bert, task)
-    long = Examples("s", ["who what when", "who what", "who what when where how is"], None, [], ())
+    texts = ["who what when", "who what", "who what when where how is"]
+    long = Examples("s", "text-classification", {"text": texts}, ["x"] * 3, ("x",))
     logits = predict(model, tokenizer, long, max_length=4)
     assert logits[0].tolist() == logits[1].tolist() == logits[2].tolist()
     assert not np.array_equal(*predict(model, tokenizer, long.head(2)))
@@ -66,7 +68,7 @@ def test_metrics(bert: Checkpoint, task: MaskSet) -> None:
     said = [("ham", "spam")[i] for i in logits.argmax(-1)]
     assert metrics["accuracy"] == pytest.approx(np.mean([a == b for a, b in zip(said, data.labels, strict=True)]))
     assert metrics["majority_accuracy"] == pytest.approx(2 / 3)
-    assert set(metrics) == {"accuracy", "f1", "matthews_correlation", "majority_accuracy"}
+    assert set(metrics) == {"accuracy", "f1", "f1_ham", "f1_spam", "matthews_correlation", "majority_accuracy"}
     assert evaluate(bert, task, data) == metrics
 
 
@@ -85,8 +87,12 @@ def test_labels_that_the_task_does_not_know(bert: Checkpoint, task: MaskSet) -> 
     assert caught.value.hint == "It knows: ham, spam."
 
 
-def test_a_mask_that_names_no_labels(bert: Checkpoint, task: MaskSet) -> None:
+def test_a_mask_that_names_no_task_or_no_labels(bert: Checkpoint, task: MaskSet) -> None:
     assert task.task is not None
-    for nameless in (None, msgspec.structs.replace(task.task, config={})):
-        with pytest.raises(FormatError, match=r"^the mask names no labels, so it cannot be evaluated"):
+    for nameless, message in (
+        (None, "the mask names no task, so it cannot be evaluated"),
+        (msgspec.structs.replace(task.task, config={}), "the mask names no labels, so it cannot be evaluated"),
+        (msgspec.structs.replace(task.task, type="fill-mask"), "the mask is for fill-mask, which cannot be evaluated"),
+    ):
+        with pytest.raises(FormatError, match=f"^{message}"):
             evaluate(bert, dataclasses.replace(task, task=nameless), examples(3))

@@ -22,12 +22,12 @@ from safetensors.numpy import load_file
 import maskhub
 from maskhub.checkpoint import open_checkpoint
 from maskhub.container.reader import MaskFile, open_mask
-from maskhub.data import Columns, read_file
+from maskhub.data import read_file
 from maskhub.dense import verify_base
 from maskhub.errors import CheckpointError, DataError, MaskhubError, OutputError, TrainingError
-from maskhub.metrics import classification_metrics
 from maskhub.runtime.evaluate import evaluate, predict
 from maskhub.scores import draw
+from maskhub.tasks.examples import Columns
 from maskhub.train.run import maskset_from_run, read_record
 from maskhub.train.settings import TrainSettings
 from maskhub.train.train import TrainResult, train
@@ -128,7 +128,8 @@ def test_what_the_mask_says_of_itself(trained: Trained) -> None:
     assert str(settings.train_file) not in json.dumps(msgspec.to_builtins(mask.lineage))
     measured = json.loads((result.folder / "metrics.json").read_text())
     assert mask.metrics == measured["metrics"] == result.metrics
-    assert set(result.metrics) == {"accuracy", "f1", "matthews_correlation", "loss", "majority_accuracy"}
+    each = {f"f1_{label}" for label in labels} if len(labels) == 2 else set()
+    assert set(result.metrics) == {"accuracy", "f1", "matthews_correlation", "loss", "majority_accuracy"} | each
     assert measured["steps"] == 27
     assert result.metrics["majority_accuracy"] == pytest.approx(1 / len(labels))
 
@@ -155,11 +156,11 @@ def test_dense_weights_give_the_trained_models_logits(trained: Trained, tmp_path
     names = [loaded.config.id2label[i] for i in range(len(examples.label_names))]
     assert names == sorted(names) == list(examples.label_names)
     for i in (0, 5, 23):
-        one = examples.pairs and {"text": examples.texts[i], "text_pair": examples.pairs[i]}
-        said = {entry["label"]: entry["score"] for entry in pipe([one or examples.texts[i]])[0]}
-        pair = examples.pairs[i] if examples.pairs else None
+        texts = [inputs[i] for inputs in examples.inputs.values()]
+        one = texts[0] if len(texts) == 1 else dict(zip(("text", "text_pair"), texts, strict=True))
+        said = {entry["label"]: entry["score"] for entry in pipe([one])[0]}
         with torch.inference_mode():
-            logits = result.model(**tokenizer(examples.texts[i], pair, return_tensors="pt")).logits[0].numpy()
+            logits = result.model(**tokenizer(*texts, return_tensors="pt")).logits[0].numpy()
         odds = np.exp(logits - logits.max())
         assert [said[name] for name in names] == pytest.approx((odds / odds.sum()).tolist(), rel=1e-6)
 
@@ -466,11 +467,11 @@ def test_bases_that_cannot_be_trained(bert: Path, task: Path, tmp_path: Path) ->
     assert str(error) == f"{base}: {lacks}"
     base = without("config.json")
     error = refused(toy.settings(base, task), tmp_path / "run")
-    assert str(error).startswith(f"{base}: cannot be loaded for classification: ")
+    assert str(error).startswith(f"{base}: cannot be loaded for text-classification: ")
     config = json.loads((bert / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
     error = refused(toy.settings(base, task), tmp_path / "run")
-    assert str(error).startswith(f"{base}: cannot be loaded for classification: ")
+    assert str(error).startswith(f"{base}: cannot be loaded for text-classification: ")
     assert not (tmp_path / "run").exists()
 
 
@@ -508,12 +509,3 @@ def test_a_tracker_that_there_is_not(bert: Path, task: Path, tmp_path: Path) -> 
     error = refused(toy.settings(bert, task, report_to="paper"), tmp_path / "run")
     assert str(error).startswith("training settings: paper is not supported, only ")
     assert not (tmp_path / "run").exists()
-
-
-def test_metrics() -> None:
-    logits = np.array([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0], [0.0, 9.0]])
-    assert classification_metrics(logits, [0, 1, 1, 1]) == {
-        "accuracy": 0.75,
-        "f1": pytest.approx((2 / 3 + 4 / 5) / 2),
-        "matthews_correlation": pytest.approx(1 / np.sqrt(3)),
-    }

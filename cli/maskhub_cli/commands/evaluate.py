@@ -1,4 +1,4 @@
-"""``maskhub evaluate``: the metric of a mask on a file of examples."""
+"""``maskhub evaluate``: the metrics of a mask, or of several together, on a file of examples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from maskhub_cli.options import (
     BASE_HELP,
     FormatOption,
     JsonOption,
-    MaskArgument,
     ParentOption,
     QuietOption,
     RevisionOption,
@@ -21,12 +20,21 @@ from maskhub_cli.output import Format, Output
 
 def evaluate(
     base: Annotated[str, typer.Argument(metavar="BASE", help=BASE_HELP, show_default=False)],
-    mask: MaskArgument,
-    file: Annotated[str, typer.Option("--file", metavar="FILE", help="CSV, TSV, JSON lines or Parquet.")],
+    masks: Annotated[
+        list[str],
+        typer.Argument(metavar="MASK...", help="The mask, or several: .msk files or URLs.", show_default=False),
+    ],
+    file: Annotated[
+        str, typer.Option("--file", metavar="FILE", help="CSV, TSV, JSON lines or Parquet; a folder of images.")
+    ],
+    ensemble: Annotated[
+        str | None,
+        typer.Option(metavar="logits|probs|vote", help="Put several masks' answers together; else a row for each."),
+    ] = None,
     text_column: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Default: found by the usual names.")
     ] = None,
-    pair_column: Annotated[str | None, typer.Option(metavar="COLUMN", help="The second text.")] = None,
+    pair_column: Annotated[str | None, typer.Option(metavar="COLUMN", help="The second text, or the choices.")] = None,
     label_column: Annotated[str | None, typer.Option(metavar="COLUMN", help="The class of each example.")] = None,
     parent: ParentOption = None,
     revision: RevisionOption = None,
@@ -37,26 +45,47 @@ def evaluate(
 ) -> None:
     """Measure a mask's task model on labelled examples.
 
-    --quiet prints the accuracy.
+    The examples are read as the mask's task needs them. --quiet prints the task's first metric, such as the accuracy.
 
     Example: maskhub evaluate user/base task.msk --file test.csv
     """
+    from maskhub import tasks
     from maskhub.checkpoint import open_checkpoint
     from maskhub.container.reader import open_mask
-    from maskhub.data import Columns, read_file
+    from maskhub.data import read_file
     from maskhub.source import public_name
+    from maskhub.tasks.examples import Columns
 
     out = Output(format, json, quiet)
-    maskset = open_mask(mask, parent or (), whole=True)
-    examples = read_file(file, Columns(text_column, pair_column, label_column))
+    masksets = [open_mask(mask, parent or (), whole=True) for mask in masks]
+    kind = tasks.of_mask(masksets[0].task)
+    examples = read_file(file, Columns(text_column, pair_column, label_column), kind.name)
     checkpoint = open_checkpoint(base, revision=revision, token=token)
     from maskhub.runtime.evaluate import evaluate as measure
 
+    names = [public_name(mask) for mask in masks]
+    about = {"file": file, "examples": len(examples)}
+    where = f"on {len(examples):,} examples of {file}"
     with out.progress("Evaluating", unit="examples") as progress:
-        metrics = measure(checkpoint, maskset, examples, progress=progress)
-    out.show(
-        {"mask": maskset.id, "file": file, "examples": len(examples), "metrics": metrics},
-        quiet=metrics["accuracy"],
-        title=f"{public_name(mask)} on {len(examples):,} examples of {file}",
-        fields={name.replace("_", " "): f"{value:.4f}" for name, value in metrics.items()},
-    )
+        if ensemble is not None:
+            metrics = [measure(checkpoint, masksets, examples, ensemble=ensemble, progress=progress)]
+        else:
+            metrics = [measure(checkpoint, maskset, examples, progress=progress) for maskset in masksets]
+    shown = [{name.replace("_", " "): f"{value:.4f}" for name, value in found.items()} for found in metrics]
+    first = [next(iter(found.values())) for found in metrics]
+    if len(metrics) == 1:
+        which = {"mask": masksets[0].id} if ensemble is None else {"masks": [m.id for m in masksets]}
+        way = {} if ensemble is None else {"ensemble": ensemble}
+        title = names[0] if ensemble is None else f"{len(masks)} masks together by {ensemble}"
+        data = which | way | about | {"metrics": metrics[0]}
+        out.show(data, quiet=first[0], title=f"{title} {where}", fields=shown[0])
+    elif out.format is Format.QUIET:
+        for value in first:
+            out.show(None, quiet=value)
+    else:
+        out.show(
+            [{"mask": m.id, **about, "metrics": found} for m, found in zip(masksets, metrics, strict=True)],
+            quiet="",
+            title=f"{len(masks)} masks {where}",
+            tables=[[{"mask": name, **row} for name, row in zip(names, shown, strict=True)]],
+        )

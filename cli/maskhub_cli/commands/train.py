@@ -104,7 +104,7 @@ def train(
 
     Example: maskhub train user/base --train-file train.csv --eval-file dev.csv -o run
     """
-    from maskhub.data import Columns
+    from maskhub.tasks.examples import Columns
     from maskhub.train.settings import TrainSettings
 
     settings = TrainSettings(

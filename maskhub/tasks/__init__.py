@@ -1,0 +1,71 @@
+"""Kinds of tasks, one module each, and their registry. None imports torch or transformers before it is needed."""
+
+from __future__ import annotations
+
+from maskhub.errors import FormatError
+from maskhub.mask import Task
+from maskhub.tasks.examples import Examples, Table
+from maskhub.tasks.image_classification import IMAGE_CLASSIFICATION
+from maskhub.tasks.multiple_choice import MULTIPLE_CHOICE
+from maskhub.tasks.regression import TEXT_REGRESSION
+from maskhub.tasks.task import TaskType
+from maskhub.tasks.text_classification import TEXT_CLASSIFICATION
+from maskhub.tasks.text_generation import TEXT_GENERATION
+from maskhub.tasks.token_classification import TOKEN_CLASSIFICATION
+
+__all__ = [
+    "IMAGE_CLASSIFICATION",
+    "MULTIPLE_CHOICE",
+    "REGISTRY",
+    "TEXT_CLASSIFICATION",
+    "TEXT_GENERATION",
+    "TEXT_REGRESSION",
+    "TOKEN_CLASSIFICATION",
+    "TaskType",
+    "label_names",
+    "of_mask",
+    "read",
+]
+
+# In the order in which a table is tried for them: what has more telling columns comes first.
+REGISTRY: dict[str, TaskType] = {
+    task.name: task
+    for task in (
+        IMAGE_CLASSIFICATION,
+        TOKEN_CLASSIFICATION,
+        MULTIPLE_CHOICE,
+        TEXT_REGRESSION,
+        TEXT_CLASSIFICATION,
+        TEXT_GENERATION,
+    )
+}
+
+
+def read(table: Table, task: str | None = None) -> Examples:
+    """A table's examples for ``task``, or for the first kind of task that it fits. Raises DataError."""
+    if task is None:
+        found = next((kind for kind in REGISTRY.values() if kind.fits(table)), TEXT_CLASSIFICATION)
+        return found.read(table)
+    return REGISTRY[task].read(table)
+
+
+def of_mask(task: Task | None) -> TaskType:
+    """The kind of task that a mask is for. Raises FormatError for one that cannot be measured."""
+    if task is None:
+        raise FormatError("the mask names no task, so it cannot be evaluated")
+    kind = REGISTRY.get(task.type)
+    if kind is TEXT_CLASSIFICATION and task.config.get("problem_type") == "regression":
+        kind = TEXT_REGRESSION
+    if kind is None:
+        raise FormatError(
+            f"the mask is for {task.type}, which cannot be evaluated", hint=f"What can: {', '.join(REGISTRY)}."
+        )
+    if "id2label" in kind.config(()) and not label_names(task):
+        raise FormatError("the mask names no labels, so it cannot be evaluated on labelled examples")
+    return kind
+
+
+def label_names(task: Task) -> tuple[str, ...]:
+    """The classes of a mask's task in their order; none where the task has no named ones."""
+    names = task.config.get("id2label", {})
+    return tuple(names[key] for key in sorted(names, key=int))

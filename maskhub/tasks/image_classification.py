@@ -1,0 +1,91 @@
+"""Image classification: an image and its class. Input ``image``, encoded as it was found."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from maskhub.errors import DataError, library, reason
+from maskhub.metrics import classification_metrics, classification_names
+from maskhub.tasks.examples import LABEL_COLUMNS, Examples, Table, label_ids
+from maskhub.tasks.task import Names, TaskType
+from maskhub.tasks.text_classification import single_label_config
+
+IMAGE_COLUMNS = ("image", "img", "picture")
+
+
+def _fits(table: Table) -> bool:
+    column = table.find("text", IMAGE_COLUMNS)
+    return column is not None and _is_image(table, column)
+
+
+def _is_image(table: Table, column: str) -> bool:
+    return type(table.feature(column)).__name__ == "Image"
+
+
+def _read(table: Table) -> Examples:
+    from datasets import Image
+
+    column = table.column("text", IMAGE_COLUMNS)
+    if not _is_image(table, column):
+        raise DataError(
+            f"{table.source}: column {column!r} holds no images",
+            hint="Name a folder of images that has one folder for each class.",
+        )
+    labels, names = table.classes(table.column("label", LABEL_COLUMNS))
+    images = table.rows.cast_column(column, Image(decode=False))[column]
+    for row, image in enumerate(images, 1):
+        _open(image, f"{table.source}: row {row}: image {image['path'] or ''}".rstrip())
+    return Examples(table.source, "image-classification", {"image": images}, labels, names)
+
+
+def _open(image: dict[str, Any], what: str) -> Any:
+    """The image in RGB; DataError where it is damaged or none."""
+    pillow = library("PIL.Image", "images", "'maskhub[train]'")
+    try:
+        with pillow.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])) as opened:
+            return opened.convert("RGB")
+    except Exception as error:  # each format's reader raises its own kinds
+        raise DataError(f"{what}: cannot be read: {reason(error)}") from error
+
+
+class Images:
+    """Examples read anew each time, since pixels of many do not fit the memory."""
+
+    def __init__(self, images: Sequence[Any], labels: list[int], processor: Any, source: str) -> None:
+        self._images, self._labels, self._processor, self._source = images, labels, processor, source
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image = _open(self._images[index], f"{self._source}: row {index + 1}")
+        pixels = self._processor(image, return_tensors="np")["pixel_values"][0]
+        return {"pixel_values": pixels, "labels": self._labels[index]}
+
+
+def _encode(examples: Examples, processor: Any, names: Names, max_length: int) -> Images:
+    return Images(examples.inputs["image"], label_ids(examples, names), processor, examples.source)
+
+
+def _collator(processor: Any) -> Any:
+    from transformers import default_data_collator
+
+    return default_data_collator
+
+
+IMAGE_CLASSIFICATION = TaskType(
+    name="image-classification",
+    type="image-classification",
+    model="AutoModelForImageClassification",
+    columns="a folder of images with one folder for each class; or image and label",
+    fits=_fits,
+    read=_read,
+    config=single_label_config,
+    encode=_encode,
+    collator=_collator,
+    metrics=classification_names,
+    measure=classification_metrics,
+    images=True,
+)

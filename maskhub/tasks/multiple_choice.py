@@ -1,0 +1,100 @@
+"""Multiple choice: a prompt, its possible continuations, and which is right. Inputs ``prompt`` and ``choices``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from maskhub.errors import DataError
+from maskhub.metrics import CHOICE, choice_metrics
+from maskhub.tasks.examples import Examples, Table
+from maskhub.tasks.task import Names, TaskType, rows
+
+PROMPT_COLUMNS = ("prompt", "question_propmt", "question", "ctx", "context", "startphrase")  # the second is CODAH's
+CHOICE_COLUMNS = ("choices", "candidate_answers", "endings", "options")
+INDEX_COLUMNS = ("label", "labels", "correct_answer_idx", "answer")
+
+
+def _fits(table: Table) -> bool:
+    if _endings(table):
+        return True
+    choices = table.find("pair", CHOICE_COLUMNS)
+    return choices is not None and table.is_list(choices)
+
+
+def _endings(table: Table) -> list[str]:
+    """SWAG's columns of endings, where the caller names no column of choices."""
+    found = [name for name in table.names if re.fullmatch(r"ending\d+", name)]
+    return sorted(found, key=lambda name: int(name.removeprefix("ending"))) if not table.columns.pair else []
+
+
+def _read(table: Table) -> Examples:
+    if endings := _endings(table):
+        columns = [table.texts(name) for name in endings]
+        choices = [list(row) for row in zip(*columns, strict=True)]
+        if not table.columns.text and {"sent1", "sent2"} <= set(table.names):  # each ending goes on the second sentence
+            prompts = table.texts("sent1")
+            begun = table.texts("sent2")
+            choices = [[f"{start} {end}" for end in row] for start, row in zip(begun, choices, strict=True)]
+        else:
+            prompts = table.texts(table.column("text", PROMPT_COLUMNS))
+    else:
+        prompts = table.texts(table.column("text", PROMPT_COLUMNS))
+        choices = table.lists(table.column("pair", CHOICE_COLUMNS))
+    count = len(choices[0])
+    for row, given in enumerate(choices, 1):
+        if len(given) != count:
+            raise DataError(
+                f"{table.source}: row {row} has {len(given)} choices, and row 1 has {count}: all need as many"
+            )
+    if count < 2:
+        raise DataError(f"{table.source}: row 1 has one choice only; two or more are needed")
+    column = table.column("label", INDEX_COLUMNS)
+    labels = [_index(value, count, table.source, column, row) for row, value in enumerate(table.values(column), 1)]
+    return Examples(table.source, "multiple-choice", {"prompt": prompts, "choices": choices}, labels)
+
+
+def _index(value: Any, count: int, source: str, column: str, row: int) -> int:
+    whole = isinstance(value, int) or (isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value))
+    if isinstance(value, bool) or not whole or not 0 <= int(value) < count:
+        raise DataError(
+            f"{source}: row {row} has {value!r} in column {column!r}, which is no index of its {count} choices",
+            hint=f"It counts from 0 to {count - 1}.",
+        )
+    return int(value)
+
+
+def _encode(examples: Examples, tokenizer: Any, names: Names, max_length: int) -> Any:
+    prompts, choices = examples.inputs["prompt"], examples.inputs["choices"]
+    count = len(choices[0])
+    flat = tokenizer(
+        [prompt for prompt in prompts for _ in range(count)],
+        [choice for row in choices for choice in row],
+        truncation=True,
+        max_length=max_length,
+    )
+    starts = range(0, len(prompts) * count, count)
+    encoded = {key: [values[start : start + count] for start in starts] for key, values in flat.items()}
+    lengths = [max(map(len, row)) for row in encoded["input_ids"]]
+    return rows({**encoded, "labels": examples.labels}, lengths)
+
+
+def _collator(tokenizer: Any) -> Any:
+    from transformers import DataCollatorForMultipleChoice
+
+    return DataCollatorForMultipleChoice(tokenizer)
+
+
+MULTIPLE_CHOICE = TaskType(
+    name="multiple-choice",
+    type="multiple-choice",
+    model="AutoModelForMultipleChoice",
+    columns="prompt, choices (a list), label (an index); or SWAG's sent1, sent2, ending0, ending1, ..., label",
+    fits=_fits,
+    read=_read,
+    config=lambda names: {},
+    encode=_encode,
+    collator=_collator,
+    metrics=lambda names: CHOICE,
+    measure=choice_metrics,
+)

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from maskhub.errors import MaskhubError
-from maskhub_cli.commands import apply, demo, evaluate, export, extract, info, pack, train, verify
+from maskhub_cli.commands import apply, demo, evaluate, export, extract, info, list, pack, pull, push, train, verify
 from maskhub_cli.output import printable
 
 
@@ -71,7 +71,8 @@ def options(
     """Learned binary masks: a task costs a fraction of a bit a weight beside one base model.
 
     A BASE is a checkpoint folder or file, or a model on the Hub: user/repo or user/repo@revision.
-    A MASK is a .msk file, or the URL of one: https:, hf: or any that fsspec knows.
+    A MASK is a .msk file, the URL of one (https:, hf: or any that fsspec knows), or user/repo, user/repo/name or
+    user/repo/name@revision on the Hub.
     """
 
 
@@ -84,6 +85,9 @@ app.command()(apply.apply)
 app.command()(extract.extract)
 app.command()(export.export)
 app.command()(evaluate.evaluate)
+app.command()(push.push)
+app.command()(pull.pull)
+app.command("list")(list.list_masks)
 app.command()(demo.demo)
 
 

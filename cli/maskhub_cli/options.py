@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
 
-from maskhub_cli.output import Format
+from maskhub_cli.output import Format, Output
 
 MaskArgument = Annotated[
-    str, typer.Argument(metavar="MASK", help="The mask, a .msk file or the URL of one.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="MASK",
+        help="The mask: a .msk file, the URL of one, or user/repo or user/repo/name@revision on the Hub.",
+        show_default=False,
+    ),
 ]
 
 ParentOption = Annotated[
@@ -24,7 +31,7 @@ RevisionOption = Annotated[
 ]
 TokenOption = Annotated[
     str | None,
-    typer.Option(metavar="TOKEN", help="Token for a private base; else the one of hf auth login."),
+    typer.Option(metavar="TOKEN", help="Token for the Hub; else HF_TOKEN, or the one of hf auth login."),
 ]
 
 FormatOption = Annotated[
@@ -39,8 +46,14 @@ QuietOption = Annotated[
 def stem(mask: str) -> str:
     """The file name of a path or URL without its suffix: what outputs are called."""
     from pathlib import Path
-    from urllib.parse import unquote
 
-    from maskhub.source import is_url, public_name
+    from maskhub.address import file_name
 
-    return Path(unquote(public_name(mask)) if is_url(mask) else mask).stem
+    return Path(file_name(mask)).stem
+
+
+def quiet_hub(out: Output) -> None:
+    """Let the Hub's client say nothing of its own, and draw bars on terminals only. Call it before one is imported."""
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if out.format is not Format.HUMAN or not sys.stderr.isatty():
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

@@ -54,16 +54,17 @@ class Output:
     ) -> None:
         """Print a result.
 
-        ``data`` (a mapping, dataclass or struct) is the JSON document and ``quiet`` the bare value. People get
-        ``title``, ``fields`` one a line (a value of several lines as a list), and ``tables``, each a list of rows
-        with the same keys.
+        ``data`` (a mapping, dataclass or struct) is the JSON document and ``quiet`` the bare value, or a list of them.
+        People get ``title``, ``fields`` one a line (a value of several lines as a list), and ``tables``, each a list of
+        rows with the same keys.
         """
         if self.format is Format.JSON:
             import msgspec
 
             typer.echo(json.dumps(msgspec.to_builtins(data)))
         elif self.format is Format.QUIET:
-            typer.echo(printable(str(quiet)))
+            for value in quiet if isinstance(quiet, list) else [quiet]:
+                typer.echo(printable(str(value)))
         else:
             if title:
                 typer.echo(printable(title))

@@ -25,7 +25,7 @@ def apply(
     base: Annotated[str, typer.Argument(metavar="BASE", help=BASE_HELP, show_default=False)],
     masks: Annotated[
         list[str],
-        typer.Argument(metavar="MASK...", help="The mask, or several: .msk files or URLs.", show_default=False),
+        typer.Argument(metavar="MASK...", help="The mask, or several.", show_default=False),
     ],
     output: Annotated[
         Path | None,
@@ -70,7 +70,7 @@ def apply(
         folders = [output or Path(stem(masks[0]))]
     else:
         folders = [(output or Path()) / stem(mask) for mask in masks]
-    files = [MaskFile(mask, parent or ()) for mask in masks]
+    files = [MaskFile(mask, parent or (), token=token) for mask in masks]
     for folder in folders:
         claim_folder(folder)  # before a base is downloaded
     checkpoint = open_checkpoint(base, revision=revision, token=token)

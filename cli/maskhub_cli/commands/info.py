@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskhub_cli.options import FormatOption, JsonOption, MaskArgument, ParentOption, QuietOption
+from maskhub_cli.options import FormatOption, JsonOption, MaskArgument, ParentOption, QuietOption, TokenOption
 from maskhub_cli.output import Cell, Format, Output
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def info(
         typer.Option(metavar="FILE", help="Draw sparsity by layer and matrix: .png, .svg or .pdf.", show_default=False),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
+    token: TokenOption = None,
     format: FormatOption = Format.AUTO,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -44,7 +45,7 @@ def info(
         from maskhub.plots import claim_picture
 
         claim_picture(plot, replace=force)
-    file = MaskFile(mask, parent or ())
+    file = MaskFile(mask, parent or (), token=token)
     summary = summarize(file)
     if plot:
         from maskhub.plots import save_picture, sparsity_map

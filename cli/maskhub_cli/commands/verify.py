@@ -45,9 +45,9 @@ def verify(
     from maskhub.dense import verify_base
 
     out = Output(format, json, quiet)
-    if base is None and (revision or token):
-        raise typer.BadParameter("only with --base", param_hint="'--revision' / '--token'")
-    file = MaskFile(mask, parent or ())
+    if base is None and revision:
+        raise typer.BadParameter("only with --base", param_hint="'--revision'")
+    file = MaskFile(mask, parent or (), token=token)
     file.verify()
     manifest = file.manifest
     checked_base = "not checked; --base does"

@@ -1,0 +1,86 @@
+"""A Hub in a process of its own, and commands that talk to it with the real client."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib import request
+
+import pytest
+
+from tests.cli.conftest import Ran
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class TestHub:
+    """A running test Hub. Each test has one for itself, and a cache and a folder of its own."""
+
+    __test__ = False
+
+    url: str
+    folder: Path
+
+    def __call__(self, *arguments: object, token: str | None = "hf_alice", **variables: str) -> Ran:
+        """Run ``maskhub`` as a program."""
+        ran = self.program([sys.executable, "-m", "maskhub_cli", *map(str, arguments)], token=token, **variables)
+        return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+    def program(self, command: list[str], **variables: str | None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=120, cwd=self.folder, env=self.environment(**variables)
+        )
+
+    def environment(self, *, token: str | None = "hf_alice", **variables: str | None) -> dict[str, str]:
+        wanted = {
+            **os.environ,
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(self.folder / "hf"),
+            "HF_TOKEN": token,
+            "HF_HUB_OFFLINE": None,
+            "HF_HUB_DISABLE_XET": "1",  # the real Hub's other way to store; the test Hub has LFS only
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "MASKHUB_CACHE": str(self.folder / "maskhub"),
+            "NO_PROXY": "127.0.0.1,localhost",
+            "PYTHONPATH": str(ROOT),
+            **variables,
+        }
+        return {name: value for name, value in wanted.items() if value is not None}
+
+    def control(self, **asked: Any) -> dict[str, Any]:
+        """What the server has and was asked for; see ``hubserver``."""
+        body = json.dumps(asked).encode()
+        with request.urlopen(request.Request(f"{self.url}/_test", body, method="POST")) as response:
+            return json.load(response)  # type: ignore[no-any-return]
+
+    def put(self, repo: str, **files: bytes) -> None:
+        """Make a commit behind everybody's back; ``__`` in a name is a dot."""
+        named = {name.replace("__", "."): base64.b64encode(content).decode() for name, content in files.items()}
+        self.control(files={repo: named})
+
+    def files(self, repo: str, ref: str = "main") -> dict[str, bytes]:
+        found = self.control(contents=True)["repos"][repo]["files"][ref]
+        return {name: base64.b64decode(content) for name, content in found.items()}
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Those since the last call."""
+        return self.control(clear=True)["log"]  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[TestHub]:
+    command = [sys.executable, "-m", "tests.remote.hubserver"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        try:
+            yield TestHub(process.stdout.readline().strip(), tmp_path)
+        finally:
+            process.kill()

@@ -43,8 +43,8 @@ class Folder:
 def hub(text: str | Path) -> Hub | None:
     """The Hub address that ``text`` is; None where it is a path here or another URL.
 
-    What exists here is meant, also as a name in a folder's index. What does not is on the Hub if it could be: two components or more (``folder/x.msk``,
-    a file in a folder, is not), and no path from the root, from ``.`` or from ``~``.
+    What exists here is meant, also as a name in a folder's index. What does not is on the Hub if it could be: two
+    components or more (``folder/x.msk``, a file in a folder, is not), and no path from the root, ``.`` or ``~``.
     """
     if isinstance(text, Path):
         return None

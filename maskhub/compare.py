@@ -218,8 +218,12 @@ class Diff:
     @property
     def same(self) -> bool:
         """Whether masks, dense tensors and task are the same; what the files note besides may differ."""
-        task = any(field.field.partition(".")[0] == "task" for field in self.fields)
-        return not (self.total.hamming or self.only_in_a or self.only_in_b or self.dense or task)
+        return not (self.total.hamming or self.only_in_a or self.only_in_b or self.dense or self.other_task)
+
+    @property
+    def other_task(self) -> bool:
+        """Whether the tasks differ."""
+        return any(field.field.startswith("task.") for field in self.fields)
 
     @cached_property
     def layers(self) -> dict[int | None, Overlap]:

@@ -171,7 +171,7 @@ class _Parser:
             raise self._error("a mask's name, '~', '(' or 'vote('")
         if self._token not in self._names:
             message = f"{self._at(self._next)}: no mask is called {self._token!r}"
-            raise MaskhubError(message, hint=f"There are {', '.join(self._names)}.")
+            raise MaskhubError(message, hint=f"There are {', '.join(self._names) or 'none'}.")
         self._next += 1
         return Name(self._tokens[self._next - 1][0])
 

@@ -10,7 +10,22 @@ import typer
 from typer.core import TyperGroup
 
 from maskhub.errors import MaskhubError
-from maskhub_cli.commands import apply, demo, evaluate, export, extract, info, list, pack, pull, push, train, verify
+from maskhub_cli.commands import (
+    apply,
+    compose,
+    demo,
+    diff,
+    evaluate,
+    export,
+    extract,
+    info,
+    list,
+    pack,
+    pull,
+    push,
+    train,
+    verify,
+)
 from maskhub_cli.output import printable
 
 
@@ -83,6 +98,8 @@ app.command()(info.info)
 app.command()(verify.verify)
 app.command()(apply.apply)
 app.command()(extract.extract)
+app.command()(diff.diff)
+app.command()(compose.compose)
 app.command()(export.export)
 app.command()(evaluate.evaluate)
 app.command()(push.push)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -50,6 +51,16 @@ def stem(mask: str) -> str:
     from maskhub.address import file_name
 
     return Path(file_name(mask)).stem
+
+
+def labels(masks: Sequence[str]) -> list[str]:
+    """Short names that tell masks apart: as ``stem``, with as many folders before it as that takes."""
+    parts = [[*mask.split("/")[:-1], stem(mask)] for mask in masks]
+    distinct = len(set(masks))
+    depths = range(1, max(map(len, parts), default=1))
+    deep = next((n for n in depths if len({"/".join(p[-n:]) for p in parts}) >= distinct), 0)
+    names = ["/".join(p[-deep:]) for p in parts]
+    return [f"{n} ({names[:i].count(n) + 1})" if n in names[:i] else n for i, n in enumerate(names)]
 
 
 def quiet_hub(out: Output) -> None:

@@ -20,7 +20,7 @@ CODECS = "auto|bits|zstd|gaps|drift|nm|nm:N:M|delta"
 RUN = "run.json"  # what makes a folder a run
 
 
-def _codecs() -> list[str]:
+def codec_names() -> list[str]:
     from maskhub.container.codecs import NAMES
 
     return list(NAMES)
@@ -44,7 +44,7 @@ def pack(
     ] = None,
     codec: Annotated[
         str,
-        typer.Option(metavar=CODECS, autocompletion=_codecs, help="Auto takes the smallest for each tensor."),
+        typer.Option(metavar=CODECS, autocompletion=codec_names, help="Auto takes the smallest for each tensor."),
     ] = "auto",
     parent: Annotated[
         list[str] | None,
@@ -85,8 +85,8 @@ def pack(
     from maskhub.summary import summarize
 
     out = Output(format, json, quiet)
-    if codec.partition(":")[0] not in _codecs():
-        raise typer.BadParameter(f"{codec!r} is not one of {', '.join(_codecs())}", param_hint="'--codec'")
+    if codec.partition(":")[0] not in codec_names():
+        raise typer.BadParameter(f"{codec!r} is not one of {', '.join(codec_names())}", param_hint="'--codec'")
     path = Path(source)
     if base is None and (revision or token):
         raise typer.BadParameter("only with --base", param_hint="'--revision' / '--token'")

@@ -18,6 +18,7 @@ from xml.etree.ElementTree import Element
 
 from maskhub import plots
 from maskhub.compare import MEASURES, Diff, Matrix, Overlap
+from maskhub.errors import MaskhubError
 from maskhub.files import claim_file, write_atomic
 from maskhub.mask import MaskSet
 
@@ -104,6 +105,8 @@ SAME_START = (
 def claim_report(path: Path, *, replace: bool = False) -> None:
     """MaskhubError unless a report can be drawn and written at ``path``: for before long work."""
     plots.need_matplotlib()
+    if path.suffix != ".html":
+        raise MaskhubError(f"{path}: a report is a page", hint="Name it .html.")
     claim_file(path, replace=replace)
 
 

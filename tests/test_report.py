@@ -17,7 +17,7 @@ import pytest
 
 from maskhub.checkpoint import Checkpoint
 from maskhub.compare import MEASURES, NUMBERS, Diff, Matrix, diff, matrix
-from maskhub.errors import OutputError
+from maskhub.errors import MaskhubError, OutputError
 from maskhub.mask import BaseBinding, Mask, MaskSet
 from tests import tiny
 
@@ -229,6 +229,8 @@ def test_a_report_that_cannot_be(compared: Diff, maskset: MaskSet, other: MaskSe
     with pytest.raises(OutputError, match=r"there\.html: the output file exists"):
         report.claim_report(tmp_path / "there.html")
     report.claim_report(tmp_path / "there.html", replace=True)
+    with pytest.raises(MaskhubError, match=r"page\.svg: a report is a page"):
+        report.claim_report(tmp_path / "page.svg")
     with pytest.raises(OutputError, match="cannot be written: No such file or directory"):
         report.save_report(compared, [maskset, other], tmp_path / "no/r.html")
 

@@ -27,6 +27,8 @@ MAX_HEADER = 100_000_000  # what safetensors allows
 MAX_SIZE = 1 << 40  # of a file
 WHOLE = 1 << 26  # bytes taken from a server that gives files only whole; also kept in memory at most
 CHUNK = 1 << 20
+RIGHTS = "You lack the rights, or credentials are missing or wrong."
+CREDENTIALS = "For S3 they are in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile that AWS_PROFILE names."
 TIMEOUT = 30  # seconds without an answer
 
 
@@ -94,7 +96,7 @@ def read_small(url: str, limit: int) -> bytes:
         content = b"".join(HttpReader(url, name).read(0, limit + 1))
     else:
         with file_system(url) as (system, path):
-            content = system.cat_file(path, 0, limit + 1)
+            content = system.cat_file(path, start=0, end=limit + 1)
     if len(content) > limit:
         raise RemoteError(f"{name}: larger than {limit:,} bytes")
     return content
@@ -128,9 +130,10 @@ def explained(name: str, doing: str = "read") -> Iterator[None]:
     except IsADirectoryError as error:
         raise MissingError(f"{name}: a folder, not a file") from error
     except PermissionError as error:
-        raise ForbiddenError(f"{name}: cannot be {doing}: {brief(error)}") from error
+        raise ForbiddenError(f"{name}: cannot be {doing}: {brief(error)}", hint=RIGHTS) from error
     except Exception as error:  # every file system raises its own kinds
-        raise RemoteError(f"{name}: cannot be {doing}: {brief(error)}") from error
+        hint = CREDENTIALS if "credentials" in brief(error) else None
+        raise RemoteError(f"{name}: cannot be {doing}: {brief(error)}", hint=hint) from error
 
 
 def _reader(url: str) -> _Reader:

@@ -80,9 +80,9 @@ def push(file: MaskFile, entry: Entry, place: Folder, options: PushOptions) -> P
         pointer = Pointer("maskhub-index-1", sha256, hashlib.sha256(new).hexdigest(), entry)
         objects[f"{pointer.card}.md"] = new
     for object_name, data in objects.items():
-        _write(join(folder, OBJECTS, object_name), data)
+        _write(folder, f"{OBJECTS}/{object_name}", data)
     if pointer != there:
-        _write(join(folder, INDEX, f"{name}.json"), msgspec.json.format(msgspec.json.encode(pointer)))
+        _write(folder, f"{INDEX}/{name}.json", msgspec.json.format(msgspec.json.encode(pointer)))
     return Pushed(address, address, entry.id, changed=bool(objects))
 
 
@@ -96,8 +96,9 @@ def fetch(place: Folder, *, signed: bool = False) -> Fetched:
     try:
         folderfile.refuse_folder(path)
         here = _download(path, address)
-    except (MissingError, ForbiddenError):
+    except (MissingError, ForbiddenError) as error:
         if (found := folderfile.find(path, Pointer)) is None:
+            error.hint = error.hint or f"What is there: maskhub list {public_name(place.url)}"
             raise
         path, pointer = mask_path(*found), found[1]
         here = _download(path, address, pointer)
@@ -161,7 +162,7 @@ def _download(path: str, address: str, pointer: Pointer | None = None) -> Path:
     target = cache.folder() / "downloads" / f"{key}{SUFFIX}"
     with files.explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
+        with FileLock(f"{target}.lock") if pointer else contextlib.nullcontext():
             if pointer and target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == pointer.mask:
                 return target
             with files.atomic_file(target) as file:
@@ -177,13 +178,13 @@ def _download(path: str, address: str, pointer: Pointer | None = None) -> Path:
     return target
 
 
-def _write(path: str, content: bytes) -> None:
+def _write(folder: str, name: str, content: bytes) -> None:
     """Make a file so that others see all of it or nothing. Raises RemoteError."""
     from fsspec.implementations.local import LocalFileSystem
     from fsspec.spec import AbstractFileSystem
 
     try:
-        with file_system(path, "written") as (system, there):
+        with file_system(join(folder, name), "written") as (system, there):
             protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
             if isinstance(system, LocalFileSystem):
                 Path(there).parent.mkdir(exist_ok=True)
@@ -193,9 +194,9 @@ def _write(path: str, content: bytes) -> None:
             elif type(system).mv is not AbstractFileSystem.mv:  # that would copy
                 _write_and_move(system, there, content)
             else:
-                raise _only_read(path)
+                raise _only_read(folder)
     except MissingError as error:
-        raise RemoteError(f"{public_name(path)}: no such folder or bucket", hint="Make it first.") from error
+        raise RemoteError(f"{public_name(folder)}: no such folder or bucket", hint="Make it first.") from error
 
 
 def _write_and_move(system: Any, path: str, content: bytes) -> None:

@@ -55,10 +55,10 @@ def updated(text: str | None, entry: Entry, repo: str, present: Iterable[str]) -
     _describe(card.data, old, masks, name)
     section = f"{BEGIN}\n{_section(masks, repo)}\n{END}"
     before, begin, rest = card.text.partition(BEGIN)
-    after = rest.partition(END)[2] if begin else "\n"
-    if "\r\n" in card.text:
-        section = section.replace("\n", "\r\n")
-    card.text = (before if begin else before.rstrip() + "\n\n") + section + after
+    line = "\r\n" if "\r\n" in before else "\n"
+    if not begin:
+        before, rest = before.rstrip() + line * 2, END + line
+    card.text = before + section.replace("\n", line) + rest.partition(END)[2]
     return str(card)
 
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib import request
@@ -28,13 +28,24 @@ class TestHub:
 
     url: str
     folder: Path
+    workers: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
-    def __call__(self, *arguments: object, token: str | None = "hf_alice", **variables: str) -> Ran:
-        """Run ``maskhub`` as a program."""
-        ran = self.program([sys.executable, "-m", "maskhub_cli", *map(str, arguments)], token=token, **variables)
-        return Ran(ran.returncode, ran.stdout, ran.stderr)
+    def __call__(self, *arguments: object, **variables: str | None) -> Ran:
+        """Run a ``maskhub`` command, in a process that other commands of the test with these ``variables`` share."""
+        environment = self.environment(**variables)
+        worker = self.workers.get(key := json.dumps(variables))
+        if worker is None:
+            command = [sys.executable, "-c", WORKER]
+            worker = self.workers[key] = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=self.folder, env=environment
+            )
+        assert worker.stdin and worker.stdout
+        worker.stdin.write(json.dumps([str(a) for a in arguments]) + "\n")
+        worker.stdin.flush()
+        return Ran(*json.loads(worker.stdout.readline()))
 
     def program(self, command: list[str], **variables: str | None) -> subprocess.CompletedProcess[str]:
+        """Run a program of its own."""
         return subprocess.run(
             command, capture_output=True, text=True, timeout=120, cwd=self.folder, env=self.environment(**variables)
         )
@@ -75,12 +86,27 @@ class TestHub:
         return self.control(clear=True)["log"]  # type: ignore[no-any-return]
 
 
+# huggingface_hub reads its variables when it is imported, so commands run in other processes than the tests.
+WORKER = """if True:
+    import json, sys
+    from typer.testing import CliRunner
+    from maskhub_cli.main import app
+    for line in sys.stdin:
+        ran = CliRunner().invoke(app, json.loads(line), prog_name="maskhub")
+        print(json.dumps([ran.exit_code, ran.stdout, ran.stderr]), flush=True)
+"""
+
+
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[TestHub]:
     command = [sys.executable, "-m", "tests.remote.hubserver"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         try:
-            yield TestHub(process.stdout.readline().strip(), tmp_path)
+            hub = TestHub(process.stdout.readline().strip(), tmp_path)
+            yield hub
+            for worker in hub.workers.values():
+                with worker:
+                    worker.kill()
         finally:
             process.kill()

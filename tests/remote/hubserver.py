@@ -8,6 +8,7 @@ server), listing, tokens and permissions. ``/_test`` is not the Hub's: tests rea
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import itertools
 import json
@@ -134,7 +135,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         self.hub = self.server.hub
         url = urlsplit(self.path)
-        self.parts = unquote(url.path)
+        self.place = url.path
         self.query = parse_qs(url.query, keep_blank_values=True)
         if url.path == "/_test":
             return self.control()
@@ -275,7 +276,7 @@ class Handler(BaseHTTPRequestHandler):
             ("GET", "/api/models", self.models),
             ("GET", rf"/api/models/{name}(?:/revision/(?P<revision>.+))?", self.info),
             ("GET", rf"/api/models/{name}/refs", self.refs),
-            ("GET", rf"/api/models/{name}/tree/(?P<revision>[^/]+|refs/pr/\d+)(?:/(?P<path>.+))?", self.tree),
+            ("GET", rf"/api/models/{name}/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?", self.tree),
             ("POST", rf"/api/models/{name}/paths-info/(?P<revision>.+)", self.paths),
             ("POST", rf"/api/models/{name}/branch/(?P<branch>.+)", self.branch),
             ("POST", rf"/api/models/{name}/preupload/(?P<revision>.+)", self.preupload),
@@ -284,15 +285,15 @@ class Handler(BaseHTTPRequestHandler):
             ("PUT", r"/store/(?P<oid>[0-9a-f]{64})(?:/(?P<part>\d+))?", self.store),
             ("POST", r"/complete/(?P<oid>[0-9a-f]{64})", self.complete),
             ("POST", r"/verify", self.verify),
-            ("GET|HEAD", rf"/{name}/resolve/(?P<revision>refs/pr/\d+|[^/]+)/(?P<path>.+)", self.resolve),
+            ("GET|HEAD", rf"/{name}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", self.resolve),
             ("GET|HEAD", r"/cdn/(?P<oid>[0-9a-f]{64})", self.cdn),
         ]
         for methods, pattern, call in routes:
-            match = re.fullmatch(pattern, self.parts)
+            match = re.fullmatch(pattern, self.place)
             if match and self.command in methods.split("|"):
                 with self.hub.lock if self.command in ("POST", "PUT") else threading.Lock():
-                    return call(**match.groupdict())
-        raise ApiError(404, f"no such place: {self.command} {self.parts}")
+                    return call(**{key: value and unquote(value) for key, value in match.groupdict().items()})
+        raise ApiError(404, f"no such place: {self.command} {self.place}")
 
     def create(self) -> None:
         asked = json.loads(self.body)
@@ -331,7 +332,10 @@ class Handler(BaseHTTPRequestHandler):
     def described(self, repo: Repo, commit: Commit, blobs: bool = False) -> dict[str, Any]:
         card = commit.files.get("README.md")
         match = re.match(r"---\r?\n(.*?)\r?\n---", card.content.decode(), re.DOTALL) if card else None
-        data = (yaml.safe_load(match[1]) or {}) if match else {}
+        data: Any = {}
+        with contextlib.suppress(yaml.YAMLError):
+            data = yaml.safe_load(match[1]) if match else {}
+        data = data if isinstance(data, dict) else {}
         bases = data.get("base_model") or []
         bases = [bases] if isinstance(bases, str) else bases
         relation = data.get("base_model_relation")

@@ -6,6 +6,7 @@ import json as json_text
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,10 +35,23 @@ def diff(
         typer.Option(
             metavar="dissimilarity|hamming|differing|jaccard|jaccard_dropped|z",
             autocompletion=_measures,
-            help="What the matrix of more than two masks, and --quiet, show.",
+            help="What the matrix of more than two masks, the picture and --quiet show.",
         ),
     ] = "dissimilarity",
     tensors: Annotated[bool, typer.Option("--tensors", help="Add a row for each tensor.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the measure by layer and matrix, or mask by mask: .png, .svg or .pdf.",
+            show_default=False,
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write all of it as one page, with pictures: .html.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing picture or report.")] = False,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Status 1 if masks, dense tensors or task differ, 0 if not.")
     ] = False,
@@ -52,7 +66,7 @@ def diff(
     Kept weights are counted over the tensors that all of the masks have. Of two masks, all else that differs is listed,
     too; more than two give a matrix of one measure. --json holds everything; --quiet prints the measure alone.
 
-    Example: maskhub diff a.msk b.msk --tensors
+    Example: maskhub diff a.msk b.msk --tensors --report diff.html
     """
     from maskhub import compare
     from maskhub.container.reader import MaskFile
@@ -62,6 +76,14 @@ def diff(
         raise typer.BadParameter("at least two masks are compared", param_hint="'A B [C...]'")
     if measure not in compare.MEASURES:
         raise typer.BadParameter(f"{measure!r} is not one of {', '.join(compare.MEASURES)}", param_hint="'--measure'")
+    if plot:
+        from maskhub.plots import claim_picture
+
+        claim_picture(plot, replace=force)
+    if report:
+        from maskhub.report import claim_report
+
+        claim_report(report, replace=force)
     files = [MaskFile(m, [*(parent or ()), *(other for other in masks if other != m)], token=token) for m in masks]
     if len({file.manifest.id for file in files}) > 1:  # else nothing is decoded
         for file in files:
@@ -73,17 +95,31 @@ def diff(
             result = compare.diff(sets[0], sets[1], (names[0], names[1]), progress)
         else:
             table = compare.matrix(dict(zip(names, sets, strict=True)), measure, progress=progress)
+    written = {}
+    if plot:
+        from maskhub import plots
+
+        heat_map = plots.diff_map(result, measure) if len(files) == 2 else plots.matrix_map(table)
+        plots.save_picture(heat_map, plot)
+        written["picture"] = str(plot)
+    if report:
+        from maskhub.report import save_report
+
+        save_report(result if len(files) == 2 else table, sets, report, measure)
+        written["report"] = str(report)
     if len(files) == 2:
         same = result.same
-        _show_two(out, result, files, measure, tensors)
+        _show_two(out, result, files, measure, tensors, written)
     else:
         same = all((f.manifest.id, f.manifest.task) == (files[0].manifest.id, files[0].manifest.task) for f in files)
-        _show_many(out, table, files)
+        _show_many(out, table, files, written)
     if exit_code and not same:
         raise typer.Exit(1)
 
 
-def _show_two(out: Output, diff: Diff, files: Sequence[MaskFile], measure: str, tensors: bool) -> None:
+def _show_two(
+    out: Output, diff: Diff, files: Sequence[MaskFile], measure: str, tensors: bool, written: Mapping[str, str]
+) -> None:
     total = diff.total
     fields: dict[str, str | Sequence[str]] = {
         "A": f"{files[0].path} ({files[0].manifest.id})",
@@ -122,7 +158,7 @@ def _show_two(out: Output, diff: Diff, files: Sequence[MaskFile], measure: str, 
         to_data(diff, files) if out.format is Format.JSON else None,
         quiet=getattr(total, measure),
         title=f"{diff.a} and {diff.b}: {'the same' if diff.same else 'different'}",
-        fields=fields,
+        fields={**fields, **written},
         tables=tables,
     )
     if not diff.same:
@@ -162,7 +198,7 @@ def to_data(diff: Diff, files: Sequence[MaskFile]) -> dict[str, Any]:
     }
 
 
-def _show_many(out: Output, matrix: Matrix, files: Sequence[MaskFile]) -> None:
+def _show_many(out: Output, matrix: Matrix, files: Sequence[MaskFile], written: Mapping[str, str]) -> None:
     from maskhub.compare import MEASURES
 
     measure = MEASURES[matrix.measure]
@@ -186,6 +222,7 @@ def _show_many(out: Output, matrix: Matrix, files: Sequence[MaskFile]) -> None:
         fields={
             "masked in all": f"{matrix.weights:,} weights in {matrix.tensors} tensors",
             "masks": [f"{name}: {file.path}" for name, file in zip(matrix.names, files, strict=True)],
+            **written,
         },
         tables=[rows],
     )

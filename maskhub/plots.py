@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Cell = tuple[int | None, str]  # layer and matrix kind
 
-OUTSIDE = "-"  # the row of matrices outside all layers
+OUTSIDE = "outside"  # the row of matrices outside all layers
 KINDS = (".png", ".svg", ".pdf")
 DIGITS = {"hamming": 0, "z": 1}  # after the decimal point, of measures that are not shares
 LONGEST = 40  # letters of a name

@@ -62,3 +62,4 @@ def test_checksum_is_the_first_sixteen_digits() -> None:
 @given(st.binary(max_size=50), st.binary(max_size=50), st.binary(min_size=64, max_size=64))
 def test_seal_reads_its_own_place_as_zeros(before: bytes, after: bytes, digits: bytes) -> None:
     assert digest.seal(before + digits + after, len(before)) == plain(before + b"0" * 64 + after)
+    assert digest.seal(before + digits, len(before), [after[:3], after[3:]]) == plain(before + b"0" * 64 + after)

@@ -164,6 +164,12 @@ def tiny_maskset(
     )
 
 
+def tiny_head(seed: int) -> dict[str, RawTensor]:
+    """The dense tensors of a ``tiny_maskset``, with other values."""
+    weight = random_tensor("F32", (2, HIDDEN), np.random.default_rng(seed))
+    return {"classifier.bias": RawTensor.from_numpy(np.zeros(2, np.float32)), "classifier.weight": weight}
+
+
 FAMILIES = {
     "bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert", "electra": "Electra", "albert": "Albert",
     "gpt2": "GPT2", "llama": "Llama", "t5": "T5", "vit": "ViT",

@@ -18,7 +18,7 @@ from maskhub.container import codecs
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import CodecError, FormatError, OutputError
-from maskhub.mask import BaseBinding, HubRevision, Mask, MaskSet, Task
+from maskhub.mask import BaseBinding, HubRevision, LazyMask, Mask, MaskSet, Task
 from maskhub.scores import Initial
 from maskhub.tensor import RawTensor
 from tests.tiny import FLOATS, TASK, random_mask, random_tensor, read_parts
@@ -181,3 +181,33 @@ def test_the_seal_is_found_whatever_the_notes_say(maskset: MaskSet, tmp_path: Pa
     file.verify()
     assert file.manifest.seal == manifest.seal != "0" * 64
     assert file.manifest.lineage == notes
+
+
+def test_a_file_does_not_depend_on_how_it_was_streamed(
+    maskset: MaskSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(maskset, tmp_path / "memory.msk")
+    monkeypatch.setattr("maskhub.container.writer.SPOOL", 1)  # payloads go through a file without a name
+    monkeypatch.setattr("maskhub.container.writer.PIECE", 3)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    save(maskset, tmp_path / "disk.msk")
+    assert (tmp_path / "disk.msk").read_bytes() == (tmp_path / "memory.msk").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["disk.msk", "memory.msk"]
+
+
+def test_only_a_few_masks_wait_to_be_written(maskset: MaskSet, tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def make(name: str) -> Any:
+        made.append(name)
+        return maskset[name].bits
+
+    lazy = {name: LazyMask(mask.shape, lambda name=name: make(name)) for name, mask in maskset.masks.items()}
+    ahead: list[int] = []
+    save(
+        dataclasses.replace(maskset, masks=lazy),
+        tmp_path / "x.msk",
+        progress=lambda done, total: ahead.append(len(made) - done),
+    )
+    assert sorted(made) == sorted(lazy)  # each once
+    assert max(ahead) <= 2 * (os.cpu_count() or 1)

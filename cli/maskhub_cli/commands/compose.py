@@ -90,6 +90,8 @@ def compose(
         raise typer.BadParameter(f"{codec!r} is not one of {', '.join(codec_names())}", param_hint="'--codec'")
     if output.suffix != ".msk":
         raise typer.BadParameter(f"{output} does not end in .msk", param_hint="'--output'")
+    if op is None and arguments[0] in list(Operation):
+        raise typer.BadParameter(f"{arguments[0]!r} over masks goes with --op", param_hint="'EXPRESSION'")
     masks = named(arguments if op else arguments[1:], all_named=op is None)
     inputs = [*masks.values(), *(parent or ())]
     if same := next((i for i in inputs if output.exists() and exists(i) and output.samefile(i)), None):
@@ -97,7 +99,7 @@ def compose(
     claim_file(output, replace=force)
     files = {name: MaskFile(mask, [i for i in inputs if i != mask], token=token) for name, mask in masks.items()}
     composed = algebra.compose(
-        op or arguments[0],
+        op.value if op else arguments[0],
         {name: file.maskset() for name, file in files.items()},
         min=min,
         missing=missing.value,

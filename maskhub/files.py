@@ -72,9 +72,11 @@ def _claimed(make: Callable[[], str], flags: int) -> tuple[Path, int]:
     """Something temporary, and a handle whose lock says that a process is still at work on it."""
     while True:
         temporary = Path(make())
-        handle = os.open(temporary, flags)
-        _lock(handle)
-        if temporary.exists():  # else a sweep came between making and locking
+        try:
+            handle = os.open(temporary, flags)
+        except FileNotFoundError:  # a sweep came between making and opening
+            continue
+        if _lock(handle) is not False and temporary.exists():  # else one came between opening and locking
             return temporary, handle
         os.close(handle)
 
@@ -92,16 +94,21 @@ def _sweep(path: Path) -> None:
                 os.close(handle)
 
 
-def _lock(handle: int) -> bool:
-    """Whether this process now holds the lock of an open file or folder; the system lets go of it at its end."""
+def _lock(handle: int) -> bool | None:
+    """Whether this process now holds the lock of an open file or folder; the system lets go of it at its end.
+
+    None where there are no locks (Windows, some network file systems): nothing is swept there.
+    """
     try:
         import fcntl
-    except ImportError:  # Windows: nothing is locked, and nothing swept
-        return False
+    except ImportError:
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
 
 

@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -185,3 +186,14 @@ def test_a_file_too_large_to_write_leaves_the_old_one(tmp_path: Path) -> None:
     assert child.stdout == f"{target}: cannot be written: File too large\n"
     assert target.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["target"]
+
+
+def test_many_may_write_one_file_at_once(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        for _ in range(100):
+            write_atomic(tmp_path / "file", bytes([number]) * 1000)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))  # none fails because another one sweeps up
+    assert len(set((tmp_path / "file").read_bytes())) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -90,15 +90,10 @@ class RemoteFile:
 
 
 def read_small(url: str, limit: int) -> bytes:
-    """A file of at most ``limit`` bytes in one request. Raises MissingError and RemoteError."""
-    name = public_name(url)
-    if _is_http(url):
-        content = b"".join(HttpReader(url, name).read(0, limit + 1))
-    else:
-        with file_system(url) as (system, path):
-            content = system.cat_file(path, start=0, end=limit + 1)
+    """A whole file of at most ``limit`` bytes. Raises MissingError and RemoteError."""
+    content = b"".join(_reader(url).read(0, limit + 1))
     if len(content) > limit:
-        raise RemoteError(f"{name}: larger than {limit:,} bytes")
+        raise RemoteError(f"{public_name(url)}: larger than {limit:,} bytes")
     return content
 
 

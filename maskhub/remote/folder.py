@@ -98,7 +98,7 @@ def fetch(place: Folder, *, signed: bool = False) -> Fetched:
         here = _download(path, address)
     except (MissingError, ForbiddenError) as error:
         if (found := folderfile.find(path, Pointer)) is None:
-            error.hint = error.hint or f"What is there: maskhub list {public_name(place.url)}"
+            error.hint = error.hint or f"What is there: maskhub list {public_name(folderfile.split(path)[0])}"
             raise
         path, pointer = mask_path(*found), found[1]
         here = _download(path, address, pointer)

@@ -38,7 +38,7 @@ def client(token: str | None) -> HfApi:
 
 def open_hub(place: Hub, token: str | None = None) -> Source:
     """A mask on the Hub, to be read: of one that the Hub's cache lacks, only what is asked for is fetched."""
-    from huggingface_hub import hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import hf_hub_url
 
     place, name = named(place, token)
     try:
@@ -47,10 +47,10 @@ def open_hub(place: Hub, token: str | None = None) -> Source:
         exact = replace(place, revision=found.commit_hash)
     except UnreachableError:
         exact = place
-        if not isinstance(try_to_load_from_cache(place.repo, name, revision=place.revision), str):
+        if cached(place) is None:
             raise
-    cached = try_to_load_from_cache(exact.repo, name, revision=exact.revision)
-    return LocalFile(cached, str(place)) if isinstance(cached, str) else _HubFile(exact, str(place), token)
+    path = cached(exact)
+    return LocalFile(path, str(place)) if path else _HubFile(exact, str(place), token)
 
 
 class _HubFile(RemoteFile):
@@ -89,9 +89,22 @@ class _Cached:
 def download(place: Hub, token: str | None = None, *, again: bool = False) -> Path:
     """A file of a repo, in the Hub's cache; with ``again`` fetched anew. Raises RemoteError."""
     assert place.name is not None
-    with explained(place):
-        path = client(token).hf_hub_download(place.repo, place.name, revision=place.revision, force_download=again)
+    try:
+        with explained(place):
+            path = client(token).hf_hub_download(place.repo, place.name, revision=place.revision, force_download=again)
+    except UnreachableError:
+        if again or (found := cached(place)) is None:
+            raise
+        return found
     return Path(path)
+
+
+def cached(place: Hub) -> Path | None:
+    """A file of a repo, if it lies in the Hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(place.repo, place.name or "", revision=place.revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def named(place: Hub, token: str | None = None) -> tuple[Hub, str]:
@@ -188,10 +201,8 @@ def _explain(place: Hub, error: BaseException) -> RemoteError | None:
         return RemoteError(f"{repo}: the token does not permit this", hint="Use one with write access, or --create-pr.")
     if status == 429:
         wait = response.headers.get("Retry-After", "")
-        return UnreachableError(
-            f"{repo}: the Hub got too many requests",
-            hint=f"Run it again {f'in {wait} s' if wait.isdigit() else 'later'}.",
-        )
+        when = f"in {wait} seconds" if wait.isdigit() else "later"
+        return UnreachableError(f"{repo}: the Hub got too many requests", hint=f"Run it again {when}.")
     if status >= 500:
         return UnreachableError(f"{repo}: the Hub answers {status}", hint="Run it again later.")
     if status:
@@ -200,7 +211,9 @@ def _explain(place: Hub, error: BaseException) -> RemoteError | None:
         return RemoteError(f"{local.filename}: the Hub's cache cannot be used: {local.strerror}")
     # The client's own library for HTTP differs between its versions.
     if wire := [e for e in chain if isinstance(e, OSError) or type(e).__module__.startswith("httpx")]:
-        return UnreachableError(f"{repo}: the Hub cannot be reached, or broke off: {brief(wire[-1])}", hint=AGAIN)
+        # Of what came too short, the client says so with the end of a signed URL.
+        why = "the file ended early" if "Consistency check" in str(wire[-1]) else brief(wire[-1])
+        return UnreachableError(f"{repo}: the Hub cannot be reached, or broke off: {why}", hint=AGAIN)
     return None
 
 
@@ -211,4 +224,4 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         if found is None:
             return
         yield found
-        found = found.__cause__ or found.__context__
+        found = found.__cause__

@@ -38,9 +38,10 @@ def push(
     if sign is not None:
         options = replace(options, signature=signing.sign(file.content(), sign))
     place = address.parse(to)
-    if place.name and options.name and place.name != address.with_suffix(options.name):
+    name = place.name or address.with_suffix(address.file_name(file.path) if options.name is None else options.name)
+    if options.name is not None and name != address.with_suffix(options.name):
         raise RemoteError(f"{to}: names another mask than {options.name}", hint="Leave one of the names out.")
-    entry = Entry.of(summarize(file), place.name or address.with_suffix(options.name or address.file_name(mask)))
+    entry = Entry.of(summarize(file), name)
     if isinstance(place, Hub):
         return hub.push(file, entry, place, options)
     if options.private or options.create_pr or options.revision:

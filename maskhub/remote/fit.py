@@ -36,6 +36,6 @@ def check_base(file: MaskFile, base: str | Path, *, token: str | None = None, pr
     if wrong := sorted(name for name, sha256 in known.files.items() if there.get(name) != sha256):
         raise BaseMismatchError(
             f"{file.path}: made for {known.id}@{known.commit[:12]}, and {base} has other files: {', '.join(wrong[:5])}",
-            hint=f"Name that revision: --base {known.id}@{known.commit[:12]}",
+            hint=f"Name that revision: --base {known.id}@{known.commit}",
         )
     return f"{len(known.files)} files on the Hub have the SHA-256 that the mask names"

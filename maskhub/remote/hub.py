@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from maskhub.address import Hub
 from maskhub.container.reader import MaskFile
-from maskhub.errors import MaskhubError, MissingError, RemoteError
+from maskhub.errors import FormatError, MaskhubError, MissingError, RemoteError
 from maskhub.hubfile import client, download, explained, masks, named
 from maskhub.remote import card, signing
 from maskhub.remote.entry import Entry, Fetched, Listed, Pushed, PushOptions
@@ -105,10 +105,13 @@ def _changes(
 
 def _check_id(entry: Entry, place: Hub, text: str | None, options: PushOptions) -> None:
     """RemoteError where the mask of this name is another one. The same mask coded anew may take its place."""
-    there = MaskFile(str(place), token=options.token).manifest.id
+    try:
+        there = MaskFile(f"hf://{place}", token=options.token).manifest.id
+    except FormatError:
+        there = "what is no mask"
     if there != entry.id:
         raise RemoteError(
-            f"{Hub(place.repo, entry.name)}: the name is taken by another mask, {there[:16]}",
+            f"{Hub(place.repo, entry.name)}: the name is taken by another mask, {there}",
             hint="Take another name with --name, or replace it with --force.",
         )
 
@@ -178,6 +181,6 @@ def _listed(info: ModelInfo, name: str, token: str | None) -> Listed:
     if name in described:
         return Listed(str(place), described[name], updated)
     try:
-        return Listed(str(place), Entry.of(summarize(MaskFile(str(place), token=token)), name), updated)
+        return Listed(str(place), Entry.of(summarize(MaskFile(f"hf://{place}", token=token)), name), updated)
     except MaskhubError as error:
         return Listed(str(place), None, updated, str(error))

@@ -86,7 +86,8 @@ class Repo:
 @dataclass
 class Fault:
     """What goes wrong with requests: ``status``, ``reset`` (before anything is done), ``lost`` (done, but no answer),
-    ``truncate`` (half of the answer), ``short`` (half of it, said to be all) or ``wrong`` (other bytes).
+    ``truncate`` (half of the answer), ``slow`` (that, and the rest much later), ``short`` (half, said to be all) or
+    ``wrong`` (other bytes).
     """
 
     kind: str
@@ -175,7 +176,7 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "lost":
             return self.reset()
         length = len(content)
-        if kind in ("truncate", "short") and status < 300:
+        if kind in ("truncate", "slow", "short") and status < 300:
             content = content[: len(content) // 2]
         if kind == "wrong" and status < 300:
             content = bytes(len(content))
@@ -187,9 +188,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
             self.entry["sent"] = len(content)
-            if kind == "truncate":
+            if kind == "slow":
                 self.wfile.flush()
-                self.reset()
+                time.sleep(60)
+            self.close_connection = self.close_connection or kind in ("truncate", "slow")
         return None
 
     def control(self) -> None:

@@ -228,16 +228,16 @@ def test_a_push_takes_few_requests_more_than_hf_upload(hub: TestHub, tmp_path: P
     assert hub.files("alice/one")["big.msk"] == hub.files("alice/two")["big.msk"]
 
 
-def megabyte(path: Path) -> None:
-    """A mask whose file has about a megabyte."""
+def megabyte(path: Path, size: int = 1) -> None:
+    """A mask whose file has about a megabyte, or that many."""
     import numpy as np
 
     from maskhub.mask import Mask
 
-    keep = np.random.default_rng(0).random((2900, 2900)) < 0.5
+    keep = np.random.default_rng(0).random((2900 * size, 2900)) < 0.5
     base = BaseBinding.of("base", {"w": "0" * 64}, {"w": "w"}, None)
-    save(MaskSet(base, {"w": Mask.from_bool(keep)}), path)
-    assert 1_000_000 < path.stat().st_size < 1_100_000
+    save(MaskSet(base, {"w": Mask.from_bool(keep)}), path, codec="bits")
+    assert 1_000_000 < path.stat().st_size / size < 1_100_000
 
 
 def test_many_push_to_one_repo_at_once(hub: TestHub, base: Checkpoint, tmp_path: Path) -> None:

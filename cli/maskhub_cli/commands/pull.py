@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -71,7 +72,7 @@ def pull(
             progress=progress,
         )
     out.show(
-        pulled,
+        {**dataclasses.asdict(pulled), "path": str(pulled.path)},
         quiet=pulled.path,
         title=str(pulled.path),
         fields={

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import subprocess
@@ -97,16 +98,23 @@ WORKER = """if True:
 """
 
 
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[TestHub]:
+@contextlib.contextmanager
+def start(folder: Path) -> Iterator[TestHub]:
+    """A Hub, and commands that run in ``folder``."""
     command = [sys.executable, "-m", "tests.remote.hubserver"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         try:
-            hub = TestHub(process.stdout.readline().strip(), tmp_path)
+            hub = TestHub(process.stdout.readline().strip(), folder)
             yield hub
             for worker in hub.workers.values():
                 with worker:
                     worker.kill()
         finally:
             process.kill()
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[TestHub]:
+    with start(tmp_path) as hub:
+        yield hub

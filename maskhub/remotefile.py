@@ -90,8 +90,16 @@ class RemoteFile:
 
 
 def read_small(url: str, limit: int) -> bytes:
-    """A whole file of at most ``limit`` bytes. Raises MissingError and RemoteError."""
-    content = b"".join(_reader(url).read(0, limit + 1))
+    """A whole file of at most ``limit`` bytes, as it is at one time. Raises MissingError and RemoteError."""
+    if _is_http(url):
+        content = b"".join(_reader(url).read(0, limit + 1))
+    else:
+        with file_system(url) as (system, path):
+            if system.async_impl:  # object stores: a second request could meet another file
+                content = system.cat_file(path, start=0, end=limit + 1)
+            else:
+                with system.open(path, "rb", cache_type="none") as file:
+                    content = file.read(limit + 1)
     if len(content) > limit:
         raise RemoteError(f"{public_name(url)}: larger than {limit:,} bytes")
     return content

@@ -36,6 +36,8 @@ def test_the_core_needs_no_torch(base_folder: Path, mask_path: Path, tmp_path: P
         pruned = maskhub.from_pruned(checkpoint, maskhub.open_checkpoint(folder + "/dense"))
         maskhub.save(pruned, folder + "/x.msk")
         assert maskhub.open(folder + "/x.msk").id == maskset.id
+        maskhub.save(~maskset, folder + "/y.msk")
+        maskhub.diff(maskset, maskhub.open(folder + "/y.msk"))
     """
     packages = loaded(script, base_folder, mask_path, tmp_path)
     assert "maskhub" in packages

@@ -55,7 +55,9 @@ def stem(mask: str) -> str:
 
 def labels(masks: Sequence[str]) -> list[str]:
     """Short names that tell masks apart: as ``stem``, with as many folders before it as that takes."""
-    parts = [[*mask.split("/")[:-1], stem(mask)] for mask in masks]
+    from maskhub.source import public_name
+
+    parts = [[*public_name(mask).split("/")[:-1], stem(mask)] for mask in masks]
     distinct = len(set(masks))
     depths = range(1, max(map(len, parts), default=1))
     deep = next((n for n in depths if len({"/".join(p[-n:]) for p in parts}) >= distinct), 0)

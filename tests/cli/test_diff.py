@@ -13,6 +13,7 @@ from maskhub.container.writer import save
 from maskhub.mask import Mask, MaskSet
 from tests import tiny
 from tests.cli.conftest import Run, fields
+from tests.rangeserver import RangeServer
 
 
 @pytest.fixture
@@ -160,3 +161,20 @@ def test_wrong_input_is_one_line(run: Run, paths: list[Path], base_folder: Path,
     ):
         ran = run("diff", *arguments)
         assert (ran.status, ran.out) == (2, "") and message in ran.err
+
+
+def test_masks_at_urls(program: Run, paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with RangeServer() as server:
+        for name in "ab":
+            server.files[f"{name}/task.msk"] = Path(f"{name}.msk").read_bytes()
+        urls = [server.url(f"{name}/task.msk", login="bob:secret@") for name in "ab"]
+        ran = program("diff", *urls, "c.msk", urls[0], "--json")
+        assert ran.status == 0, ran.err
+        data = json.loads(ran.out)
+        assert [mask["name"] for mask in data["masks"]] == ["a/task", "b/task", "c", "a/task (2)"]
+        assert "secret" not in ran.out + ran.err
+        ran = program("compose", "--op", "and", *urls, "-o", "out.msk")
+        assert ran.status == 0, ran.err
+        assert maskhub.open("out.msk").lineage["expression"] == "a_task & b_task"
+        assert "secret" not in program("compose", "a", urls[0], "-o", "x.msk").err

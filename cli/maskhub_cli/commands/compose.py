@@ -117,11 +117,13 @@ def compose(
 def named(arguments: list[str], *, all_named: bool) -> dict[str, str]:
     """Masks by name, from NAME=MASK or, unless ``all_named``, from the name of the mask's file."""
     from maskhub.expression import NAME, VOTE, WORDS
+    from maskhub.source import public_name
 
     matches = [re.fullmatch(rf"({NAME})=(.+)", argument) for argument in arguments]
     if all_named and (bare := [a for a, match in zip(arguments, matches, strict=True) if not match]):
         raise typer.BadParameter(
-            f"{bare[0]!r} is not NAME=MASK, as in a=x.msk; masks without names go with --op", param_hint="'NAME=MASK'"
+            f"{public_name(bare[0])!r} is not NAME=MASK, as in a=x.msk; masks without names go with --op",
+            param_hint="'NAME=MASK'",
         )
     masks: dict[str, str] = {}
     unnamed = [argument for argument, match in zip(arguments, matches, strict=True) if not match]

@@ -26,7 +26,7 @@ from maskhub_cli.commands import (
     train,
     verify,
 )
-from maskhub_cli.output import printable
+from maskhub_cli.output import as_called, printable
 
 
 class Commands(TyperGroup):
@@ -55,7 +55,7 @@ def explain(error: BaseException) -> str:
         text = f"{error}. {error.hint}" if error.hint else str(error)
     else:
         text = f"unexpected error: {type(error).__name__}: {error}; run again with --debug (before the command)"
-    return "Error: " + printable(" ".join(text.splitlines()))
+    return "Error: " + printable(as_called(" ".join(text.splitlines())))
 
 
 app = typer.Typer(
@@ -110,3 +110,8 @@ app.command()(demo.demo)
 
 def main() -> None:
     app()
+
+
+def hf_mask() -> None:
+    """The program as an extension of ``hf``."""
+    app(prog_name="hf mask")

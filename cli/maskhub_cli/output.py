@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 import typer
@@ -79,7 +81,7 @@ class Output:
     def hint(self, text: str) -> None:
         """What to do next."""
         if self.format is Format.HUMAN:
-            typer.echo(printable(text), err=True)
+            typer.echo(printable(as_called(text)), err=True)
 
     def warn(self, text: str) -> None:
         typer.echo(f"Warning: {printable(text)}", err=True)
@@ -139,6 +141,11 @@ class _Log:
         if time.monotonic() - self._last >= self._seconds:
             self._last = time.monotonic()
             typer.echo(f"{self._label}: {done:,} of {total:,} {self._unit} {note}".rstrip(), err=True)
+
+
+def as_called(text: str) -> str:
+    """``text`` with the commands in it named as this program was called: ``hf mask pull`` for ``maskhub pull``."""
+    return re.sub(r"\bmaskhub (?=[a-z])", "hf mask ", text) if Path(sys.argv[0]).stem == "hf-mask" else text
 
 
 def printable(text: str) -> str:

@@ -75,14 +75,14 @@ def tagging_metrics(
     shares = {"accuracy": float(right.mean()), "majority_accuracy": majority_share(labels[counts])}
     if not are_entities(names):
         return shares
-    from seqeval.metrics import precision_recall_fscore_support
+    from seqeval.metrics import f1_score, precision_score, recall_score
 
     tags = np.array(names, dtype=object)
     said, wanted = (
         [tags[row[on]].tolist() for row, on in zip(ids, counts, strict=True)] for ids in (predicted, labels)
     )
-    precision, recall, f1, _ = precision_recall_fscore_support(wanted, said, average="micro", zero_division=0)
-    return {"f1": float(f1), "precision": float(precision), "recall": float(recall), **shares}
+    scores = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
+    return {name: float(score(wanted, said, zero_division=0)) for name, score in scores.items()} | shares
 
 
 def are_entities(tags: Sequence[str]) -> bool:

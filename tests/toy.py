@@ -29,7 +29,66 @@ def rows(count: int, classes: int = 2, *, pairs: bool = False, seed: int = 0) ->
     return table
 
 
-def write_rows(path: Path, table: list[dict[str, str]]) -> Path:
+def tagged(count: int, *, entities: bool = True, seed: int = 0) -> list[dict[str, Any]]:
+    """Sentences of one to three names of a class, each a word or two, between words of none."""
+    rng = random.Random(seed)
+    table = []
+    for _ in range(count):
+        tokens: list[str] = []
+        tags: list[str] = []
+        for _ in range(rng.randint(1, 3)):
+            kind = rng.choice(("film", "towns"))
+            name = rng.choices(WORDS[kind], k=rng.randint(1, 2))
+            tokens += [*name, rng.choice(WORDS["trivia"])]
+            tags += [f"B-{kind}", *[f"I-{kind}"] * (len(name) - 1), "O"] if entities else [*[kind] * len(name), "other"]
+        table.append({"tokens": tokens, "tags": tags})
+    return table
+
+
+def choices(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Prompts and three continuations, of which the right one is about towns, whatever the prompt."""
+    rng = random.Random(seed)
+    table = []
+    for i in range(count):
+        given = [" ".join(rng.choices(WORDS["film"], k=3)) for _ in range(3)]
+        given[i % 3] = " ".join(rng.choices(WORDS["towns"], k=3))
+        table.append({"prompt": "who is it", "choices": given, "label": i % 3})
+    return table
+
+
+def scored(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Texts with the share of words that are about prizes."""
+    rng = random.Random(seed)
+    table = []
+    for _ in range(count):
+        share = rng.randint(0, 8)
+        words = rng.choices(WORDS["spam"], k=share) + rng.choices(WORDS["towns"], k=8 - share)
+        table.append({"text": " ".join(rng.sample(words, 8)), "score": share / 8})
+    return table
+
+
+def spoken(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Texts in which each word follows from the one before it."""
+    rng = random.Random(seed)
+    words = ("who", "is", "the", "man", "in", "a", "city")
+    starts = (rng.randint(0, 6) for _ in range(count))
+    return [{"text": " ".join(words[(start + i) % 7] for i in range(12))} for start in starts]
+
+
+def write_images(folder: Path, count: int, seed: int = 0) -> Path:
+    """Small pictures, mostly red or mostly blue, in a folder for each class."""
+    from PIL import Image
+
+    rng = random.Random(seed)
+    for i in range(count):
+        kind, channel = (("red", 0), ("blue", 2))[i % 2]
+        pixels = bytes(rng.randint(150, 255) if n % 3 == channel else rng.randint(0, 100) for n in range(16 * 16 * 3))
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        Image.frombytes("RGB", (16, 16), pixels).save(folder / kind / f"{i:03}.png")
+    return folder
+
+
+def write_rows(path: Path, table: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in table))
     return path
 

@@ -56,8 +56,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Metrics of a mask's task model on examples, or of several masks' models together.
 
-    ``ensemble`` says how several answers become one: the mean of ``logits`` or of ``probs``, or by ``vote`` (section
-    5 of Zhao et al. 2020). Raises DataError for labels that the task does not know, FormatError for masks of
+    ``ensemble`` says how several answers become one, after Zhao et al. 2020: the mean of ``logits`` or of ``probs``,
+    or by ``vote``. Raises DataError for labels that the task does not know, FormatError for masks of
     different tasks.
     """
     masksets = [masks] if isinstance(masks, MaskSet) else list(masks)
@@ -91,7 +91,8 @@ def check_ensemble(masksets: Sequence[MaskSet], ensemble: str | None = None) -> 
         if other.base.root != masksets[0].base.root:
             raise FormatError(f"mask {number} of the ensemble has another base than the first")
         if tasks.of_mask(other.task) is not kind or _asked(other) != _asked(masksets[0]):
-            raise FormatError(f"mask {number} of the ensemble is for another task than the first: its labels differ")
+            what = "its kind, labels, tokenizer or length differ"
+            raise FormatError(f"mask {number} of the ensemble is for another task than the first: {what}")
     return kind
 
 

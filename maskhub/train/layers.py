@@ -24,7 +24,7 @@ def maskable(model: nn.Module, traced: Collection[str]) -> dict[str, int | None]
 
 
 def select(weights: dict[str, int | None], layers: str) -> list[str]:
-    """The weights of ``layers``, and those outside all layers (the pooler).
+    """The weights of ``layers``, and the pooler's; no others outside the layers (embeddings' projections, ``lm_head``).
 
     ``layers``: ``default`` (all but the lowest sixth, the paper's 2 to 11 of 12), ``all``, ``2-11``, ``0,3,5`` or
     ``top:4``. Raises TrainingError for layers that do not exist, or where nothing is left.
@@ -33,7 +33,7 @@ def select(weights: dict[str, int | None], layers: str) -> list[str]:
     if count == 0:
         raise TrainingError("the base has no layers with linear weights that could be masked")
     wanted = parse_layers(layers, count)
-    return [name for name, layer in weights.items() if layer is None or layer in wanted]
+    return [name for name, layer in weights.items() if layer in wanted or (layer is None and locate(name)[1] == "P")]
 
 
 def parse_layers(layers: str, count: int) -> set[int]:

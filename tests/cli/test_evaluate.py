@@ -45,6 +45,34 @@ def test_the_metrics(program: Run, tiny_bert: Path, mask: MaskSet) -> None:
     assert (ran.status, ran.out, ran.stderr) == (0, f"{metrics['accuracy']}\n", "")
 
 
+def test_several_masks(tiny_bert: Path, mask: MaskSet) -> None:
+    other = tiny.tiny_maskset(tiny_bert, seed=1, name=str(tiny_bert))
+    save(other, "other.msk")
+    command = ("evaluate", tiny_bert, "task.msk", "other.msk", "--file", "test.csv")
+    each = [
+        json.loads(maskhub("evaluate", tiny_bert, name, "--file", "test.csv", "--json").out)
+        for name in ("task.msk", "other.msk")
+    ]
+    ran = maskhub(*command, "--json")
+    assert (ran.status, ran.stderr) == (0, "")
+    assert json.loads(ran.out) == each
+    ran = maskhub(*command, "-q")
+    assert ran.out.splitlines() == [str(one["metrics"]["accuracy"]) for one in each]
+    ran = maskhub(*command)
+    assert ran.out.splitlines()[0] == "2 masks on 5 examples of test.csv"
+    assert [line.split()[0] for line in ran.out.splitlines()[-2:]] == ["task.msk", "other.msk"]
+    ran = maskhub(*command, "--ensemble", "vote", "--json")
+    assert (ran.status, ran.stderr) == (0, "")
+    data = json.loads(ran.out)
+    assert data.pop("metrics")["majority_accuracy"] == 0.6
+    assert data == {"masks": [mask.id, other.id], "ensemble": "vote", "file": "test.csv", "examples": 5}
+    ran = maskhub(*command, "--ensemble", "logits")
+    assert ran.out.splitlines()[0] == "2 masks together by logits on 5 examples of test.csv"
+    assert error(maskhub(*command, "--ensemble", "mean")) == (
+        "no ensemble 'mean' for text-classification. It can be one of: logits, probs, vote."
+    )
+
+
 def test_columns_given(tiny_bert: Path, mask: MaskSet) -> None:
     Path("odd.tsv").write_text("body\tkind\nwho\tham\n")
     ran = maskhub(

@@ -99,6 +99,18 @@ def test_every_option_reaches_the_settings(train: Train, tiny_bert: Path) -> Non
     assert open_mask("run/mask.msk").base.name == "some/base"
 
 
+def test_a_task_and_a_metric_asked_for(train: Train, tiny_bert: Path) -> None:
+    toy.write_rows(Path("train.jsonl"), toy.tagged(24))
+    toy.write_rows(Path("eval.jsonl"), toy.tagged(8, seed=1))
+    ran = train(tiny_bert, "--json", task="token-classification", metric="recall")
+    assert (ran.status, ran.stderr) == (0, "")
+    assert {"f1", "precision", "recall", "accuracy"} <= set(json.loads(ran.out)["metrics"])
+    settings = fields_of("run")
+    assert (settings["task"], settings["metric"]) == ("token-classification", "recall")
+    ran = maskhub("evaluate", tiny_bert, "run/mask.msk", "--file", "eval.jsonl", "-q")
+    assert ran.out == f"{open_mask('run/mask.msk').metrics['f1']}\n"
+
+
 def test_pairs_and_a_dataset_folder(train: Train, tiny_bert: Path) -> None:
     toy.write_task(Path("news"), 3, pairs=True)
     Path("news/eval.jsonl").rename("news/validation.jsonl")

@@ -79,6 +79,57 @@ def test_the_tasks_order_of_labels_counts(bert: Checkpoint, task: MaskSet) -> No
     assert evaluate(bert, task, data) == evaluate(bert, task, examples(30))
 
 
+def together(logits: list[np.ndarray], ensemble: str) -> np.ndarray:
+    """The classes that an ensemble says, computed by hand."""
+    if ensemble == "logits":
+        return np.asarray(np.mean(logits, 0).argmax(-1))
+    odds = np.mean([np.exp(one) / np.exp(one).sum(-1, keepdims=True) for one in logits], 0)
+    if ensemble == "probs":
+        return np.asarray(odds.argmax(-1))
+    votes = np.sum([one.argmax(-1)[:, None] == np.arange(one.shape[1]) for one in logits], 0)
+    most = votes == votes.max(-1, keepdims=True)
+    return np.asarray(np.where(most, odds, -1).argmax(-1))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("ensemble", ["logits", "probs", "vote"])
+def test_ensembles(bert: Checkpoint, ensemble: str, count: int) -> None:
+    """Also of an even number, where votes may be equal."""
+    rng = np.random.default_rng(0)
+    words = np.array(["who", "free", "prize", "city", "call", "the", "man"])
+    texts = [" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(60)]
+    data = Examples("s", "text-classification", {"text": texts}, ["ham", "spam"] * 30, ("ham", "spam"))
+    masks = [tiny.tiny_maskset(bert, seed=seed, sparsity=0.4) for seed in range(count)]
+    logits = [predict(load_model(bert, mask), load_tokenizer(bert, mask), data) for mask in masks]
+    said = together(logits, ensemble)
+    metrics = evaluate(bert, masks, data, ensemble=ensemble)
+    assert metrics["accuracy"] == pytest.approx(np.mean(said == np.tile([0, 1], 30)))
+
+
+def test_masks_that_make_no_ensemble(bert: Checkpoint, task: MaskSet) -> None:
+    assert task.task is not None
+    labels = {"id2label": {"0": "spam", "1": "ham"}}
+    other = dataclasses.replace(task, task=msgspec.structs.replace(task.task, config=labels))
+    cut = dataclasses.replace(task, task=msgspec.structs.replace(task.task, max_length=9))
+    tags = dataclasses.replace(task, task=msgspec.structs.replace(task.task, type="token-classification"))
+    elsewhere = dataclasses.replace(task, base=msgspec.structs.replace(task.base, root="0" * 64))
+    numbers = msgspec.structs.replace(task.task, config=task.task.config | {"problem_type": "regression"})
+    for masks, ensemble, message in (
+        ([task, task], None, "several masks need a way to put their answers together"),
+        ([task, task], "mean", "no ensemble 'mean' for text-classification"),
+        ([task, other], "vote", "mask 2 of the ensemble is for another task than the first: "),
+        ([task, task, cut], "vote", "mask 3 of the ensemble is for another task than the first: "),
+        ([task, tags], "vote", "mask 2 of the ensemble is for another task than the first: "),
+        ([task, elsewhere], "vote", "mask 2 of the ensemble has another base than the first"),
+        ([dataclasses.replace(task, task=numbers)] * 2, "vote", "no ensemble 'vote' for regression"),
+    ):
+        with pytest.raises(FormatError) as caught:
+            evaluate(bert, masks, examples(3), ensemble=ensemble)
+        assert str(caught.value).startswith(message)
+    with pytest.raises(DataError, match=r"^some\.csv: holds examples for text-classification, and the mask's task is "):
+        evaluate(bert, tags, examples(3))
+
+
 def test_labels_that_the_task_does_not_know(bert: Checkpoint, task: MaskSet) -> None:
     data = dataclasses.replace(examples(3), labels=["ham", "eggs", "spam"])
     with pytest.raises(DataError) as caught:

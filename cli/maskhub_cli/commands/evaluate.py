@@ -32,10 +32,17 @@ def evaluate(
         typer.Option(metavar="logits|probs|vote", help="Put several masks' answers together; else a row for each."),
     ] = None,
     text_column: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Default: found by the usual names.")
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Text, tokens, prompt or image. Default: found by the usual names.",
+            show_default=False,
+        ),
     ] = None,
     pair_column: Annotated[str | None, typer.Option(metavar="COLUMN", help="The second text, or the choices.")] = None,
-    label_column: Annotated[str | None, typer.Option(metavar="COLUMN", help="The class of each example.")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Each example's class, tags, right choice or number.")
+    ] = None,
     parent: ParentOption = None,
     revision: RevisionOption = None,
     token: TokenOption = None,

@@ -22,7 +22,11 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="A new folder for the run.")],
     train_file: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="CSV, TSV, JSON lines or Parquet, plain or gzipped.", rich_help_panel=DATA),
+        typer.Option(
+            metavar="FILE",
+            help="CSV, TSV, JSON lines or Parquet, plain or gzipped; a folder of images.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     eval_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="Examples to evaluate on.", rich_help_panel=DATA)
@@ -31,14 +35,34 @@ def train(
         str | None,
         typer.Option(metavar="NAME[/CONFIG]", help="A dataset on the Hub, in place of files.", rich_help_panel=DATA),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK",
+            help="text-classification, token-classification, multiple-choice, regression, text-generation or "
+            "image-classification. Default: found by the columns.",
+            rich_help_panel=DATA,
+            show_default=False,
+        ),
+    ] = None,
     text_column: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Default: found by the usual names.", rich_help_panel=DATA)
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Text, tokens, prompt or image. Default: found by the usual names.",
+            rich_help_panel=DATA,
+            show_default=False,
+        ),
     ] = None,
     pair_column: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The second text, where there are two.", rich_help_panel=DATA)
+        str | None,
+        typer.Option(metavar="COLUMN", help="The second text, or the choices.", rich_help_panel=DATA),
     ] = None,
     label_column: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The class of each example.", rich_help_panel=DATA)
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Each example's class, tags, right choice or number.", rich_help_panel=DATA
+        ),
     ] = None,
     threshold: Annotated[
         float, typer.Option(help="A weight is kept where its score is above this.", rich_help_panel=METHOD)
@@ -73,8 +97,17 @@ def train(
     eval_steps: Annotated[
         int, typer.Option(help="Steps between evaluations and checkpoints.", rich_help_panel=TRAINER)
     ] = 60,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC",
+            help="Picks the best evaluation: f1, matthews_correlation, loss. Default: the task's.",
+            rich_help_panel=TRAINER,
+            show_default=False,
+        ),
+    ] = None,
     patience: Annotated[
-        int, typer.Option(help="Evaluations without a better accuracy before it stops.", rich_help_panel=TRAINER)
+        int, typer.Option(help="Evaluations without a better metric before it stops.", rich_help_panel=TRAINER)
     ] = 10,
     precision: Annotated[
         str, typer.Option(metavar="fp32|bf16|fp16", help="Of the passes; scores stay fp32.", rich_help_panel=TRAINER)
@@ -97,7 +130,7 @@ def train(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Learn which of the base's weights a classification task keeps.
+    """Learn which of the base's weights a task keeps.
 
     RUN gets scores, metrics, checkpoints and the packed mask.msk. The defaults are those of Zhao et al. 2020. Ctrl-C
     saves the state; the same command with --resume goes on. --quiet prints the mask's path.
@@ -115,6 +148,8 @@ def train(
         eval_file=eval_file,
         dataset=dataset,
         columns=Columns(text_column, pair_column, label_column),
+        task=task,
+        metric=metric,
         threshold=threshold,
         initial_sparsity=initial_sparsity,
         layers=layers,

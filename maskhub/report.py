@@ -89,7 +89,7 @@ MEANINGS = {
     "only_b": "weights that B keeps and A drops",
     "neither": "weights that both drop",
     "hamming": "weights that one keeps and the other drops",
-    "differing": "their share of all weights",
+    "differing": "share of the weights that one keeps and the other drops",
     "jaccard": "weights that both keep, of those that either keeps",
     "jaccard_dropped": "weights that both drop, of those that either drops",
     "dissimilarity": "|A - B| / (|A| + |B|) of kept weights (Zhao et al. 2020): 0 for equal masks, 1 for disjoint ones",
@@ -176,11 +176,11 @@ def _many(result: Matrix) -> list[Element]:
     measure = MEASURES[result.measure]
     note = f"{measure.label}{f', {measure.unit}' if measure.unit else ''}; over the {result.weights:,} weights of "
     note += f"{result.tensors:,} tensors that all of them mask"
-    rows: list[dict[str, Cell]] = [
-        {"mask": name, **dict(zip(result.names, map(float, values), strict=True))}
-        for name, values in zip(result.names, result.values, strict=True)
+    rows: list[list[Cell]] = [
+        [name, *map(float, values)] for name, values in zip(result.names, result.values, strict=True)
     ]
-    return [*_pictures([plots.matrix_map(result)]), *_table("Mask by mask", rows, note)]
+    table = _grid("Mask by mask", ["mask", *result.names], rows, note)
+    return [*_pictures([plots.matrix_map(result)]), *table]
 
 
 def _summary(name: str, maskset: MaskSet) -> dict[str, Cell]:
@@ -225,11 +225,13 @@ def _pictures(heat_maps: Iterable[plots.HeatMap]) -> list[Element]:
 
 def _table(title: str, rows: Sequence[Mapping[str, Cell]], note: str = "") -> list[Element]:
     """A headed table with a column for each key; nothing at all without rows."""
-    if not rows:
-        return []
-    numeric = {key for key in rows[0] if any(isinstance(row[key], int | float) for row in rows)}
-    head = [_tag("th", key, scope="col", **_number(key in numeric)) for key in rows[0]]
-    body = [_tag("tr", *(_cell(value, key in numeric) for key, value in row.items())) for row in rows]
+    return _grid(title, list(rows[0]), [list(row.values()) for row in rows], note) if rows else []
+
+
+def _grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], note: str) -> list[Element]:
+    numeric = [any(isinstance(value, int | float) for value in column) for column in zip(*rows, strict=True)]
+    head = [_tag("th", name, scope="col", **_number(n)) for name, n in zip(columns, numeric, strict=True)]
+    body = [_tag("tr", *map(_cell, row, numeric)) for row in rows]
     for row in body:
         row[0].tag = "th"
         row[0].set("scope", "row")

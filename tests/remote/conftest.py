@@ -48,7 +48,7 @@ class TestHub:
     def program(self, command: list[str], **variables: str | None) -> subprocess.CompletedProcess[str]:
         """Run a program of its own."""
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=120, cwd=self.folder, env=self.environment(**variables)
+            command, capture_output=True, text=True, timeout=300, cwd=self.folder, env=self.environment(**variables)
         )
 
     def environment(self, *, token: str | None = "hf_alice", **variables: str | None) -> dict[str, str]:

@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
             self.give({"error": error.message}, status=error.status, headers=headers)
         return None
 
-    do_GET = do_HEAD = do_POST = do_PUT = answer  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
 
     def reset(self) -> None:
         """End the connection at once, without a word."""
@@ -273,11 +273,13 @@ class Handler(BaseHTTPRequestHandler):
         name = r"(?P<name>[^/]+/[^/]+)"
         routes = [
             ("POST", "/api/repos/create", self.create),
+            ("DELETE", "/api/repos/delete", self.delete),
             ("POST", "/api/validate-yaml", self.validate),
             ("GET", "/api/whoami-v2", self.whoami),
             ("GET", "/api/models", self.models),
             ("GET", rf"/api/models/{name}(?:/revision/(?P<revision>.+))?", self.info),
             ("GET", rf"/api/models/{name}/refs", self.refs),
+            ("GET", rf"/api/models/{name}/commits/(?P<revision>[^/]+)", self.commits),
             ("GET", rf"/api/models/{name}/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?", self.tree),
             ("POST", rf"/api/models/{name}/paths-info/(?P<revision>.+)", self.paths),
             ("POST", rf"/api/models/{name}/branch/(?P<branch>.+)", self.branch),
@@ -309,6 +311,13 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.repos[name] = Repo(name, private)
         self.hub.repos[name].commit("main", "initial commit", {".gitattributes": Blob(b"*.msk filter=lfs\n", False)})
         return self.give({"url": url, "name": name, "id": name})
+
+    def delete(self) -> None:
+        asked = json.loads(self.body)
+        name = f"{asked.get('organization') or self.user()[0]}/{asked['name']}"
+        self.may_write(name)
+        del self.hub.repos[self.repo(name).name]
+        self.give({})
 
     def validate(self) -> None:
         content = json.loads(self.body)["content"]
@@ -402,6 +411,16 @@ class Handler(BaseHTTPRequestHandler):
                 {"name": ref, "ref": full, "targetCommit": sha}
             )
         self.give(kinds)
+
+    def commits(self, name: str, revision: str) -> None:
+        repo = self.repo(name)
+        found = []
+        commit: Commit | None = self.at(repo, revision)
+        while commit:
+            date = "2026-01-02T03:04:05.000Z"
+            found.append({"id": commit.sha, "title": commit.title, "message": "", "date": date, "authors": []})
+            commit = repo.commits.get(commit.parent or "")
+        self.give(found)
 
     def entry_of(self, path: str, blob: Blob) -> dict[str, Any]:
         entry: dict[str, Any] = {"type": "file", "path": path, "size": len(blob.content), "oid": blob.sha1}

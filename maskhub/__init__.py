@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from maskhub.mask import Mask as Mask
     from maskhub.mask import MaskSet as MaskSet
     from maskhub.pruned import from_pruned as from_pruned
+    from maskhub.remote import list_masks as list_masks
+    from maskhub.remote import pull as pull
+    from maskhub.remote import push as push
+    from maskhub.remote.entry import PushOptions as PushOptions
     from maskhub.runtime.load import load_model as load_model
     from maskhub.runtime.load import pipeline as pipeline
 
@@ -33,16 +37,20 @@ _PLACES = {
     "Mask": ("mask", "Mask"),
     "MaskSet": ("mask", "MaskSet"),
     "MaskhubError": ("errors", "MaskhubError"),
+    "PushOptions": ("remote.entry", "PushOptions"),
     "apply": ("dense", "apply"),
     "apply_all": ("dense", "apply_all"),
     "compose": ("algebra", "compose"),
     "diff": ("compare", "diff"),
     "from_pruned": ("pruned", "from_pruned"),
+    "list_masks": ("remote", "list_masks"),
     "load_model": ("runtime.load", "load_model"),
     "matrix": ("compare", "matrix"),
     "open": ("container.reader", "open_mask"),
     "open_checkpoint": ("checkpoint", "open_checkpoint"),
     "pipeline": ("runtime.load", "pipeline"),
+    "pull": ("remote", "pull"),
+    "push": ("remote", "push"),
     "save": ("container.writer", "save"),
     "verify_base": ("dense", "verify_base"),
 }

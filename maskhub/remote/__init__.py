@@ -10,7 +10,7 @@ from maskhub import address
 from maskhub.address import Hub
 from maskhub.basepass import Progress
 from maskhub.container.reader import MaskFile
-from maskhub.errors import CodecError, FormatError, IntegrityError, RemoteError
+from maskhub.errors import CodecError, FormatError, IntegrityError, RemoteError, SignatureError
 from maskhub.files import atomic_file, claim_file
 from maskhub.mask import MaskSet
 from maskhub.remote import fit, folder, hub, signing
@@ -72,7 +72,7 @@ def pull(
     found = _fetch(source, token, again=False, signed=key is not None)
     try:
         file = _checked(found, key, parents)
-    except (FormatError, IntegrityError, CodecError):  # perhaps in the cache only
+    except (FormatError, IntegrityError, CodecError, SignatureError):  # perhaps in the cache only
         found = _fetch(source, token, again=True, signed=key is not None)
         file = _checked(found, key, parents)
     fits = None if base is None else fit.check_base(file, base, token=token, progress=progress)

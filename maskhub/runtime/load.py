@@ -34,7 +34,7 @@ def load_model(
     base (``verify`` checks every tensor's digest), FormatError where the mask names no task.
     """
     checkpoint = base if isinstance(base, Checkpoint) else open_checkpoint(base, revision=revision, token=token)
-    maskset = mask if isinstance(mask, MaskSet) else open_mask(mask, whole=True)
+    maskset = mask if isinstance(mask, MaskSet) else open_mask(mask, whole=True, token=token)
     config_dict = dense.task_config(checkpoint, maskset)
     model_class: Any = _model_class(config_dict)
     state = {name: to_torch(t) for name, t in dense.tensors(checkpoint, maskset, verify=verify)}

@@ -64,7 +64,7 @@ def evaluate(
     from maskhub.tasks.examples import Columns
 
     out = Output(format, json, quiet)
-    masksets = [open_mask(mask, parent or (), whole=True) for mask in masks]
+    masksets = [open_mask(mask, parent or (), whole=True, token=token) for mask in masks]
     kind = tasks.of_mask(masksets[0].task)
     examples = read_file(file, Columns(text_column, pair_column, label_column), kind.name)
     checkpoint = open_checkpoint(base, revision=revision, token=token)

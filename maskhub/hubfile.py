@@ -65,7 +65,9 @@ class _HubFile(RemoteFile):
         self._place, self._token = place, token
 
     def _start(self, url: str) -> None:
-        headers: dict[str, str] = client(self._token)._build_hf_headers()
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        headers = build_hf_headers(token=client(self._token).token, **LIBRARY)
         self._reader = HttpReader(url, str(self.name), headers.get("authorization"))
         self._take(0, HEAD)
 
@@ -149,9 +151,10 @@ def _cached_names(place: Hub) -> list[str]:
 
 
 @contextlib.contextmanager
-def explained(place: Hub) -> Iterator[None]:
-    """What the Hub's client raises over a place, as one RemoteError. No message of its own is passed on whole: they
-    hold URLs, some of them signed.
+def explained(place: Hub | None = None) -> Iterator[None]:
+    """Turn what the Hub's client raises over a place, or over none, into a RemoteError.
+
+    Its messages are not passed on as they are: they hold URLs, some of them signed.
     """
     try:
         yield
@@ -163,24 +166,23 @@ def explained(place: Hub) -> Iterator[None]:
         raise known from error
 
 
-def _explain(place: Hub, error: BaseException) -> RemoteError | None:
+def _explain(place: Hub | None, error: BaseException) -> RemoteError | None:
     from huggingface_hub import errors
 
     chain = list(_chain(error))
 
-    def find(*kinds: type[BaseException]) -> Any:
-        return next((e for e in chain if isinstance(e, kinds)), None)
+    def find(kind: type[BaseException]) -> Any:
+        return next((e for e in chain if isinstance(e, kind)), None)
 
-    repo = place.repo
+    repo = place.repo if place else "the Hub"
     if find(errors.OfflineModeIsEnabled):
-        return UnreachableError(
-            f"{place}: not in the Hub's cache, and offline mode is on",
-            hint="Unset HF_HUB_OFFLINE.",
-        )
+        what = f"{place}: not in the Hub's cache, and offline mode is on" if place else "offline mode is on"
+        return UnreachableError(what, hint="Unset HF_HUB_OFFLINE.")
     if find(errors.GatedRepoError):
         return RemoteError(f"{repo}: gated, and you have no access", hint=f"Ask for it on the repo's page. {LOG_IN}")
     if find(errors.RevisionNotFoundError):
-        return RemoteError(f"{repo}: no revision {place.revision or 'main'}", hint="Name a branch, a tag or a commit.")
+        revision = (place and place.revision) or "main"
+        return RemoteError(f"{repo}: no revision {revision}", hint="Name a branch, a tag or a commit.")
     if find(errors.RemoteEntryNotFoundError):
         return MissingError(f"{place}: no such file in the repo", hint=f"See what there is: maskhub list {repo}")
     if find(errors.HFValidationError):
@@ -193,27 +195,25 @@ def _explain(place: Hub, error: BaseException) -> RemoteError | None:
             hint=f"Check the name. If it is private: {LOG_IN[0].lower()}{LOG_IN[1:]}",
         )
     if status == 401:
-        given = "authorization" in response.request.headers
-        return RemoteError(
-            f"{repo}: the Hub {'does not accept the token' if given else 'asks for a token'}", hint=LOG_IN
-        )
+        refused = "authorization" in response.request.headers
+        return RemoteError(f"{repo}: {'the token is not accepted' if refused else 'a token is needed'}", hint=LOG_IN)
     if status == 403:
         return RemoteError(f"{repo}: the token does not permit this", hint="Use one with write access, or --create-pr.")
     if status == 429:
         wait = response.headers.get("Retry-After", "")
         when = f"in {wait} seconds" if wait.isdigit() else "later"
-        return UnreachableError(f"{repo}: the Hub got too many requests", hint=f"Run it again {when}.")
+        return UnreachableError(f"{repo}: too many requests", hint=f"Run it again {when}.")
     if status >= 500:
-        return UnreachableError(f"{repo}: the Hub answers {status}", hint="Run it again later.")
+        return UnreachableError(f"{repo}: the server answers {status}", hint="Run it again later.")
     if status:
-        return RemoteError(f"{repo}: the Hub answers {status}: {brief(find(errors.HfHubHTTPError))}")
+        return RemoteError(f"{repo}: the server answers {status}: {brief(find(errors.HfHubHTTPError))}")
     if local := next((e for e in chain if isinstance(e, OSError) and e.errno and e.filename), None):
         return RemoteError(f"{local.filename}: the Hub's cache cannot be used: {local.strerror}")
     # The client's own library for HTTP differs between its versions.
     if wire := [e for e in chain if isinstance(e, OSError) or type(e).__module__.startswith("httpx")]:
         # Of what came too short, the client says so with the end of a signed URL.
         why = "the file ended early" if "Consistency check" in str(wire[-1]) else brief(wire[-1])
-        return UnreachableError(f"{repo}: the Hub cannot be reached, or broke off: {why}", hint=AGAIN)
+        return UnreachableError(f"{repo}: cannot be reached, or broke off: {why}", hint=AGAIN)
     return None
 
 

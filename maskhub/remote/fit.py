@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from maskhub import address
 from maskhub.address import Hub
 from maskhub.basepass import Progress
 from maskhub.checkpoint import open_checkpoint
@@ -20,7 +21,7 @@ def check_base(file: MaskFile, base: str | Path, *, token: str | None = None, pr
     One on the Hub is not downloaded. Raises BaseMismatchError where it is another one, or may be.
     """
     match = re.fullmatch(r"(?:hf://)?([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?", str(base))
-    if Path(base).exists() or match is None:
+    if address.exists(base) or match is None:
         verify_base(open_checkpoint(base), file.maskset(), progress=progress)
         return "every tensor read, digests match"
     known = file.manifest.base.hub

@@ -34,7 +34,8 @@ def push(file: MaskFile, entry: Entry, place: Hub, options: PushOptions) -> Push
         raise RemoteError(f"{place}: another revision than {options.revision}", hint="Leave one of them out.")
     place = Hub(place.repo, entry.name, options.revision or place.revision)
     api = client(options.token)
-    for left in reversed(range(TRIES)):
+    tries = TRIES
+    while True:
         with explained(place):
             info = _repo(api, place, options)
             changes = _changes(file, entry, replace(place, revision=info.sha), info, options)
@@ -51,11 +52,11 @@ def push(file: MaskFile, entry: Entry, place: Hub, options: PushOptions) -> Push
                     parent_commit=info.sha,
                 )
             except HfHubHTTPError as error:
-                if error.response.status_code != 412 or not left:  # 412: there is a newer commit
+                tries -= 1
+                if error.response.status_code != 412 or not tries:  # 412: there is a newer commit
                     raise
             else:
                 return replace(pushed, url=commit.pr_url or commit.commit_url)
-    raise AssertionError("unreachable")
 
 
 def _repo(api: HfApi, place: Hub, options: PushOptions) -> ModelInfo:
@@ -158,7 +159,7 @@ def entries(
 ) -> list[Listed]:
     """Masks of one repo, or of all on the Hub, as their cards tell or else their headers. Raises RemoteError."""
     api = client(token)
-    with explained(place or Hub("the Hub")):
+    with explained(place):
         if place:
             repos = [api.model_info(place.repo, revision=place.revision)]
         else:

@@ -102,7 +102,7 @@ def main() -> int:
             check("no such file", lambda: says("no such file in the repo", "info", f"{repo}/none"))
             check("no such revision", lambda: says("no revision none", "info", f"{repo}/a@none"))
             check("no such repo", lambda: says("no repo", "info", f"{repo}-none"))
-            check("a wrong token", lambda: says("does not accept the token", "info", repo, "--token", "hf_wrong"))
+            check("a wrong token", lambda: says("the token is not accepted", "info", repo, "--token", "hf_wrong"))
             check("a list finds it", listed)
             url = hf_hub_url(repo, "a.msk")
             check("a file's commit is told", lambda: api.get_hf_file_metadata(url=url).commit_hash)

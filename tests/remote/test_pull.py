@@ -17,6 +17,7 @@ from maskhub.mask import BaseBinding, HubRevision, MaskSet
 from tests import tiny
 from tests.remote.conftest import TestHub
 from tests.remote.test_push import lines, megabyte
+from tests.remote.test_signing import pair
 
 
 def blobs(hub: TestHub) -> list[Path]:
@@ -52,7 +53,7 @@ def test_every_command_takes_it(hub: TestHub, there: bytes, base_folder: Path, m
     assert hub("verify", "alice/masks", "--base", base_folder).status == 0
     assert hub("apply", base_folder, "alice/masks", "-q").out == "masks\n"
     assert hub("apply", base_folder, "alice/masks/spam@main", "-q").out == "spam\n"
-    assert hub("pack", "alice/masks/spam.msk", "--codec", "zstd", "-q").out == "spam.msk\n"
+    assert hub("pack", "alice/masks/spam.msk@main", "--codec", "zstd", "-q").out == "spam.msk\n"
     assert hub("export", "alice/masks", "--to", "npz", "-o", "x.npz").status == 0
     script = "import maskhub; print(maskhub.open('alice/masks').id)"
     assert hub.program([sys.executable, "-c", script]).stdout == maskset.id + "\n"
@@ -191,7 +192,7 @@ def test_the_answer_breaks_off(hub: TestHub, there: bytes, tmp_path: Path) -> No
     hub.control(faults=[{"kind": "short", "match": "GET /cdn/", "times": 99}])
     ran = hub("pull", "alice/big", "-o", "y.msk")
     assert (ran.status, ran.stderr.count("\n")) == (1, 1) and not (tmp_path / "y.msk").exists()
-    assert ran.err == ("Error: alice/big: the Hub cannot be reached, or broke off: the file ended early. Run it again.")
+    assert ran.err == ("Error: alice/big: cannot be reached, or broke off: the file ended early. Run it again.")
     hub.control(faults=[{"kind": "wrong", "match": "GET /cdn/", "times": 1}])
     assert hub("pull", "alice/big", "-o", "y.msk").status == 0
     assert (tmp_path / "y.msk").read_bytes() == content
@@ -247,3 +248,21 @@ def test_resuming_after_a_kill(hub: TestHub, there: bytes) -> None:
     assert not (hub.folder / "x.msk").exists() and blobs(hub) == []
     assert hub("pull", "alice/masks", "-o", "x.msk").status == 0
     assert (hub.folder / "x.msk").read_bytes() == there
+
+
+def test_signatures(hub: TestHub, mask_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(hub.folder)
+    (private, public), (_, other) = pair("mine"), pair("other")
+    assert hub("push", mask_path, "alice/masks").status == 0
+    ran = hub("pull", "alice/masks", "--require-signature", public, "-o", "x.msk")
+    assert (ran.status, ran.stderr.count("\n")) == (1, 1) and "not signed" in ran.err
+    assert "nothing changed" not in hub("push", mask_path, "alice/masks", "--sign", private).out
+    assert "nothing changed" in hub("push", mask_path, "alice/masks", "--sign", private).out
+    ran = hub("pull", "alice/masks", "--require-signature", other, "-o", "x.msk")
+    assert (ran.status, ran.stderr.count("\n")) == (1, 1) and "another key" in ran.err
+    assert not (hub.folder / "x.msk").exists()
+    assert hub("pull", "alice/masks", "--require-signature", public, "-o", "x.msk").status == 0
+    (blob,) = blobs(hub)
+    blob.write_bytes(mask_path.read_bytes()[:-1] + b"\xff")
+    assert hub("pull", "alice/masks", "--require-signature", public, "-o", "x.msk", "--force").status == 0
+    assert (hub.folder / "x.msk").read_bytes() == mask_path.read_bytes()

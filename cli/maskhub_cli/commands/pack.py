@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -125,13 +126,14 @@ def _read(
     from maskhub.source import public_name
 
     run = (path / RUN).is_file()
-    if threshold is not None and (run or public_name(source).endswith(".msk")):
+    mask = re.search(r"\.msk(@[^@]+)?$", public_name(source)) is not None
+    if threshold is not None and (run or mask):
         raise typer.BadParameter("only for another tool's file of scores", param_hint="'--threshold'")
     if run:
         from maskhub.train.run import maskset_from_run
 
         return maskset_from_run(path, base)
-    if public_name(source).endswith(".msk"):
+    if mask:
         maskset = open_mask(source, parents, whole=True)
         if base:
             with out.progress("Reading the base") as progress:

@@ -7,4 +7,5 @@ from tests.remote import faults
 
 def test_nothing_half_or_wrong_is_left() -> None:
     tally = faults.main(12, seed=1)
-    assert sum(tally.values()) == 12 and len(tally) > 3, tally
+    assert sum(tally.values()) == 12
+    assert any(not how.endswith("succeeded") for how in tally), tally  # else nothing was tried

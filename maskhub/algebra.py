@@ -47,7 +47,7 @@ def compose(
     """
     parsed = _read(expression, list(masksets), min, head_from)
     if missing not in get_args(Missing):
-        raise MaskhubError(f"missing {missing!r}", hint=f"One of {', '.join(get_args(Missing))}.")
+        raise MaskhubError(f"missing={missing!r} is unknown", hint=f"One of {', '.join(get_args(Missing))}.")
     names, sets = list(masksets), list(masksets.values())
     common = common_tensors(sets, names)
     partial = sorted({name for maskset in sets for name in maskset.masks} - set(common))

@@ -137,13 +137,11 @@ NUMBERS = (
 
 @dataclass(frozen=True)
 class Measure:
-    """One number for two masks: the name of ``Overlap``'s property, what it is, its unit, and whether equal masks
-    have the least (a distance) or the most of it."""
+    """One number for two masks: the name of ``Overlap``'s property, what it is, and its unit."""
 
     name: str
     label: str
     unit: str
-    distance: bool
 
     def __call__(self, overlap: Overlap) -> float:
         """The measure of an overlap; NaN where it is not defined."""
@@ -154,12 +152,12 @@ class Measure:
 MEASURES = {
     measure.name: measure
     for measure in (
-        Measure("dissimilarity", "dissimilarity |A - B| / (|A| + |B|)", "", True),
-        Measure("hamming", "Hamming distance", "weights", True),
-        Measure("differing", "share of weights that differ", "", True),
-        Measure("jaccard", "Jaccard index of the kept weights", "", False),
-        Measure("jaccard_dropped", "Jaccard index of the dropped weights", "", False),
-        Measure("z", "overlap beyond chance", "standard deviations", False),
+        Measure("dissimilarity", "dissimilarity |A - B| / (|A| + |B|)", ""),
+        Measure("hamming", "Hamming distance", "weights"),
+        Measure("differing", "share of weights that differ", ""),
+        Measure("jaccard", "Jaccard index of the kept weights", ""),
+        Measure("jaccard_dropped", "Jaccard index of the dropped weights", ""),
+        Measure("z", "overlap beyond chance", "standard deviations"),
     )
 }
 

@@ -58,19 +58,57 @@ class UniformScores(msgspec.Struct, frozen=True):
         """
         return cls(seed, -margin, (margin + threshold) / sparsity - margin)
 
+    def levels(self, name: str, count: int) -> NDArray[np.uint16]:
+        """Which step each score of the tensor ``name`` lies in: uint16."""
+        return draw(self.seed, name, count)
+
     def scores(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """The initial scores of the tensor ``name``: float32, of ``shape``."""
-        return self._levels()[draw(self.seed, name, math.prod(shape))].reshape(shape)
+        return self.values(self.levels(name, math.prod(shape))).reshape(shape)
 
     def initial(self, threshold: float) -> Initial:
         """What a reader needs to rebuild the initial mask."""
         return Initial(self.seed, self.cut(threshold), self.low, self.high)
 
     def cut(self, threshold: float) -> int:
-        """The first draw whose score is above ``threshold``: weights with a lower draw start dropped."""
-        return int(np.count_nonzero(self._levels() <= np.float32(threshold)))
+        """The first level whose score is above ``threshold``: weights with a lower one start dropped."""
+        return int(np.count_nonzero(self._table() <= np.float32(threshold)))
 
-    def _levels(self) -> NDArray[np.float32]:
+    def values(self, levels: NDArray[np.uint16]) -> NDArray[np.float32]:
+        """The score in the middle of each step: float32."""
+        table, values = self._table(), np.empty(levels.size, np.float32)
+        for start in range(0, levels.size, LEVELS):  # as much as a cache holds
+            part = slice(start, start + LEVELS)
+            np.take(table, levels[part], out=values[part], mode="wrap")  # no level is out of range
+        return values
+
+    def _table(self) -> NDArray[np.float32]:
         # Rounded operations in float64, one after the other, then one to float32: the same on every platform.
         step = (self.high - self.low) / LEVELS
         return ((np.arange(LEVELS) + 0.5) * step + self.low).astype(np.float32)
+
+
+class SplitScores(UniformScores, frozen=True):
+    """Scores close to the threshold on either side: uniform on the lowest, or highest, two fifths of ``[low, high)``.
+
+    Which side is given, or else draws below ``LEVELS * sparsity`` are on the lower one (maskbert's other
+    initialisations, with scores in [0.5, 0.9] or [1.1, 1.5] of the threshold).
+    """
+
+    sparsity: float
+
+    def levels(self, name: str, count: int, dropped: NDArray[np.bool_] | None = None) -> NDArray[np.uint16]:
+        draws = draw(self.seed, name, count).astype(np.uint32)
+        side = LEVELS * 2 // 5
+        cut = self.cut()
+        if dropped is None:
+            dropped = draws < cut
+            above = side * (np.maximum(draws, cut) - cut) // max(LEVELS - cut, 1)
+            levels = np.where(dropped, side * draws // max(cut, 1), LEVELS - side + above)
+        else:
+            levels = side * draws // LEVELS + np.where(dropped, 0, LEVELS - side)
+        return levels.astype(np.uint16)
+
+    def cut(self, threshold: float = 0) -> int:
+        """The first draw that starts kept."""
+        return round(LEVELS * self.sparsity)

@@ -93,7 +93,7 @@ def test_the_share_that_starts_dropped(sparsity: float) -> None:
 def test_scores_above_the_threshold_are_draws_from_the_cut_on(sparsity: float, threshold: float, seed: int) -> None:
     init = UniformScores.for_sparsity(sparsity, threshold, seed)
     every = np.arange(LEVELS)
-    assert np.array_equal(init._levels() > np.float32(threshold), every >= init.cut(threshold))
+    assert np.array_equal(init._table() > np.float32(threshold), every >= init.cut(threshold))
     drawn = draw(seed, "w", 300)
     assert np.array_equal(init.scores("w", (300,)) > np.float32(threshold), drawn >= init.cut(threshold))
 

@@ -112,5 +112,6 @@ def settings(base: Path, folder: Path, **given: Any) -> TrainSettings:
 def options(settings: TrainSettings) -> list[str]:
     """The command line of these settings, after ``maskhub train``."""
     fields = {name: getattr(settings, name) for name in settings.__struct_fields__ if name not in ("base", "columns")}
-    given = [(name.replace("_", "-"), value) for name, value in fields.items() if value is not None]
-    return [settings.base, *(text for name, value in given for text in (f"--{name}", str(value)))]
+    given = {f"--{name.replace('_', '-')}": str(value) for name, value in fields.items() if value is not None}
+    flags = [name if value == "True" else f"{name}={value}" for name, value in given.items() if value != "False"]
+    return [settings.base, *flags]

@@ -46,6 +46,15 @@ def predict(
     return _run([model], processor, examples, names, None, max_length, batch_size, progress)[0]
 
 
+def measure(
+    model: PreTrainedModel, processor: Any, examples: Examples, *, max_length: int | None = None
+) -> dict[str, float]:
+    """Metrics of any model of the examples' kind of task, masked or not; it knows their ``label_names``."""
+    names = examples.label_names
+    predicted, labels = _run([model], processor, examples, names, None, max_length, BATCH, None)
+    return tasks.REGISTRY[examples.task].measure(predicted, labels, names)
+
+
 def evaluate(
     base: str | Path | Checkpoint,
     masks: MaskSet | Sequence[MaskSet],

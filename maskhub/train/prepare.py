@@ -15,23 +15,21 @@ from maskhub.mask import BaseBinding, Task
 from maskhub.names import ORDER, locate
 from maskhub.pruned import task_type
 from maskhub.runtime.quiet import quiet_transformers
-from maskhub.scores import UniformScores
+from maskhub.scores import Initial
 from maskhub.tasks.task import TaskType
-from maskhub.train.layers import maskable, select
-from maskhub.train.masking import mask_model
-from maskhub.train.settings import SCORE_MARGIN, TrainSettings
-from maskhub.train.trace import trace
+from maskhub.train.model import mask_on_base
+from maskhub.train.settings import TrainSettings
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A masked model; ``head`` names its parameters that the base does not hold."""
+    """A masked model; ``head`` names its parameters that travel whole."""
 
     model: PreTrainedModel
     head: frozenset[str]
     binding: BaseBinding
     task: Task
-    scores: UniformScores
+    initial: Initial | None
 
 
 def prepare(
@@ -44,24 +42,10 @@ def prepare(
     """
     changes = kind.config(labels)
     model, head = _load(base, kind, changes, processor, settings)
-    digests = {name: base.digest(name) for name in base}
-    state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in head}
-    traced = trace(state.items(), digests, base.name)
-    binding = BaseBinding.of(
-        settings.base_name or base.name, {name: digests[name] for name in traced}, traced, base.hub
-    )
-    scores = UniformScores.for_sparsity(settings.initial_sparsity, settings.threshold, settings.seed, SCORE_MARGIN)
-    keys = {parameter: name for name, parameter in traced.items()}
-    names = {p: keys[p] for p in select(maskable(model, keys), settings.layers)}
-    if settings.classifier == "masked":
-        names |= {p: p for p in maskable(model, head)}
-    mask_model(model, names, scores, settings.threshold)
-    if settings.classifier == "dense":
-        for parameter in head:
-            model.get_parameter(parameter).requires_grad_(True)
+    origin = mask_on_base(model, base, head, settings, settings.base_name)
     architecture = type(model).__name__
     task = Task(task_type(architecture), architecture, changes, max_length=None if kind.images else settings.max_length)
-    return Prepared(model, frozenset(head), binding, task, scores)
+    return Prepared(model, origin.head, origin.binding, task, origin.initial)
 
 
 def _load(

@@ -1,7 +1,8 @@
 """A run folder: what was asked for, what was learned, and the mask set in it. Read without torch.
 
-``run.json`` (settings, base binding, task), ``scores.safetensors`` (by the task model's parameter names),
-``head.safetensors`` (what the base does not hold), ``metrics.json``, ``checkpoints/`` and ``mask.msk``.
+``run.json`` (settings, base binding, task), ``scores.safetensors`` and ``masks.safetensors`` (packed bits), both by the
+task model's parameter names, ``head.safetensors`` (what travels whole), ``metrics.json``, ``checkpoints/`` and
+``mask.msk``.
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from maskhub import dense
 from maskhub.checkpoint import Checkpoint, read_json
 from maskhub.errors import FormatError, TrainingError
 from maskhub.files import write_atomic
 from maskhub.mask import BaseBinding, Mask, MaskSet, Task
-from maskhub.scores import UniformScores
+from maskhub.scores import Initial
 from maskhub.tensor import RawTensor
 from maskhub.tensorfile import TensorFile, write_tensors
 from maskhub.train.settings import TrainSettings
@@ -28,6 +28,7 @@ from maskhub.train.settings import TrainSettings
 RECORD = "run.json"
 METRICS = "metrics.json"
 SCORES = "scores.safetensors"
+MASKS = "masks.safetensors"
 HEAD = "head.safetensors"
 MASK = "mask.msk"
 CHECKPOINTS = "checkpoints"
@@ -42,7 +43,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     settings: TrainSettings
     base: BaseBinding
     task: Task
-    scores: UniformScores
+    initial: Initial | None
     data: dict[str, Any]
 
 
@@ -64,9 +65,20 @@ def read_record(folder: Path) -> RunRecord:
 def write_weights(folder: Path, scores: Mapping[str, RawTensor], head: Mapping[str, RawTensor]) -> None:
     """Store scores and head in ``folder``, each file whole or not at all."""
     for name, tensors in ((SCORES, scores), (HEAD, head)):
-        buffer = io.BytesIO()
-        write_tensors(buffer, tensors, {"format": "pt"})
-        write_atomic(folder / name, buffer.getvalue())
+        _write(folder / name, tensors, {"format": "pt"})
+
+
+def write_masks(folder: Path, masks: Mapping[str, Mask]) -> None:
+    """Store the masks that training ended with."""
+    shapes = json.dumps({name: mask.shape for name, mask in masks.items()})
+    tensors = {name: RawTensor.from_numpy(mask.bits) for name, mask in masks.items()}
+    _write(folder / MASKS, tensors, {"shapes": shapes})
+
+
+def _write(path: Path, tensors: Mapping[str, RawTensor], metadata: Mapping[str, str]) -> None:
+    buffer = io.BytesIO()
+    write_tensors(buffer, tensors, metadata)
+    write_atomic(path, buffer.getvalue())
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
@@ -76,40 +88,43 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
 def maskset_from_run(folder: str | Path, base: Checkpoint | None = None) -> MaskSet:
     """The mask set that a finished run learned; with ``base``, after checking that it is the run's.
 
-    A weight is kept where its score is above the threshold. Masked weights that the base does not hold (the
-    classifier) become dense tensors. Raises TrainingError where the run is not finished.
+    Raises TrainingError where the run is not finished.
     """
     folder = Path(folder)
     record = read_record(folder)
-    if not (folder / SCORES).is_file():
+    if not (folder / MASKS).is_file():
         raise TrainingError(
-            f"{folder}: the run is not finished: it has no {SCORES}", hint="Go on with: maskhub train ... --resume."
+            f"{folder}: the run is not finished: it has no {MASKS}", hint="Go on with: maskhub train ... --resume."
         )
-    scores, head = TensorFile(folder / SCORES), TensorFile(folder / HEAD)
-    of_base = {record.base.parameter(name): name for name in record.base.tensors}
-    masks: dict[str, Mask] = {}
-    tensors = {name: head.read(name) for name in head}
-    for parameter in scores:
-        mask = Mask.from_bool(scores.read(parameter).numpy() > np.float32(record.settings.threshold))
-        if parameter in of_base:
-            masks[of_base[parameter]] = mask
-        else:
-            whole = tensors[parameter]
-            tensors[parameter] = RawTensor(whole.dtype, whole.shape, dense.drop(whole, mask))
+    bits, head = TensorFile(folder / MASKS), TensorFile(folder / HEAD)
+    try:
+        shapes = msgspec.json.decode(bits.metadata.get("shapes", ""), type=dict[str, tuple[int, ...]])
+        masks = {name: Mask(shapes[name], bits.read(name).data) for name in bits}
+    except (msgspec.DecodeError, KeyError, ValueError) as error:
+        raise FormatError(f"{folder / MASKS}: holds no masks: {error}") from error
     settings = {k: v for k, v in msgspec.to_builtins(record.settings).items() if k not in PRIVATE}
-    maskset = MaskSet(
-        base=record.base,
-        masks=masks,
-        dense=tensors,
+    maskset = learned(
+        record.base,
+        masks,
+        {name: head.read(name) for name in head},
         task=record.task,
-        initial=record.scores.initial(record.settings.threshold),
+        initial=record.initial,
         metrics=read_json(folder / METRICS)["metrics"],
-        lineage={
-            "operation": "train",
-            "settings": settings,
-            "data": record.data,
-        },
+        lineage={"operation": "train", "settings": settings, "data": record.data},
     )
     if base is not None:
         dense.verify_base(base, maskset)
     return maskset
+
+
+def learned(base: BaseBinding, masks: Mapping[str, Mask], head: Mapping[str, RawTensor], **more: Any) -> MaskSet:
+    """The mask set of masks, by the task model's parameter names, and of tensors that travel whole.
+
+    Masked weights that the base does not hold (the classifier) become dense tensors. ``more`` are its other fields.
+    """
+    of_base = {base.parameter(name): name for name in base.tensors}
+    tensors = dict(head)
+    for parameter in set(masks) - set(of_base):
+        whole = tensors[parameter]
+        tensors[parameter] = RawTensor(whole.dtype, whole.shape, dense.drop(whole, masks[parameter]))
+    return MaskSet(base, {of_base[p]: mask for p, mask in masks.items() if p in of_base}, tensors, **more)

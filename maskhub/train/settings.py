@@ -1,9 +1,9 @@
-"""What a training run is asked to do. The defaults are those of Zhao et al. 2020 and their code (maskbert)."""
+"""What a training run is asked to do: ``Method``, how masks are learned, and ``TrainSettings``, all of a run."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -13,10 +13,76 @@ from maskhub.tasks.examples import Columns
 
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Number = Annotated[int, msgspec.Meta(ge=1)]
 
+SCORE_MARGIN = 2e-2  # maskbert's ``c``: how far below 0 scores start
 
-class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
+# What differs between recipes: that of Zhao et al. 2020 and their code (maskbert), and a pull to the initial scores,
+# with the learning rate that it allows.
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper": {"learning_rate": 1e-3, "pull": 0.0, "band": None},
+    "pull": {"learning_rate": 3e-3, "pull": 0.01, "band": None},
+}
+DEFAULT_RECIPE = "paper"
+_DEFAULT = RECIPES[DEFAULT_RECIPE]
+
+
+class Method(msgspec.Struct, frozen=True, kw_only=True):
+    """How masks are learned. docs/training.md says what each does."""
+
+    binarizer: Literal["threshold", "sign", "bernoulli", "topk", "nm"] = "threshold"
+    threshold: float = 1e-2
+    topk_scope: Literal["tensor", "global"] = "tensor"
+    nm: str = "2:4"
+    initialisation: Literal["uniform", "magnitude", "random"] = "uniform"
+    initial_sparsity: Share = 0.05
+    final_sparsity: Share | None = None
+    sparsity_schedule: Literal["cubic", "steps"] = "cubic"
+    sparsity_penalty: NotNegative = 0.0
+    structure: Literal["weights", "heads", "rows", "layers"] = "weights"
+    pull: Annotated[float, msgspec.Meta(ge=0, lt=1)] = _DEFAULT["pull"]
+    band: Positive | None = _DEFAULT["band"]
+
+    layers: str = "default"
+    mask_kinds: str | None = None
+    pattern: str | None = None
+    classifier: Literal["masked", "frozen", "dense"] = "masked"
+    train_biases: bool = False
+    train_norms: bool = False
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 0
+
+    @property
+    def cut(self) -> float:
+        """The score above which a weight is kept, where the binarizer compares with one."""
+        return self.threshold if self.binarizer == "threshold" else 0.0
+
+    @property
+    def needs_steps(self) -> bool:
+        """Whether something is done after each step of the optimiser."""
+        changes = self.final_sparsity is not None or self.sparsity_penalty > 0
+        return self.pull > 0 or changes or self.binarizer == "sign" or self.topk_scope == "global"
+
+    @property
+    def group(self) -> tuple[int, int]:
+        """``n`` and ``m`` of ``nm``."""
+        n, _, m = self.nm.partition(":")
+        return int(n), int(m)
+
+
+def recipe_with(name: str, **given: Any) -> dict[str, Any]:
+    """A recipe's values, with what is ``given`` (other than None) in their place. TrainingError for an unknown one."""
+    if name not in RECIPES:
+        raise TrainingError(
+            f"training settings: recipe: there is no {name!r}", hint=f"It is one of: {', '.join(RECIPES)}."
+        )
+    return RECIPES[name] | {field: value for field, value in given.items() if value is not None}
+
+
+M = TypeVar("M", bound=Method)
+
+
+class TrainSettings(Method, frozen=True, kw_only=True):
     """Settings of ``train``. Lengths are in tokens, ``eval_steps`` and ``patience`` in batches and evaluations."""
 
     base: str
@@ -29,18 +95,13 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     task: str | None = None  # found from the examples where None
     metric: str | None = None  # picks the best evaluation; the task's first where None
 
-    threshold: float = 1e-2
-    initial_sparsity: Share = 0.05
-    layers: str = "default"
-    classifier: Literal["masked", "frozen", "dense"] = "masked"
-
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = _DEFAULT["learning_rate"]
+    dense_learning_rate: Positive | None = None  # of what is trained besides scores; the same where None
     epochs: Positive = 10.0
     batch_size: Number = 32
     gradient_accumulation: Number = 1
     max_length: Number = 128
     warmup: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1  # share of the steps
-    seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 0
     eval_steps: Number = 60
     patience: Number = 10
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -49,26 +110,58 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 def check(settings: TrainSettings) -> TrainSettings:
     """The settings, if their values are allowed. Raises TrainingError naming the first that is not."""
-    try:
-        checked = msgspec.convert(msgspec.to_builtins(settings), TrainSettings)
-    except msgspec.ValidationError as error:
-        reason, _, field = str(error).rpartition(" - at ")
-        field = field.strip("`$.")
-        kind = get_type_hints(TrainSettings).get(field)
-        hint = f"It is one of: {', '.join(get_args(kind))}." if get_origin(kind) is Literal else None
-        raise TrainingError(f"training settings: {field}: {reason}", hint=hint) from error
-    for field, value in msgspec.structs.asdict(settings).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise TrainingError(f"training settings: {field}: {value} is no number to work with")
+    checked = check_method(settings)
     if (settings.train_file is None) == (settings.dataset is None):
         raise TrainingError("training settings: give either a training file or a dataset")
     if settings.task is not None and settings.task not in REGISTRY:
         raise TrainingError(
             f"training settings: task: there is no {settings.task!r}", hint=f"It is one of: {', '.join(REGISTRY)}."
         )
-    if settings.threshold <= -SCORE_MARGIN:
-        raise TrainingError(f"training settings: threshold must be above {-SCORE_MARGIN}")
     return checked
 
 
-SCORE_MARGIN = 2e-2  # maskbert's ``c``: how far below 0 scores start
+def check_method(method: M) -> M:
+    """The method, if its values are allowed and go together. Raises TrainingError naming the first that does not."""
+    kind = type(method)
+    try:
+        checked = msgspec.convert(msgspec.to_builtins(method), kind)
+    except msgspec.ValidationError as error:
+        reason, _, field = str(error).rpartition(" - at ")
+        field = field.strip("`$.")
+        hint_of = get_type_hints(kind).get(field)
+        hint = f"It is one of: {', '.join(get_args(hint_of))}." if get_origin(hint_of) is Literal else None
+        raise TrainingError(f"training settings: {field}: {reason}", hint=hint) from error
+    for field, value in msgspec.structs.asdict(method).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise TrainingError(f"training settings: {field}: {value} is no number to work with")
+    for wrong, message in _conflicts(method):
+        if wrong:
+            raise TrainingError(f"training settings: {message}")
+    return checked
+
+
+def _conflicts(method: Method) -> list[tuple[bool, str]]:
+    """What is wrong with values that are each allowed, and whether it is so."""
+    binarizer, weights, split = method.binarizer, method.structure == "weights", method.initialisation != "uniform"
+    penalty, final = method.sparsity_penalty > 0, method.final_sparsity is not None
+    simple = binarizer in ("threshold", "sign") and weights and not split
+    groups = "not heads, rows or layers"
+    return [
+        (method.threshold <= -SCORE_MARGIN, f"threshold must be above {-SCORE_MARGIN}"),
+        (split and method.threshold <= 0, f"{method.initialisation} scores need a threshold above 0"),
+        (binarizer == "bernoulli" and split, "bernoulli starts all scores alike: leave initialisation out"),
+        (
+            binarizer == "nm" and method.nm not in PATTERNS,
+            f"nm: {method.nm!r} is not N:M, as 2:4, with M 2, 4, 8 or 16",
+        ),
+        (binarizer == "nm" and not weights, f"nm masks single weights, {groups}"),
+        (binarizer == "nm" and (penalty or final), "nm has the sparsity of its pattern: leave the others out"),
+        (binarizer == "topk" and penalty, "topk has its sparsity exactly: leave sparsity_penalty out"),
+        (method.topk_scope == "global" and binarizer != "topk", "topk_scope: the binarizer is not topk"),
+        (method.topk_scope == "global" and not weights, f"topk over all tensors masks single weights, {groups}"),
+        (final and not penalty and binarizer != "topk", "final_sparsity needs topk, or a sparsity_penalty"),
+        (method.band is not None and not simple, "band needs threshold or sign, and uniform scores of single weights"),
+    ]
+
+
+PATTERNS = {f"{n}:{m}" for m in (2, 4, 8, 16) for n in range(1, m)}

@@ -34,7 +34,9 @@ from maskhub.runtime.load import processor_from
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.tasks import REGISTRY, TaskType
 from maskhub.tasks.examples import Examples, label_ids
-from maskhub.train.prepare import prepare
+from maskhub.train.masking import masks_of
+from maskhub.train.plan import Plan, plan_of
+from maskhub.train.prepare import Prepared, prepare
 from maskhub.train.run import (
     CHECKPOINTS,
     MASK,
@@ -42,6 +44,7 @@ from maskhub.train.run import (
     RunRecord,
     maskset_from_run,
     read_record,
+    write_masks,
     write_metrics,
     write_record,
 )
@@ -94,17 +97,14 @@ def train(
     training, evaluation = _examples(settings, token)
     kind, labels = REGISTRY[training.task], training.label_names
     metric = _metric(kind, labels, settings)
-    base = open_checkpoint(settings.base, revision=settings.revision, token=token)
-    processor = processor_from(base.folder, base.name, kind)
-    set_seed(settings.seed)
-    prepared = prepare(base, kind, labels, processor, settings)
+    processor, prepared = _masked(training, settings, token)
     rows = kind.encode(training, processor, labels, settings.max_length)
     eval_rows = kind.encode(evaluation, processor, labels, settings.max_length) if evaluation else None
     record = RunRecord(
         settings=settings,
         base=prepared.binding,
         task=prepared.task,
-        scores=prepared.scores,
+        initial=prepared.initial,
         data={"train": Path(training.source).name, "train_examples": len(training)}
         | ({"eval": Path(evaluation.source).name, "eval_examples": len(evaluation)} if evaluation else {}),
     )
@@ -125,6 +125,7 @@ def train(
             preprocess_logits_for_metrics=lambda logits, wanted: _predictions(kind, logits, wanted),
             callbacks=callbacks,
             head=prepared.head,
+            dense_learning_rate=settings.dense_learning_rate,
         )
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -153,6 +154,7 @@ def train(
         if not all(map(math.isfinite, metrics.values())):
             raise TrainingError(f"{folder}: the loss is not a number any more", hint="Try a lower --learning-rate.")
     save_weights(prepared.model, prepared.head, folder)
+    write_masks(folder, masks_of(prepared.model))
     write_metrics(
         folder,
         {
@@ -166,6 +168,22 @@ def train(
     manifest = writer.save(maskset, folder / MASK, codec=codecs.AUTO)
     prepared.model.eval()  # type: ignore[no-untyped-call]
     return TrainResult(folder, folder / MASK, manifest, metrics, prepared.model, processor)
+
+
+def plan(settings: TrainSettings, *, token: str | None = None) -> Plan:
+    """What ``train`` would mask, and the memory it would take. Raises as ``train`` does before it starts."""
+    settings = check(settings)
+    training, _ = _examples(settings, token)
+    return plan_of(_masked(training, settings, token)[1].model)
+
+
+def _masked(training: Examples, settings: TrainSettings, token: str | None) -> tuple[Any, Prepared]:
+    """The processor of the examples, and the model to train on them."""
+    kind = REGISTRY[training.task]
+    base = open_checkpoint(settings.base, revision=settings.revision, token=token)
+    processor = processor_from(base.folder, base.name, kind)
+    set_seed(settings.seed)
+    return processor, prepare(base, kind, training.label_names, processor, settings)
 
 
 def _examples(settings: TrainSettings, token: str | None) -> tuple[Examples, Examples | None]:

@@ -10,12 +10,14 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from maskhub.runtime.tensors import from_torch, to_torch
 from maskhub.tensorfile import TensorFile
-from maskhub.train.masking import plain_name, scores_of
+from maskhub.train.masking import follow, masked_weights, scores_of
+from maskhub.train.methods import RAMP
+from maskhub.train.model import MaskCallback, head_of
 from maskhub.train.run import HEAD, SCORES, write_weights
 
 Report = Callable[[int, int, Mapping[str, float]], None]  # step, steps in all, latest numbers
@@ -24,12 +26,31 @@ Report = Callable[[int, int, Mapping[str, float]], None]  # step, steps in all, 
 class MaskTrainer(Trainer):
     """Saves and loads the scores, and the parameters named in ``head`` (those the base does not hold)."""
 
-    def __init__(self, *, head: frozenset[str], **options: Any) -> None:
+    def __init__(self, *, head: frozenset[str], dense_learning_rate: float | None = None, **options: Any) -> None:
         self._order = torch.Generator()
         super().__init__(**options)
         self.head = head
-        self._masked: nn.Module = options["model"]
+        self._dense_rate = dense_learning_rate or self.args.learning_rate
+        self._masked: Any = options["model"]
         self.add_callback(_SeedOrder(self._order))
+        self.add_callback(MaskCallback())
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Scores in the first group, what is trained besides in the second, at its own learning rate."""
+        if self.optimizer is None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self._masked)
+            scores = list(scores_of(self._masked).values())
+            mine = {id(score) for score in scores}
+            others = [p for p in self._masked.parameters() if p.requires_grad and id(p) not in mine]
+            groups = [{"params": scores}, *([{"params": others, "lr": self._dense_rate}] if others else [])]
+            self.optimizer = kind(groups, **options)
+        return self.optimizer
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """While the sparsity still goes to its final one, no evaluation is the best."""
+        masked = next(iter(masked_weights(self._masked).values()))
+        ramp = masked.method.final_sparsity is not None and masked.progress.share < RAMP
+        return False if ramp else bool(super()._determine_best_metric(metrics, trial))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler: Any = super()._get_train_sampler(train_dataset)
@@ -46,6 +67,8 @@ class MaskTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         assert self.state.best_model_checkpoint is not None
+        masked = list(masked_weights(self._masked).values())
+        masked[0].progress.step = self.state.best_global_step or 0
         load_weights(self._masked, self.head, Path(self.state.best_model_checkpoint))
 
 
@@ -62,21 +85,17 @@ class _SeedOrder(TrainerCallback):
 def save_weights(model: nn.Module, head: frozenset[str], folder: Path) -> None:
     """Write a masked model's scores and head into ``folder``."""
     scores = {name: from_torch(tensor) for name, tensor in scores_of(model).items()}
-    write_weights(folder, scores, {name: from_torch(tensor) for name, tensor in _head(model, head).items()})
+    write_weights(folder, scores, {name: from_torch(tensor) for name, tensor in head_of(model, head).items()})
 
 
 def load_weights(model: nn.Module, head: frozenset[str], folder: Path) -> None:
     """Put the scores and head of ``folder`` back into a masked model."""
     with torch.no_grad():
-        for tensors, filename in ((scores_of(model), SCORES), (_head(model, head), HEAD)):
+        for tensors, filename in ((scores_of(model), SCORES), (head_of(model, head), HEAD)):
             file = TensorFile(folder / filename)
             for name, tensor in tensors.items():
                 tensor.copy_(to_torch(file.read(name)))
-
-
-def _head(model: nn.Module, head: frozenset[str]) -> dict[str, Tensor]:
-    state = {plain_name(name): tensor for name, tensor in model.state_dict(keep_vars=True).items()}
-    return {name: state[name] for name in sorted(head)}
+    follow(list(masked_weights(model).values()))
 
 
 class Reporter(TrainerCallback):

@@ -7,16 +7,13 @@ import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import maskhub
 from maskhub.checkpoint import Checkpoint
 from maskhub.container import codecs
 from maskhub.mask import MaskSet
-from maskhub.scores import UniformScores
-from maskhub.tensor import RawTensor
-from maskhub.train.run import RunRecord, write_metrics, write_record, write_weights
+from maskhub.train.run import RunRecord, write_masks, write_metrics, write_record, write_weights
 from maskhub.train.settings import TrainSettings
 from maskhub_cli.commands.pack import CODECS
 from tests import tiny
@@ -77,12 +74,9 @@ def test_a_run_needs_no_base(run: Run, base_folder: Path, maskset: MaskSet) -> N
     folder = Path("runs/sst2")
     folder.mkdir(parents=True)
     settings = TrainSettings(base=str(base_folder), train_file="train.csv")
-    write_record(folder, RunRecord(settings, maskset.base, TASK, UniformScores.for_sparsity(0.05, 1e-2, 0), {}))
-    scores = {
-        maskset.base.parameter(name): RawTensor.from_numpy(mask.to_bool().astype(np.float32))
-        for name, mask in maskset.masks.items()
-    }
-    write_weights(folder, scores, maskset.dense)
+    write_record(folder, RunRecord(settings, maskset.base, TASK, None, {}))
+    write_masks(folder, {maskset.base.parameter(name): mask for name, mask in maskset.masks.items()})
+    write_weights(folder, {}, maskset.dense)
     write_metrics(folder, {"metrics": {"accuracy": 0.5}})
     assert run("pack", folder, "-q").out == "sst2.msk\n"
     assert run("pack", folder, "--base", base_folder, "-o", "b.msk", "-q").out == "b.msk\n"

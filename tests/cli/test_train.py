@@ -202,7 +202,7 @@ def test_a_cold_start_that_fails(program: Run, tiny_bert: Path, folder: Path) ->
     ("arguments", "message"),
     [
         (["train"], "Missing argument 'BASE'"),
-        (["train", "base"], "Missing option '--output' / '-o'"),
+        (["train", "base"], "Invalid value for --output: a folder for the run is needed"),
         (["train", "base", "-o", "run", "--epochs", "many"], "Invalid value for '--epochs': "),
         (["train", "base", "-o", "run", "--speed", "1"], "No such option: --speed"),
         (["train", "base", "-o", "run", "--json", "-q"], "one output format at a time"),
@@ -259,9 +259,9 @@ def test_ctrl_c_then_resume(train: Train, tiny_bert: Path, unbroken: str) -> Non
 
     assert error(train(**LONG)) == "run: holds a run already. Go on with it by --resume, or name a new folder."
     changed = error(train(tiny_bert, "--resume", **LONG | {"seed": 1, "learning_rate": 0.1}))
-    assert changed == ("the run was started with other settings: learning_rate 0.001 is now 0.1; seed 0 is now 1")
+    assert changed == ("the run was started with other settings: seed 0 is now 1; learning_rate 0.001 is now 0.1")
     assert error(maskhub("pack", "run", "-o", "task.msk")) == (
-        "run: the run is not finished: it has no scores.safetensors. Go on with: maskhub train ... --resume."
+        "run: the run is not finished: it has no masks.safetensors. Go on with: maskhub train ... --resume."
     )
     ran = train(tiny_bert, "--resume", "--json", **LONG)
     assert (ran.status, ran.stderr) == (0, "")
@@ -285,3 +285,15 @@ def test_killed_then_resume(train: Train, tiny_bert: Path, unbroken: str) -> Non
 def test_resuming_what_is_no_run(train: Train, tiny_bert: Path) -> None:
     assert error(train(tiny_bert, "--resume")) == "run: no run folder: it has no run.json"
     assert not Path("run").exists()
+
+
+def test_a_dry_run_lists_what_would_be_masked(train: Train, tiny_bert: Path) -> None:
+    ran = train(tiny_bert, "--dry-run", "--mask-kinds", "Q V", "--layers", "1", "--recipe", "pull", "--band", "0.1")
+    assert ran.status == 0 and not Path("run").exists()
+    assert "bert.encoder.layer.1.attention.self.query.weight" in ran.out
+    planned = json.loads(train(tiny_bert, "--dry-run", "--structure", "heads", "--json").out)
+    assert {weight["kind"] for weight in planned["weights"][:-1]} == {"Q", "K", "V", "AO"}
+    assert planned["memory"]["optimiser state"] == 2 * planned["memory"]["gradients"]
+    assert error(train(tiny_bert, "--dry-run", "--recipe", "x")) == (
+        "training settings: recipe: there is no 'x'. It is one of: paper, pull."
+    )

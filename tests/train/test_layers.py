@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from maskhub.errors import TrainingError
 from maskhub.train.layers import maskable, parse_layers, select
+from maskhub.train.settings import Method
 
 
 @pytest.mark.parametrize(
@@ -78,8 +79,9 @@ def test_what_is_masked(family: str, request: pytest.FixtureRequest) -> None:
     layers = {f"{place}.layer.{layer}.{m}.weight": layer for layer in (0, 1) for m in matrices}
     pooler = {"bert.pooler.dense.weight": None} if family == "bert" else {}
     assert found == layers | pooler
-    assert set(select(found, "1")) == {name for name, layer in layers.items() if layer == 1} | set(pooler)
-    assert select(found, "all") == list(found)
+    highest = {name for name, layer in layers.items() if layer == 1} | set(pooler)
+    assert set(select(found, Method(layers="1"))) == highest
+    assert select(found, Method(layers="all")) == list(found)
 
 
 def test_a_weight_shared_with_an_embedding_is_not_masked() -> None:
@@ -94,4 +96,4 @@ def test_a_weight_shared_with_an_embedding_is_not_masked() -> None:
 
 def test_a_model_without_layers() -> None:
     with pytest.raises(TrainingError, match=r"^the base has no layers with linear weights that could be masked$"):
-        select({"pooler.dense.weight": None}, "all")
+        select({"pooler.dense.weight": None}, Method())

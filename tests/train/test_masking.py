@@ -8,11 +8,20 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from maskhub.scores import UniformScores
-from maskhub.train.masking import MaskedWeight, mask_model, plain_name, scores_of
+from maskhub.train.masking import MaskedWeight, Progress, add_scores, plain_name, scores_of
+from maskhub.train.methods import starting_scores
+from maskhub.train.settings import Method
 
 THRESHOLD = 1e-2
-INIT = UniformScores.for_sparsity(0.3, THRESHOLD, seed=5)
+PAPER = Method(initial_sparsity=0.3, threshold=THRESHOLD, seed=5)
+INIT = starting_scores(PAPER)
+
+
+def masking(scores: torch.Tensor, weight: torch.Tensor, method: Method = PAPER) -> MaskedWeight:
+    """The parametrization of a weight, with these scores."""
+    masked = MaskedWeight(weight, "w", method, Progress(hooked=True))
+    masked.scores.data = scores
+    return masked
 
 
 def small_model() -> nn.Module:
@@ -28,7 +37,7 @@ def test_dropped_weights_are_plus_zero_whatever_they_were(dtype: torch.dtype) ->
     special = [float("nan"), float("inf"), -float("inf"), -0.0, 0.0, 1.5, -2.0, 6e-8]
     weight = torch.tensor([special, special], dtype=dtype)
     scores = torch.tensor([[0.0] * 8, [1.0] * 8])
-    masked = MaskedWeight(scores, THRESHOLD)(weight)
+    masked = masking(scores, weight)(weight)
     integers = {8: torch.int64, 4: torch.int32, 2: torch.int16}[dtype.itemsize]
     assert masked.dtype == dtype
     assert masked[0].view(integers).tolist() == [0] * 8
@@ -38,16 +47,16 @@ def test_dropped_weights_are_plus_zero_whatever_they_were(dtype: torch.dtype) ->
 def test_a_score_at_the_threshold_drops() -> None:
     at = torch.tensor(THRESHOLD)
     above = torch.nextafter(at, torch.tensor(1.0))
-    masked = MaskedWeight(torch.stack([at, above]), THRESHOLD)(torch.ones(2))
+    masked = masking(torch.stack([at, above]), torch.ones(2))(torch.ones(2))
     assert masked.tolist() == [0.0, 1.0]
 
 
 def test_the_masks_gradient_reaches_the_scores_unchanged() -> None:
     weight = torch.tensor([2.0, -3.0, 5.0], requires_grad=True)
-    masking = MaskedWeight(torch.tensor([1.0, -1.0, THRESHOLD]), THRESHOLD)
+    masked = masking(torch.tensor([1.0, -1.0, THRESHOLD]), weight)
     # The mask multiplies the weight, so its gradient is the output's times the weight, kept or dropped alike.
-    (masking(weight) * torch.tensor([1.0, 10.0, 100.0])).sum().backward()
-    assert masking.scores.grad.tolist() == [2.0, -30.0, 500.0]
+    (masked(weight) * torch.tensor([1.0, 10.0, 100.0])).sum().backward()
+    assert masked.scores.grad.tolist() == [2.0, -30.0, 500.0]
     assert weight.grad is None
 
 
@@ -55,7 +64,7 @@ def test_masking_replaces_no_module_and_trains_only_scores() -> None:
     model = small_model()
     modules = [(name, id(module)) for name, module in model.named_modules()]
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    mask_model(model, NAMES, INIT, THRESHOLD)
+    add_scores(model, NAMES, PAPER)
     kept = [(name, id(m)) for name, m in model.named_modules() if "parametrizations" not in name]
     assert kept == modules
     assert isinstance(model[1], nn.Linear)
@@ -67,7 +76,7 @@ def test_masking_replaces_no_module_and_trains_only_scores() -> None:
 
 def test_scores_start_as_drawn_for_their_keys() -> None:
     model = small_model()
-    mask_model(model, NAMES, INIT, THRESHOLD)
+    add_scores(model, NAMES, PAPER)
     scores = scores_of(model)
     assert list(scores) == ["1.weight", "3.weight"]
     for parameter, key in NAMES.items():
@@ -77,7 +86,7 @@ def test_scores_start_as_drawn_for_their_keys() -> None:
 
 def test_a_masked_model_computes_as_one_with_zeros_in_place() -> None:
     model, plain = small_model(), small_model()
-    mask_model(model, NAMES, INIT, THRESHOLD)
+    add_scores(model, NAMES, PAPER)
     with torch.no_grad():
         for name, scores in scores_of(model).items():
             plain.get_parameter(name)[scores <= THRESHOLD] = 0
@@ -87,7 +96,7 @@ def test_a_masked_model_computes_as_one_with_zeros_in_place() -> None:
 
 def test_an_optimiser_step_moves_scores_and_nothing_else() -> None:
     model = small_model()
-    mask_model(model, NAMES, INIT, THRESHOLD)
+    add_scores(model, NAMES, PAPER)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.1)
     model(torch.arange(10)).square().sum().backward()
@@ -98,7 +107,7 @@ def test_an_optimiser_step_moves_scores_and_nothing_else() -> None:
 
 def test_a_model_that_is_one_layer() -> None:
     layer = nn.Linear(3, 3)
-    mask_model(layer, {"weight": "w"}, INIT, THRESHOLD)
+    add_scores(layer, {"weight": "w"}, PAPER)
     assert list(scores_of(layer)) == ["weight"]
 
 

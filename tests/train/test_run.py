@@ -10,14 +10,23 @@ import pytest
 
 from maskhub.checkpoint import Checkpoint
 from maskhub.errors import BaseMismatchError, FormatError, TrainingError
-from maskhub.mask import BaseBinding
-from maskhub.scores import Initial, UniformScores
+from maskhub.mask import BaseBinding, Mask
+from maskhub.scores import Initial
 from maskhub.tensor import RawTensor
-from maskhub.train.run import RunRecord, maskset_from_run, read_record, write_metrics, write_record, write_weights
+from maskhub.train.run import (
+    RunRecord,
+    maskset_from_run,
+    read_record,
+    write_masks,
+    write_metrics,
+    write_record,
+    write_weights,
+)
 from maskhub.train.settings import TrainSettings
 from tests import tiny
 
 SETTINGS = TrainSettings(base="/home/someone/base", train_file="/home/someone/secret.csv", threshold=0.5)
+INITIAL = Initial(0, 3277, -0.02, 0.58)
 HEAD = np.array([[1.0, -2.0], [np.nan, -0.0]], np.float32)
 
 
@@ -34,11 +43,13 @@ def run(base: Checkpoint, scores: dict[str, RawTensor], tmp_path: Path) -> Path:
     """A finished run on the tiny base, written without torch."""
     names = {name: f"bert.{name}" for name in base}
     binding = BaseBinding.of("some/base", {name: base.digest(name) for name in base}, names, None)
-    record = RunRecord(SETTINGS, binding, tiny.TASK, UniformScores(0, -0.02, 0.58), {"train": "secret.csv"})
+    record = RunRecord(SETTINGS, binding, tiny.TASK, INITIAL, {"train": "secret.csv"})
     write_record(tmp_path, record)
     of_head = {"classifier.weight": RawTensor.from_numpy(np.array([[0.5, 0.6], [0.1, 0.9]], np.float32))}
     head = {"classifier.weight": RawTensor.from_numpy(HEAD), "classifier.bias": RawTensor.from_numpy(HEAD[0])}
     write_weights(tmp_path, scores | of_head, head)
+    masks = {name: Mask.from_bool(score.numpy() > np.float32(0.5)) for name, score in (scores | of_head).items()}
+    write_masks(tmp_path, masks)
     write_metrics(tmp_path, {"metrics": {"accuracy": 0.5}, "history": []})
     return tmp_path
 
@@ -47,11 +58,11 @@ def test_the_record_is_read_as_written(run: Path) -> None:
     record = read_record(run)
     assert record.settings == SETTINGS
     assert record.task == tiny.TASK
-    assert record.scores == UniformScores(0, -0.02, 0.58)
+    assert record.initial == INITIAL
     assert (run / "run.json").read_text().endswith("}\n")
 
 
-def test_a_weight_is_kept_above_the_threshold(run: Path, base: Checkpoint, scores: dict[str, RawTensor]) -> None:
+def test_the_masks_of_a_run(run: Path, base: Checkpoint, scores: dict[str, RawTensor]) -> None:
     mask = maskset_from_run(run, base)
     assert set(mask.masks) == set(tiny.MASKED)
     for name in tiny.MASKED:
@@ -66,7 +77,7 @@ def test_paths_of_the_trainers_machine_stay_out_of_the_mask(run: Path) -> None:
     mask = maskset_from_run(run)
     assert "/home/" not in json.dumps(mask.lineage)
     assert mask.lineage["settings"]["threshold"] == 0.5
-    assert mask.initial == Initial(seed=0, cut=UniformScores(0, -0.02, 0.58).cut(0.5), low=-0.02, high=0.58)
+    assert mask.initial == INITIAL
     assert mask.lineage["data"] == {"train": "secret.csv"}
     assert mask.base.name == "some/base"
 
@@ -80,10 +91,13 @@ def test_another_base(run: Path, tmp_path_factory: pytest.TempPathFactory) -> No
 
 
 def test_folders_that_are_no_finished_run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    (run / "scores.safetensors").unlink()
+    (run / "masks.safetensors").write_bytes((run / "head.safetensors").read_bytes())
+    with pytest.raises(FormatError, match=r"masks\.safetensors: holds no masks: "):
+        maskset_from_run(run)
+    (run / "masks.safetensors").unlink()
     with pytest.raises(TrainingError) as caught:
         maskset_from_run(run)
-    assert str(caught.value) == f"{run}: the run is not finished: it has no scores.safetensors"
+    assert str(caught.value) == f"{run}: the run is not finished: it has no masks.safetensors"
     assert caught.value.hint == "Go on with: maskhub train ... --resume."
     (run / "run.json").write_text('{"settings": {}}')
     with pytest.raises(FormatError) as error:

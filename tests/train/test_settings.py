@@ -31,6 +31,27 @@ def test_the_defaults_are_the_papers() -> None:
         ({"classifier": "none"}, "classifier: Invalid enum value 'none'", "It is one of: masked, frozen, dense."),
         ({"precision": "int8"}, "precision: Invalid enum value 'int8'", "It is one of: fp32, bf16, fp16."),
         ({"dataset": "imdb"}, "give either a training file or a dataset", None),
+        ({"final_sparsity": 0.5}, "final_sparsity needs topk, or a sparsity_penalty", None),
+        (
+            {"binarizer": "topk", "sparsity_penalty": 1.0},
+            "topk has its sparsity exactly: leave sparsity_penalty out",
+            None,
+        ),
+        (
+            {"binarizer": "bernoulli", "initialisation": "random"},
+            "bernoulli starts all scores alike: leave initialisation out",
+            None,
+        ),
+        ({"binarizer": "nm", "nm": "4:4"}, "nm: '4:4' is not N:M, as 2:4, with M 2, 4, 8 or 16", None),
+        ({"binarizer": "nm", "structure": "rows"}, "nm masks single weights, not heads, rows or layers", None),
+        (
+            {"band": 0.1, "initialisation": "magnitude"},
+            "band needs threshold or sign, and uniform scores of single weights",
+            None,
+        ),
+        ({"topk_scope": "global"}, "topk_scope: the binarizer is not topk", None),
+        ({"initialisation": "random", "threshold": 0.0}, "random scores need a threshold above 0", None),
+        ({"pull": 1.0}, "pull: Expected `float` < 1.0", None),
         ({"train_file": None}, "give either a training file or a dataset", None),
     ],
 )

@@ -65,7 +65,8 @@ def trained(request: pytest.FixtureRequest, base_of: Base, tmp_path_factory: pyt
 def test_the_run_folder(trained: Trained) -> None:
     folder = trained.result.folder
     assert {p.name for p in folder.iterdir()} == {
-        "run.json", "scores.safetensors", "head.safetensors", "metrics.json", "mask.msk", "checkpoints",
+        "run.json", "scores.safetensors", "masks.safetensors", "head.safetensors", "metrics.json", "mask.msk",
+        "checkpoints",
     }  # fmt: skip
     checkpoints = list((folder / "checkpoints").iterdir())
     assert 1 <= len(checkpoints) <= 2
@@ -122,9 +123,8 @@ def test_what_the_mask_says_of_itself(trained: Trained) -> None:
     assert mask.task.max_length == settings.max_length
     assert mask.base.name == settings.base
     assert mask.lineage["settings"]["seed"] == settings.seed
-    scores = read_record(result.folder).scores
-    assert mask.initial == scores.initial(settings.threshold)
-    assert (mask.initial.seed, mask.initial.cut) == (settings.seed, scores.cut(1e-2)) == (0, 3277)
+    assert mask.initial == read_record(result.folder).initial
+    assert (mask.initial.seed, mask.initial.cut) == (settings.seed, 3277)
     assert str(settings.train_file) not in json.dumps(msgspec.to_builtins(mask.lineage))
     measured = json.loads((result.folder / "metrics.json").read_text())
     assert mask.metrics == measured["metrics"] == result.metrics
@@ -207,7 +207,7 @@ def test_the_initial_mask_is_the_draws_from_the_cut_on(
     """Without learning the mask stays the initial one, whatever the data."""
     given = {"initial_sparsity": sparsity, "threshold": threshold, "learning_rate": 1e-30, "seed": 9}
     result = train(toy.settings(bert, task, **given), tmp_path / "run")
-    cut = read_record(result.folder).scores.cut(threshold)
+    cut = read_record(result.folder).initial.cut
     total = dropped = 0
     for name, mask in masks_of(result).items():
         assert np.array_equal(mask.to_bool().reshape(-1), draw(9, name, mask.size) >= cut)
@@ -313,7 +313,7 @@ def test_ctrl_c_and_resume(
     assert caught.value.hint == "Nothing is lost: the same command with --resume goes on."
     assert Path(f"run/checkpoints/checkpoint-{step}/trainer_state.json").is_file()
     assert not Path("run/mask.msk").exists()
-    with pytest.raises(TrainingError, match=r"^run: the run is not finished: it has no scores\.safetensors$"):
+    with pytest.raises(TrainingError, match=r"^run: the run is not finished: it has no masks\.safetensors$"):
         maskset_from_run("run")
     monkeypatch.chdir("/")
     result = train(settings, tmp_path / "run", resume=True)
@@ -383,7 +383,7 @@ def test_resuming_is_for_the_same_run(bert: Path, task: Path, tmp_path: Path) ->
     assert caught.value.hint == "Go on with it by --resume, or name a new folder."
     with pytest.raises(TrainingError) as caught:
         train(msgspec.structs.replace(settings, seed=5, epochs=9.0), run, resume=True)
-    assert str(caught.value) == ("the run was started with other settings: epochs 2.0 is now 9.0; seed 0 is now 5")
+    assert str(caught.value) == ("the run was started with other settings: seed 0 is now 5; epochs 2.0 is now 9.0")
     shutil.copytree(bert, tmp_path / "bert")
     moved = msgspec.structs.replace(settings, base=str(tmp_path / "bert"))
     with pytest.raises(TrainingError, match="the run was started with other settings: base '"):

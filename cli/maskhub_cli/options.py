@@ -11,6 +11,8 @@ import typer
 
 from maskhub_cli.output import Format, Output
 
+ERROR_STATUS = "maskhub.error_status"  # key of a context's meta: the exit status of an error, where it is not 1
+
 MaskArgument = Annotated[
     str,
     typer.Argument(

@@ -113,6 +113,8 @@ def test_a_matrix_of_many(run: Run, paths: list[Path]) -> None:
     ran = run("diff", *paths, "--measure", "jaccard")
     assert ran.out.splitlines()[0] == "Jaccard index of the kept weights"
     assert ran.out.splitlines()[-1].split() == ["c", *(f"{value:.4f}" for value in data["values"][2])]
+    counts = json.loads(run("diff", *paths, "--measure", "hamming", "--json").out)["values"]
+    assert run("diff", *paths, "--measure", "hamming").out.splitlines()[-1].split() == ["c", *map(str, counts[2])]
     quiet = run("diff", *paths, "--measure", "jaccard", "-q").out.splitlines()
     assert [[float(v) for v in line.split()] for line in quiet] == data["values"]
 
@@ -152,11 +154,13 @@ def test_wrong_input_is_one_line(run: Run, paths: list[Path], base_folder: Path,
         (["half0.msk", "half1.msk"], "half0, half1 have no masked tensor in common."),
         (["a.msk", "none.msk"], "none.msk: no such file"),
     ):
-        ran = run("diff", *arguments, "--exit-code")
-        assert (ran.status, ran.out) == (1, "")
-        assert ran.err.startswith(f"Error: {message}") and ran.stderr.count("\n") == 1
+        for option, status in (((), 1), (("--exit-code",), 2)):
+            ran = run("diff", *arguments, *option)
+            assert (ran.status, ran.out) == (status, "")
+            assert ran.err.startswith(f"Error: {message}") and ran.stderr.count("\n") == 1
     for arguments, message in (
         (["a.msk"], "at least two masks are compared"),
+        (["a.msk", "b.msk", "c.msk", "--tensors"], "Invalid value for '--tensors': is for two masks"),
         (["a.msk", "b.msk", "--measure", "cosine"], "'cosine' is not one of dissimilarity, hamming"),
     ):
         ran = run("diff", *arguments)

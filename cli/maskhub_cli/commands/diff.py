@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskhub_cli.options import FormatOption, JsonOption, ParentOption, QuietOption, TokenOption, labels
+from maskhub_cli.options import (
+    ERROR_STATUS,
+    FormatOption,
+    JsonOption,
+    ParentOption,
+    QuietOption,
+    TokenOption,
+    labels,
+)
 from maskhub_cli.output import Cell, Format, Output
 
 if TYPE_CHECKING:
@@ -26,6 +34,7 @@ def _measures() -> list[str]:
 
 
 def diff(
+    context: typer.Context,
     masks: Annotated[
         list[str],
         typer.Argument(metavar="A B [C...]", help="Two masks of one base, or more: files or URLs.", show_default=False),
@@ -38,7 +47,7 @@ def diff(
             help="What the matrix of more than two masks, the picture and --quiet show.",
         ),
     ] = "dissimilarity",
-    tensors: Annotated[bool, typer.Option("--tensors", help="Add a row for each tensor.")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="Add a row for each tensor, of two masks.")] = False,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -53,7 +62,8 @@ def diff(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing picture or report.")] = False,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Status 1 if masks, dense tensors or task differ, 0 if not.")
+        bool,
+        typer.Option("--exit-code", help="Status 1 if masks, dense tensors or task differ, 0 if not, 2 on errors."),
     ] = False,
     parent: ParentOption = None,
     token: TokenOption = None,
@@ -72,8 +82,12 @@ def diff(
     from maskhub.container.reader import MaskFile
 
     out = Output(format, json, quiet)
+    if exit_code:  # an error is not a difference
+        context.meta[ERROR_STATUS] = 2
     if len(masks) < 2:
         raise typer.BadParameter("at least two masks are compared", param_hint="'A B [C...]'")
+    if tensors and len(masks) > 2:
+        raise typer.BadParameter("is for two masks", param_hint="'--tensors'")
     if measure not in compare.MEASURES:
         raise typer.BadParameter(f"{measure!r} is not one of {', '.join(compare.MEASURES)}", param_hint="'--measure'")
     if plot:
@@ -202,7 +216,7 @@ def _show_many(out: Output, matrix: Matrix, files: Sequence[MaskFile], written: 
     from maskhub.compare import MEASURES
 
     measure = MEASURES[matrix.measure]
-    values = [[None if math.isnan(value) else float(value) for value in row] for row in matrix.values]
+    values = matrix.rows()
     cells: list[list[Cell]] = [["-" if value is None else value for value in row] for row in values]
     rows = [
         {"": name, **dict(zip(matrix.names, row, strict=True))} for name, row in zip(matrix.names, cells, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from maskhub import expression as expressions
 from maskhub.errors import BaseMismatchError, MaskhubError
 from maskhub.expression import Expression
-from maskhub.mask import LazyMask, MaskSet, clear_padding, packed_size
+from maskhub.mask import BaseBinding, LazyMask, MaskSet, clear_padding, packed_size
 from maskhub.tensor import Bytes
 
 SHOWN = 5  # names that an error lists
@@ -39,8 +40,9 @@ def compose(
     ``missing`` says what becomes of a tensor that only some of the masks have: ``error``; ``keep`` takes a missing
     mask as one that keeps every weight, which is what its model does; ``drop`` leaves the tensor unmasked.
 
-    Dense tensors and task are those that all have, or of the mask set ``head_from``. The initial mask is kept where
-    all have the same; metrics are not. The lineage holds the expression and the ids of ``masksets``.
+    Dense tensors, task and the list of base tensors that its model reads are those that all have, or of the mask set
+    ``head_from``; what that model does not read is left out. The initial mask is kept where all have the same; metrics
+    are not. The lineage holds the expression and the ids of ``masksets``.
 
     Raises MaskhubError for an expression, a name or a number that is wrong, heads that differ and tensors that are
     missing, and BaseMismatchError for different bases.
@@ -59,7 +61,8 @@ def compose(
         )
     head = _head(masksets, head_from)
     masks = {}
-    for name in sorted([*common, *(partial if missing == "keep" else ())]):
+    kept = [name for name in partial if missing == "keep" and name in head.base.tensors]
+    for name in sorted([*common, *kept]):
         shape = next(maskset[name].shape for maskset in sets if name in maskset.masks)
         masks[name] = LazyMask(shape, functools.partial(_combined, parsed, masksets, name, shape))
     lineage: dict[str, Any] = {
@@ -122,6 +125,9 @@ def _head(masksets: Mapping[str, MaskSet], head_from: str | None) -> MaskSet:
             conflicts.append(f"{name} ({listed(told) if len(set(specs)) > 1 else f'{specs[0]}, other values'})")
     if any(other.task != first.task for other in others):
         conflicts.append("task (" + listed([f"{c} {_task(m)}" for c, m in masksets.items()]) + ")")
+    if any(other.base.root != first.base.root for other in others):
+        reads = [f"{called} {len(maskset.base.tensors)}" for called, maskset in masksets.items()]
+        conflicts.append(f"tensors of the base that their models read ({listed(reads)})")
     if conflicts:
         raise MaskhubError(
             f"the heads of {listed(list(masksets))} differ: {listed(conflicts)}",
@@ -136,19 +142,11 @@ def common_tensors(masksets: Sequence[MaskSet], names: Sequence[str]) -> list[st
     Raises BaseMismatchError for mask sets of different bases, and MaskhubError where they have masks of different
     shapes for a tensor, or no tensor in common.
     """
-    first, one = names[0], masksets[0]
-    shapes = {name: (first, mask.shape) for name, mask in one.masks.items()}
-    for called, other in zip(names[1:], masksets[1:], strict=True):
-        if other.base.root != one.base.root:
-            differ = [n for n, d in one.base.tensors.items() if other.base.tensors.get(n) != d]
-            differ += sorted(other.base.tensors.keys() - one.base.tensors.keys())
-            raise BaseMismatchError(
-                f"{first} and {called} are masks of different bases: {one.base.name} (root {one.base.root[:12]}) and "
-                f"{other.base.name} (root {other.base.root[:12]}); {len(differ)} tensors differ: {listed(differ)}",
-                tensors=tuple(differ),
-                hint="Masks go together only on the very same base; maskhub info shows it.",
-            )
-        for name, mask in other.masks.items():
+    for (first, one), (second, other) in itertools.combinations(zip(names, masksets, strict=True), 2):
+        _check_bases(first, one.base, second, other.base)
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for called, maskset in zip(names, masksets, strict=True):
+        for name, mask in maskset.masks.items():
             whose, shape = shapes.setdefault(name, (called, mask.shape))
             if mask.shape != shape:
                 raise MaskhubError(
@@ -161,6 +159,22 @@ def common_tensors(masksets: Sequence[MaskSet], names: Sequence[str]) -> list[st
             f"{listed(names)} have no masked tensor in common", hint="maskhub info --tensors shows them."
         )
     return common
+
+
+def _check_bases(first: str, one: BaseBinding, second: str, other: BaseBinding) -> None:
+    """Models of one base may read different tensors of it; those that both read must be the same."""
+    if one.root == other.root:
+        return
+    shared = one.tensors.keys() & other.tensors.keys()
+    differ = sorted(name for name in shared if one.tensors[name] != other.tensors[name])
+    if differ or not shared:
+        raise BaseMismatchError(
+            f"{first} and {second} are masks of different bases: {one.name} (root {one.root[:12]}) and {other.name} "
+            f"(root {other.root[:12]}); "
+            + (f"{len(differ)} tensors differ: {listed(differ)}" if differ else "they have no tensor in common"),
+            tensors=tuple(differ),
+            hint="Masks go together only on the very same base; maskhub info shows it.",
+        )
 
 
 def listed(names: Sequence[str]) -> str:

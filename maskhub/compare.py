@@ -380,7 +380,7 @@ def _notes(maskset: MaskSet) -> dict[str, Any]:
     """What belongs to a mask set besides masks and dense tensors."""
     base = msgspec.to_builtins(maskset.base)
     return {
-        "base": {key: value for key, value in base.items() if key not in ("root", "tensors")},
+        "base": {**base, "root": None, "tensors": len(maskset.base.tensors)},
         **{key: msgspec.to_builtins(getattr(maskset, key)) or {} for key in ("task", "initial", "metrics", "lineage")},
     }
 

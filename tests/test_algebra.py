@@ -195,6 +195,26 @@ def test_bases_must_match() -> None:
     assert (A & renamed).id == (A & B).id
 
 
+def test_models_may_read_different_tensors_of_one_base() -> None:
+    """As one that tags words, and has no pooler, and one that classifies texts."""
+    read = {n: d for n, d in A.base.tensors.items() if n != "t3"}
+    base = BaseBinding.of("base", read, {n: f"bert.{n}" for n in read}, None)
+    tagger = dataclasses.replace(without(B, "t3"), base=base)
+    found = maskhub.diff(A, tagger)
+    assert (found.only_in_a, found.only_in_b) == (("t3",), ())
+    assert [(f.field, f.a, f.b) for f in found.fields if f.field != "lineage.seed"] == [("base.tensors", 6, 5)]
+    sets = {"a": A, "b": tagger}
+    with pytest.raises(MaskhubError, match=r"differ: tensors of the base that their models read \(a 6, b 5\)"):
+        compose("a & b", sets, missing="keep")
+    of_a = compose("a & b", sets, missing="keep", head_from="a")
+    assert of_a.base == A.base and of_a["t3"] == A["t3"] and of_a["t2"] == A["t2"] & B["t2"]
+    of_b = compose("a & b", sets, missing="keep", head_from="b")
+    assert of_b.base == base and of_b.masks.keys() == read.keys()
+    elsewhere = BaseBinding.of("x", {"u": "0" * 64}, {"u": "u"}, None)
+    with pytest.raises(BaseMismatchError, match="they have no tensor in common"):
+        A & MaskSet(elsewhere, {"u": A["t1"]})
+
+
 def test_shapes_must_match() -> None:
     other = dataclasses.replace(B, masks={**B.masks, "t3": Mask.from_bool(np.ones((13, 5), bool))})
     with pytest.raises(MaskhubError, match=r"t3 has shape \[5, 13\] in a, and \[13, 5\] in b"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,15 @@ def test_exit_code(run: Run, paths: list[Path], maskset: MaskSet) -> None:
         ran = run("diff", "a.msk", *others, "--exit-code", "-q")
         assert (ran.status, ran.err) == (1, "") and ran.out
         assert run("diff", "a.msk", *others).status == 0
+
+
+def test_the_next_step_works(run: Run, paths: list[Path]) -> None:
+    a = maskhub.open("a.msk")
+    save(dataclasses.replace(a, masks={n: m for n, m in a.masks.items() if n != "pooler.dense.weight"}), "less.msk")
+    for pair in (("a.msk", "b.msk"), ("a.msk", "c.msk"), ("less.msk", "c.msk")):
+        hint = run("diff", *pair).err
+        ran = run(*shlex.split(hint.removeprefix("Next: maskhub ")), "--force")
+        assert (ran.status, ran.out.splitlines()[0]) == (0, "both.msk"), ran.err
 
 
 def test_quiet_prints_the_measure(run: Run, paths: list[Path]) -> None:

@@ -177,8 +177,9 @@ def _show_two(
     )
     if not diff.same:
         a, b = (shlex.quote(str(file.path)) for file in files)
-        head = " --head-from a" if diff.dense or diff.other_task else ""
-        out.hint(f"Next: maskhub compose 'a & b' a={a} b={b}{head} -o both.msk")
+        options = " --head-from a" if diff.dense or diff.other_task else ""
+        options += " --missing keep" if diff.only_in_a or diff.only_in_b else ""
+        out.hint(f"Next: maskhub compose 'a & b' a={a} b={b}{options} -o both.msk")
 
 
 def to_data(diff: Diff, files: Sequence[MaskFile]) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def _figure(heat_map: HeatMap) -> Figure:
     axes.set_xlabel(heat_map.column_label)
     axes.set_ylabel(heat_map.row_label)
     figure.suptitle("\n".join(textwrap.wrap(heat_map.title, max(20, int(width * 8)))), parse_math=False)
-    numbers = [(place, value, f"{value:.{heat_map.digits}f}") for place, value in np.ndenumerate(values)]
+    numbers = [(place, value, f"{value:,.{heat_map.digits}f}") for place, value in np.ndenumerate(values)]
     longest = max((len(text) for _, value, text in numbers if np.isfinite(value)), default=1)
     points = min(8.0, 45 * high, 110 * wide / longest)  # at which every number fits its cell
     for (row, column), value, text in numbers:

@@ -90,6 +90,12 @@ def test_many_masks_pair_by_pair(base: Checkpoint, maskset: MaskSet, tmp_path: P
     assert "0.0000" not in texts, "a mask and itself"
 
 
+def test_large_numbers_are_grouped() -> None:
+    values = np.array([[0, 1197667.0], [1197667.0, 0]])
+    svg = draw(matrix_map(Matrix(("a", "b"), "hamming", values, 1, 9_000_000)), "svg").decode()
+    assert svg.count("<!-- 1,197,667 -->") == 2
+
+
 def test_names_are_not_read_as_tex(tmp_path: Path) -> None:
     names = (r"$\frac$", "<script>", "日本", "x" * 500)
     values = np.arange(16.0).reshape(4, 4)

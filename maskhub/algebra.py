@@ -57,7 +57,8 @@ def compose(
         lacking = next(called for called, maskset in masksets.items() if partial[0] not in maskset.masks)
         raise MaskhubError(
             f"not all of {listed(names)} mask {listed(partial)} ({lacking} lacks {partial[0]})",
-            hint="--missing keep takes a mask that is missing as one that keeps all; drop leaves its tensor unmasked.",
+            hint="--missing keep takes a mask that is missing as one that keeps all; drop leaves its tensor unmasked "
+            "(missing in Python).",
         )
     head = _head(masksets, head_from)
     masks = {}

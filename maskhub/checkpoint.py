@@ -99,6 +99,8 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, token: s
     exists = _exists(path)
     if exists and revision:
         raise CheckpointError(f"{name}: a local checkpoint has no revision {revision!r}", hint="Leave it out.")
+    if exists and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+        name = f"./{name}"  # masks record it, and must not take it for an id on the Hub
     if not exists:
         if not (match := re.fullmatch(r"(?:hf://)?([\w.-]+/[\w.-]+?|[\w.-]+)(?:@([\w./-]+))?", name)) or name.endswith(
             (".safetensors", *TORCH_SUFFIXES)

@@ -76,6 +76,14 @@ def test_a_name_that_only_the_hub_could_know_is_explained_offline() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_path_of_two_parts_does_not_look_like_an_id_on_the_hub(
+    base_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(base_folder.parent.parent)
+    path = base_folder.relative_to(base_folder.parent.parent)
+    assert open_checkpoint(path).name == open_checkpoint(f"./{path}").name == f"./{path}"
+
+
 def test_a_local_checkpoint_has_no_revision(base_folder: Path) -> None:
     with pytest.raises(CheckpointError, match="a local checkpoint has no revision 'main'"):
         open_checkpoint(base_folder, revision="main")

@@ -46,7 +46,7 @@ class MaskFile:
                 hint="Masks are made by: maskhub pack.",
             )
         self.manifest, self.extra = parse(self._file.metadata[KEY], str(self.path))
-        self._parents = tuple(parents)
+        self._parents, self._token = tuple(parents), token
         self._children = 0  # masks in a chain that are coded against this one
         self._check_payloads()
         self._check_digests()
@@ -92,7 +92,7 @@ class MaskFile:
         for parent in self._parents:
             # A parent may have a parent itself; it is looked for among the others, so that no loop is followed.
             others = [other for other in self._parents if other is not parent]
-            found = parent if isinstance(parent, MaskSet) else MaskFile(parent, others)
+            found = parent if isinstance(parent, MaskSet) else MaskFile(parent, others, token=self._token)
             if (found.id if isinstance(found, MaskSet) else found.manifest.id) == wanted:
                 break
         else:

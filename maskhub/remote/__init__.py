@@ -71,10 +71,10 @@ def pull(
     parents = tuple(parents)
     found = _fetch(source, token, again=False, signed=key is not None)
     try:
-        file = _checked(found, key, parents)
+        file = _checked(found, key, parents, token)
     except (FormatError, IntegrityError, CodecError, SignatureError):  # perhaps in the cache only
         found = _fetch(source, token, again=True, signed=key is not None)
-        file = _checked(found, key, parents)
+        file = _checked(found, key, parents, token)
     fits = None if base is None else fit.check_base(file, base, token=token, progress=progress)
     path = found.path
     if output is not None:
@@ -112,8 +112,10 @@ def _fetch(source: str, token: str | None, *, again: bool, signed: bool) -> Fetc
     return folder.fetch(place, signed=signed)
 
 
-def _checked(found: Fetched, key: str | Path | None, parents: Iterable[str | Path | MaskSet]) -> MaskFile:
-    file = MaskFile(found.path, parents)
+def _checked(
+    found: Fetched, key: str | Path | None, parents: Iterable[str | Path | MaskSet], token: str | None
+) -> MaskFile:
+    file = MaskFile(found.path, parents, token=token)
     if key is not None:
         signing.check(file.content(), found.signature, key, found.address)
     file.verify()

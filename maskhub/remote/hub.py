@@ -56,6 +56,8 @@ def push(file: MaskFile, entry: Entry, place: Hub, options: PushOptions) -> Push
                 if error.response.status_code != 412 or not tries:  # 412: there is a newer commit
                     raise
             else:
+                if commit.pr_revision:  # the mask is on no branch yet
+                    pushed = replace(pushed, address=str(replace(place, revision=commit.pr_revision)))
                 return replace(pushed, url=commit.pr_url or commit.commit_url)
 
 
@@ -159,15 +161,16 @@ def entries(
 ) -> list[Listed]:
     """Masks of one repo, or of all on the Hub, as their cards tell or else their headers. Raises RemoteError."""
     api = client(token)
+    revision = place.revision if place else None
     with explained(place):
         if place:
-            repos = [api.model_info(place.repo, revision=place.revision)]
+            repos = [api.model_info(place.repo, revision=revision)]
         else:
             filters = [card.TAG, *([f"base_model:{base}"] if base else [])]
             found = api.list_models(filter=filters, author=author, search=search, limit=limit, full=True, cardData=True)
             repos = list(found)
     with ThreadPoolExecutor(READERS) as pool:
-        listed = pool.map(lambda one: _listed(*one), [(i, name, token) for i in repos for name in _names(i)])
+        listed = pool.map(lambda one: _listed(*one), [(i, n, revision, token) for i in repos for n in _names(i)])
         return [one for one in listed if base in (None, one.entry and one.entry.base)][:limit]
 
 
@@ -175,8 +178,8 @@ def _names(info: ModelInfo) -> list[str]:
     return masks(s.rfilename for s in info.siblings or ())
 
 
-def _listed(info: ModelInfo, name: str, token: str | None) -> Listed:
-    place = Hub(info.id, name)
+def _listed(info: ModelInfo, name: str, revision: str | None, token: str | None) -> Listed:
+    place = Hub(info.id, name, revision)
     updated = str(info.last_modified or "") or None
     described = {entry.name: entry for entry in card.entries(info.card_data)}
     if name in described:

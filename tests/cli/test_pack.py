@@ -99,8 +99,8 @@ def test_a_checkpoint_needs_a_base(run: Run, pruned: str) -> None:
     ran = run("pack", pruned)
     assert ran.status == 2
     assert "Invalid value for '--base': needed, as pruned is neither a run's folder nor a .msk file" in ran.err
-    ran = run("pack", pruned, "--token", "t")
-    assert ran.status == 2 and "'--revision' / '--token': only with --base" in ran.err
+    ran = run("pack", pruned, "--revision", "main")
+    assert ran.status == 2 and "'--revision': only with --base" in ran.err
 
 
 def test_codec_names(run: Run, mask_path: Path) -> None:

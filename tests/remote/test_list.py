@@ -73,6 +73,14 @@ def test_cards_take_one_request_for_all(hub: TestHub, filled: None) -> None:
     assert lines(hub) == ["GET /api/models"]
 
 
+def test_a_revision_of_a_repo(hub: TestHub, filled: None, mask_path: Path) -> None:
+    """What is listed of another revision is called so that it is found, be it told of in the card or not."""
+    assert hub("push", mask_path, "bob/bare/new@next", token="hf_bob").status == 0
+    assert names(hub, "bob/bare") == ["bob/bare/raw.msk"]
+    assert names(hub, "bob/bare@next") == ["bob/bare/new.msk@next", "bob/bare/raw.msk@next"]
+    assert hub("info", "bob/bare/new.msk@next").status == 0
+
+
 def test_cards_of_strangers(hub: TestHub, base: Checkpoint, tmp_path: Path, mask_path: Path) -> None:
     """What a card claims is shown as text, and what it claims wrongly is read from the header."""
     card = b'---\ntags: [maskhub]\nmaskhub: [{name: x.msk, id: 7}, "x", {name: "\\e[31m"}]\n---\n'

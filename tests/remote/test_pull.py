@@ -104,6 +104,18 @@ def test_a_private_mask_is_read_with_the_token_only(hub: TestHub, there: bytes) 
     assert hub("verify", "alice/masks", "--token", "hf_alice", token=None).status == 0
 
 
+def test_the_token_is_for_parents_too(hub: TestHub, there: bytes, maskset: MaskSet, tmp_path: Path) -> None:
+    hub.control(repos={"alice/masks": {"private": True}})
+    save(maskset, tmp_path / "child.msk", codec="delta", parent=maskset)
+    for command in (
+        ("verify", "child.msk"), ("push", "child.msk", "alice/child"), ("pull", "alice/child"),
+        ("pack", "child.msk", "-o", "again.msk"),
+    ):  # fmt: skip
+        asked = (*command, "--parent", "alice/masks/spam", "--token", "hf_alice")
+        ran = hub(*asked, token=None)
+        assert ran.status == 0, ran.err
+
+
 def test_a_pull_takes_few_requests_more_than_hf_download(hub: TestHub, tmp_path: Path) -> None:
     megabyte(tmp_path / "big.msk")
     hub.put("alice/one", big__msk=(tmp_path / "big.msk").read_bytes())

@@ -200,6 +200,7 @@ def test_private_revision_pull_request_and_message(hub: TestHub, mask_path: Path
     ran = hub("push", mask_path, "alice/open", "--create-pr", "--json", token="hf_bob")  # of another user
     assert ran.status == 0, ran.err
     assert json.loads(ran.out)["url"].endswith("/alice/open/discussions/1")
+    assert hub("pull", json.loads(ran.out)["address"], token="hf_bob").status == 0
     assert set(hub.files("alice/open")) == {"README.md"}
     assert "task.msk" in hub.files("alice/open", "refs/pr/1")
     assert hub("info", "alice/open@refs/pr/1", "-q").status == 0

@@ -89,8 +89,8 @@ def pack(
     if codec.partition(":")[0] not in codec_names():
         raise typer.BadParameter(f"{codec!r} is not one of {', '.join(codec_names())}", param_hint="'--codec'")
     path = Path(source)
-    if base is None and (revision or token):
-        raise typer.BadParameter("only with --base", param_hint="'--revision' / '--token'")
+    if base is None and revision:
+        raise typer.BadParameter("only with --base", param_hint="'--revision'")
     target = output or Path(_stem(source) + ".msk")
     if target.suffix != ".msk":
         raise typer.BadParameter(f"{target} does not end in .msk", param_hint="'--output'")
@@ -99,15 +99,15 @@ def pack(
     claim_file(target, replace=force)
     opened = open_checkpoint(base, revision=revision, token=token) if base else None
     maskset = _read(path, source, opened, parent or [], threshold, token, out)
-    before = open_mask(parent[0], parent[1:], whole=True) if parent else None
+    before = open_mask(parent[0], parent[1:], whole=True, token=token) if parent else None
     if base_name:
         maskset = maskset.with_base_name(base_name)
     with out.progress("Coding", unit="masks") as progress:
         save(maskset, target, codec=codec, parent=before, progress=progress)
-    summary = summarize(MaskFile(target, parent or ()))
+    summary = summarize(MaskFile(target, parent or (), token=token))
     out.show(to_data(summary), quiet=target, title=summary.file, fields=to_fields(summary))
-    if base and summary.base.name == base and Path(base).exists():
-        out.hint(f"The base is recorded as {base}, a path here; --base-name gives it a name for others.")
+    if opened and not opened.hub and summary.base.name == opened.name:
+        out.hint(f"The base is recorded as {opened.name}, a path here; --base-name gives it a name for others.")
     out.hint(f"Next: maskhub apply {shlex.join([base or summary.base.name, summary.file])}")
 
 
@@ -134,7 +134,7 @@ def _read(
 
         return maskset_from_run(path, base)
     if mask:
-        maskset = open_mask(source, parents, whole=True)
+        maskset = open_mask(source, parents, whole=True, token=token)
         if base:
             with out.progress("Reading the base") as progress:
                 verify_base(base, maskset, progress=progress)

@@ -1,4 +1,4 @@
-"""Pictures of masks and of their differences. Need matplotlib (the extra ``maskhub[plot]``)."""
+"""Pictures of masks, of their differences, and of runs. Need matplotlib (the extra ``maskhub[plot]``)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ from maskhub.names import locate, order
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from maskhub.train.recording import Recording
+
 Cell = tuple[int | None, str]  # layer and matrix kind
 
 OUTSIDE = "outside"  # the row of matrices outside all layers
 KINDS = (".png", ".svg", ".pdf")
 DIGITS = {"hamming": 0, "z": 1}  # after the decimal point, of measures that are not shares
+MARKERS = "osv^Dx+*"
 LONGEST = 40  # letters of a name
 LETTER = 0.09  # inches that one takes in a row of names
 READABLE = 6.0  # points: smaller numbers are left out
@@ -121,14 +124,67 @@ def save_picture(heat_map: HeatMap, path: str | Path) -> None:
 
 def draw(heat_map: HeatMap, kind: str) -> bytes:
     """The picture as ``png``, ``svg`` or ``pdf``. Equal maps give equal bytes."""
+    return _drawn(_figure(heat_map), kind, heat_map.title)
+
+
+def _drawn(figure: Figure, kind: str, title: str) -> bytes:
     import matplotlib
 
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": heat_map.title}), warnings.catch_warnings():
+    with matplotlib.rc_context({"svg.hashsalt": title}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script that the font lacks
-        _figure(heat_map).savefig(buffer, format=kind, dpi=150, metadata=dates.get(kind))
+        figure.savefig(buffer, format=kind, dpi=150, metadata=dates.get(kind))
     return buffer.getvalue()
+
+
+def save_curves(recording: Recording, path: str | Path, title: str) -> None:
+    """Draw how a run went into a file, replacing it: .png, .svg or .pdf.
+
+    Loss and learning rate, metrics, and by layer the dropped weights and those that flipped since the start.
+    Raises MaskhubError where matplotlib is missing or does not know the kind.
+    """
+    path = Path(path)
+    claim_picture(path, replace=True)
+    write_atomic(path, _drawn(_curves(recording, title), path.suffix[1:], title))
+
+
+def _curves(recording: Recording, title: str) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 6.4), layout="constrained")
+    loss, metrics, sparsity, flips = figure.subplots(2, 2, sharex=True).flat
+    loss.plot(recording.train_steps, recording.train["loss"], color="0.6", linewidth=1, label="training")
+    for i, (name, values) in enumerate(recording.eval.items()):
+        axes, label = (loss, "evaluation") if name == "loss" else (metrics, name.replace("_", " "))
+        marker = MARKERS[i % len(MARKERS)]
+        axes.plot(recording.eval_steps, values, color="black", marker=marker, markersize=4, linewidth=1, label=label)
+    rate = loss.twinx()
+    rate.plot(recording.train_steps, recording.train["learning_rate"], "k:", linewidth=1)
+    rate.set_ylabel("learning rate (dotted)")
+    loss.set_ylabel("loss")
+    metrics.set_ylabel("metric")
+    layers = [locate(name)[0] for name in recording.tensors]
+    found = sorted(set(layers), key=lambda layer: order(layer, ""))
+    for i, layer in enumerate(found):
+        chosen = np.array([one == layer for one in layers])
+        weights = recording.weights[chosen]
+        total = max(1, int(weights.sum()))
+        style = {"color": str(0.8 * (1 - (i + 1) / len(found))), "linewidth": 1}  # the higher, the darker
+        style |= {"marker": MARKERS[i % len(MARKERS)], "markersize": 3}
+        dropped = 100 * (1 - recording.density[:, chosen] @ weights / total)
+        sparsity.plot(recording.mask_steps, dropped, **style)
+        label = OUTSIDE if layer is None else str(layer)
+        flips.plot(recording.mask_steps, 100 * recording.flips[:, chosen].sum(1) / total, label=label, **style)
+    sparsity.set_ylabel("dropped weights, %")
+    flips.set_ylabel("weights flipped since the start, %")
+    for axes in (sparsity, flips):
+        axes.set_xlabel("step")
+    for axes in (loss, metrics, flips):
+        if axes.lines:
+            axes.legend(title="layer" if axes is flips else None, fontsize=8, ncols=1 + len(axes.lines) // 8)
+    figure.suptitle("\n".join(textwrap.wrap(title, 80)), parse_math=False)
+    return figure
 
 
 def _figure(heat_map: HeatMap) -> Figure:

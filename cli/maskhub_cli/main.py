@@ -21,6 +21,7 @@ from maskhub_cli.commands import (
     info,
     list,
     pack,
+    plot,
     pull,
     push,
     train,
@@ -94,6 +95,7 @@ def options(
 
 # In the order of the help.
 app.command()(train.train)
+app.command()(plot.plot)
 app.command()(pack.pack)
 app.command()(info.info)
 app.command()(verify.verify)

@@ -83,7 +83,10 @@ M = TypeVar("M", bound=Method)
 
 
 class TrainSettings(Method, frozen=True, kw_only=True):
-    """Settings of ``train``. Lengths are in tokens, ``eval_steps`` and ``patience`` in batches and evaluations."""
+    """Settings of ``train``. Lengths are in tokens, ``eval_steps`` and ``patience`` in batches and evaluations.
+
+    ``batch_size`` is shared by all processes.
+    """
 
     base: str
     revision: str | None = None
@@ -105,6 +108,7 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     eval_steps: Number = 60
     patience: Number = 10
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    gradient_checkpointing: bool = False
     report_to: str = "none"
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
 import shutil
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from maskhub.checkpoint import open_checkpoint, read_json
 from maskhub.container import codecs, writer
 from maskhub.container.manifest import Manifest
+from maskhub.container.reader import MaskFile
 from maskhub.data import read_dataset, read_file, split_names
 from maskhub.errors import CheckpointError, DataError, FormatError, OutputError, TrainingError, reason
 from maskhub.files import claim_folder
@@ -34,9 +36,11 @@ from maskhub.runtime.load import processor_from
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.tasks import REGISTRY, TaskType
 from maskhub.tasks.examples import Examples, label_ids
-from maskhub.train.masking import masks_of
+from maskhub.train import processes
+from maskhub.train.masking import masked_weights, masks_of
 from maskhub.train.plan import Plan, plan_of
 from maskhub.train.prepare import Prepared, prepare
+from maskhub.train.recording import Recorder, Recording, read_recording
 from maskhub.train.run import (
     CHECKPOINTS,
     MASK,
@@ -49,7 +53,7 @@ from maskhub.train.run import (
     write_record,
 )
 from maskhub.train.settings import TrainSettings, check
-from maskhub.train.trainer import MaskTrainer, Report, Reporter, StopOnInterrupt, save_weights
+from maskhub.train.trainer import MaskTrainer, Record, Report, Reporter, StopOnInterrupt, save_weights
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,11 @@ def train(
     """Learn a mask and pack it as ``output/mask.msk``.
 
     The output folder must be new or empty, or with ``resume`` hold a run of the same settings, which goes on from
-    its last checkpoint. Raises DataError, CheckpointError, TrainingError or OutputError before training starts;
-    TrainingError after Ctrl-C, when a checkpoint has been written.
+    its last checkpoint. Raises DataError, CheckpointError, TrainingError or OutputError before training starts; later
+    TrainingError after Ctrl-C, when a checkpoint has been written, or when a gradient is not a number any more, and
+    OutputError where a checkpoint cannot be written.
+
+    Started by ``torchrun`` or ``accelerate launch``, each process calls it, and the first writes.
     """
     folder = Path(output)
     settings = check(settings)
@@ -88,7 +95,7 @@ def train(
         _check_same(before.settings, settings)
         if (folder / MASK).exists():
             raise TrainingError(f"{folder}: the run is finished", hint=f"Its mask is {folder / MASK}.")
-    else:
+    elif processes.is_first():
         if (folder / RECORD).exists():
             raise TrainingError(
                 f"{folder}: holds a run already", hint="Go on with it by --resume, or name a new folder."
@@ -111,6 +118,8 @@ def train(
     if before and (changed := _changed(before, record)):
         raise TrainingError(f"{folder}: the run's {changed} changed since it was started", hint="Start a new run.")
 
+    if settings.gradient_checkpointing:
+        _checkpoint_gradients(prepared.model)
     callbacks: list[TrainerCallback] = [Reporter(report)] if report else []
     if eval_rows is not None:
         callbacks.append(EarlyStoppingCallback(settings.patience))
@@ -132,12 +141,15 @@ def train(
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
     except (ValueError, RuntimeError, ImportError) as error:  # a tracker or precision that is not to be had here
         raise TrainingError(f"training settings: {reason(error)}") from error
-    write_record(folder, record)
+    if processes.is_first():
+        write_record(folder, record)
     trainer.remove_callback(PrinterCallback)
+    checkpoint = _last_checkpoint(folder) if resume else None
     started = time.perf_counter()
-    with StopOnInterrupt() as stop, quiet_transformers():
+    with _recorded(trainer, folder, (*kind.metrics(labels), "loss"), checkpoint), StopOnInterrupt() as stop:
         trainer.add_callback(stop)
-        trainer.train(resume_from_checkpoint=_last_checkpoint(folder) if resume else None)
+        with quiet_transformers():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.interrupted:
         state_now = trainer.state
         raise TrainingError(
@@ -153,19 +165,21 @@ def train(
         metrics = {key: measured[f"eval_{key}"] for key in reported if f"eval_{key}" in measured}
         if not all(map(math.isfinite, metrics.values())):
             raise TrainingError(f"{folder}: the loss is not a number any more", hint="Try a lower --learning-rate.")
-    save_weights(prepared.model, prepared.head, folder)
-    write_masks(folder, masks_of(prepared.model))
-    write_metrics(
-        folder,
-        {
-            "metrics": metrics,
-            "steps": trainer.state.global_step,
-            "seconds": round(seconds, 3),
-            "history": trainer.state.log_history,
-        },
-    )
-    maskset = maskset_from_run(folder)
-    manifest = writer.save(maskset, folder / MASK, codec=codecs.AUTO)
+    if processes.is_first():
+        save_weights(prepared.model, prepared.head, folder)
+        write_masks(folder, masks_of(prepared.model))
+        write_metrics(
+            folder,
+            {
+                "metrics": metrics,
+                "steps": trainer.state.global_step,
+                "seconds": round(seconds, 3),
+                "history": trainer.state.log_history,
+            },
+        )
+        writer.save(maskset_from_run(folder), folder / MASK, codec=codecs.AUTO)
+    trainer.accelerator.wait_for_everyone()
+    manifest = MaskFile(folder / MASK).manifest
     prepared.model.eval()  # type: ignore[no-untyped-call]
     return TrainResult(folder, folder / MASK, manifest, metrics, prepared.model, processor)
 
@@ -229,10 +243,51 @@ def _predictions(kind: TaskType, logits: Any, labels: torch.Tensor) -> torch.Ten
     return kept
 
 
+def _checkpoint_gradients(model: PreTrainedModel) -> None:
+    try:
+        with quiet_transformers():
+            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise TrainingError(f"training settings: gradient_checkpointing: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _recorded(trainer: MaskTrainer, folder: Path, metrics: Sequence[str], checkpoint: Path | None) -> Iterator[None]:
+    """Lets a run record itself, after what was recorded until its checkpoint."""
+    if not processes.is_first():
+        yield
+        return
+    before = _recording_until(folder, checkpoint) if checkpoint else None
+    weights = {name: math.prod(one.shape) for name, one in masked_weights(trainer.masked).items()}
+    with contextlib.closing(Recorder(folder, weights, metrics, before)) as recorder:
+        callback = Record(recorder, trainer.masked)
+        trainer.add_callback(callback)
+        yield
+        trainer.remove_callback(callback)
+
+
+def _recording_until(folder: Path, checkpoint: Path) -> Recording | None:
+    """None where there is none that can be read: that is no reason not to go on."""
+    try:
+        return read_recording(folder).until(_step(checkpoint))
+    except TrainingError:
+        return None
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def _arguments(settings: TrainSettings, folder: Path, rows: Any, metric: str | None) -> TrainingArguments:
     """What transformers' Trainer is told; ``metric`` picks the best evaluation, None where there is none."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    steps_an_epoch = math.ceil(len(rows) / (settings.batch_size * settings.gradient_accumulation * processes))
+    own_size, rest = divmod(settings.batch_size, processes.number())
+    if rest:
+        raise TrainingError(
+            f"training settings: batch_size: {settings.batch_size} examples cannot be shared by "
+            f"{processes.number()} processes",
+            hint="Name a multiple of their number.",
+        )
+    steps_an_epoch = math.ceil(len(rows) / (settings.batch_size * settings.gradient_accumulation))
     steps = max(1, math.ceil(steps_an_epoch * settings.epochs))
     saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": settings.eval_steps, "save_total_limit": 2}
     if metric:
@@ -250,14 +305,16 @@ def _arguments(settings: TrainSettings, folder: Path, rows: Any, metric: str | N
         learning_rate=settings.learning_rate,
         weight_decay=0.0,
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
+        per_device_train_batch_size=own_size,
+        per_device_eval_batch_size=own_size,
         gradient_accumulation_steps=settings.gradient_accumulation,
         lr_scheduler_type="linear",
         warmup_steps=round(steps * settings.warmup),
         seed=settings.seed,
         bf16=settings.precision == "bf16",
         fp16=settings.precision == "fp16",
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # all processes make the same
         train_sampling_strategy="group_by_length" if isinstance(rows, Dataset) else "random",
         logging_steps=min(10, settings.eval_steps),
         report_to=settings.report_to,
@@ -267,16 +324,16 @@ def _arguments(settings: TrainSettings, folder: Path, rows: Any, metric: str | N
     )
 
 
-def _last_checkpoint(folder: Path) -> str | None:
+def _last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of a run; None where it was stopped before the first. Torn ones are removed."""
-    checkpoints = {int(path.name.rpartition("-")[2]): path for path in (folder / CHECKPOINTS).glob("checkpoint-*")}
-    for _, path in sorted(checkpoints.items(), reverse=True):
+    for path in sorted((folder / CHECKPOINTS).glob("checkpoint-*"), key=_step, reverse=True):
         try:
             read_json(path / TRAINER_STATE_NAME)  # written last
         except (CheckpointError, FormatError):
-            shutil.rmtree(path)
+            if processes.is_first():
+                shutil.rmtree(path)
         else:
-            return str(path)
+            return path
     return None
 
 

@@ -176,7 +176,9 @@ def train(
         typer.Option(help="Of what is trained besides scores; the same by default.", rich_help_panel=TRAINER),
     ] = None,
     epochs: Annotated[float, typer.Option(help="Passes over the examples.", rich_help_panel=TRAINER)] = 10.0,
-    batch_size: Annotated[int, typer.Option(help="Examples a batch.", rich_help_panel=TRAINER)] = 32,
+    batch_size: Annotated[
+        int, typer.Option(help="Examples a batch, of all processes together.", rich_help_panel=TRAINER)
+    ] = 32,
     gradient_accumulation: Annotated[int, typer.Option(help="Batches a step.", rich_help_panel=TRAINER)] = 1,
     max_length: Annotated[int, typer.Option(help="Tokens an example is cut to.", rich_help_panel=TRAINER)] = 128,
     warmup: Annotated[
@@ -201,6 +203,12 @@ def train(
     precision: Annotated[
         str, typer.Option(metavar="fp32|bf16|fp16", help="Of the passes; scores stay fp32.", rich_help_panel=TRAINER)
     ] = "fp32",
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--gradient-checkpointing", help="Less memory, by computing passes twice.", rich_help_panel=TRAINER
+        ),
+    ] = False,
     report_to: Annotated[
         str, typer.Option(help="Trackers of transformers' Trainer: tensorboard, wandb.", rich_help_panel=TRAINER)
     ] = "none",
@@ -222,12 +230,13 @@ def train(
     """Learn which of the base's weights a task keeps.
 
     RUN gets scores, metrics, checkpoints and the packed mask.msk. The defaults are those of Zhao et al. 2020; --recipe
-    pull learns better and smaller masks. Ctrl-C
-    saves the state; the same command with --resume goes on. --quiet prints the mask's path.
+    pull learns better and smaller masks. Ctrl-C saves the state; the same command with --resume goes on. The run
+    records itself: 'maskhub plot RUN' draws it. --quiet prints the mask's path.
 
     Example: maskhub train user/base --train-file train.csv --eval-file dev.csv -o run
     """
     from maskhub.tasks.examples import Columns
+    from maskhub.train import processes
     from maskhub.train.settings import DEFAULT_RECIPE, TrainSettings, recipe_with
 
     if output is None and not dry_run:
@@ -269,13 +278,16 @@ def train(
         eval_steps=eval_steps,
         patience=patience,
         precision=precision,  # type: ignore[arg-type]
+        gradient_checkpointing=gradient_checkpointing,
         report_to=report_to,
     )
-    out = Output(format, json, quiet)
+    out = Output(format, json, quiet or not processes.is_first())
     if output is None or dry_run:
         tell(settings, out, token=token)
         return
     result = learn(settings, output, out, resume=resume, token=token)
+    if not processes.is_first():
+        return
     summary = {
         "run": str(result.folder),
         "mask": str(result.mask),

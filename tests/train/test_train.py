@@ -65,7 +65,7 @@ def trained(request: pytest.FixtureRequest, base_of: Base, tmp_path_factory: pyt
 def test_the_run_folder(trained: Trained) -> None:
     folder = trained.result.folder
     assert {p.name for p in folder.iterdir()} == {
-        "run.json", "scores.safetensors", "masks.safetensors", "head.safetensors", "metrics.json", "mask.msk",
+        "run.json", "run.h5", "scores.safetensors", "masks.safetensors", "head.safetensors", "metrics.json", "mask.msk",
         "checkpoints",
     }  # fmt: skip
     checkpoints = list((folder / "checkpoints").iterdir())

@@ -7,10 +7,11 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.accuracy.plan import PICK_SEED, RATES, RESULTS, SEEDS, TASKS, Job
+from benchmarks.accuracy.plan import PICK_SEED, PICK_TASKS, RATES, RESULTS, SEEDS, TASKS, Job
 from benchmarks.accuracy.table import markdown, picked
 
 
@@ -21,18 +22,28 @@ def main() -> int:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
     parser.add_argument("--methods", nargs="+", choices=RATES, default=list(RATES), metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, each with one thread")
     parser.add_argument("--table", action="store_true", help="only print the table of the results kept")
     arguments = parser.parse_args()
     if not arguments.table:
         if arguments.data is None:
             parser.error("--data is needed to run anything")
         base = arguments.base or _minilm()
-        pairs = [(task, method) for task in arguments.tasks for method in arguments.methods]
-        for task, method in pairs:
-            for rate in RATES[method]:
-                _run(Job(task, method, PICK_SEED, rate, pick=True), arguments.data, base)
-            for seed in arguments.seeds:
-                _run(Job(task, method, seed, picked(task, method)), arguments.data, base)
+        picks = [
+            Job(task, method, PICK_SEED, rate, pick=True)
+            for task in PICK_TASKS
+            for method in arguments.methods
+            for rate in RATES[method]
+        ]
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            list(pool.map(lambda job: _run(job, arguments.data, base), picks))
+            finals = [
+                Job(task, method, seed, picked(method))
+                for seed in arguments.seeds
+                for task in arguments.tasks
+                for method in arguments.methods
+            ]
+            list(pool.map(lambda job: _run(job, arguments.data, base), finals))
     print(markdown())
     return 0
 
@@ -43,7 +54,11 @@ def _run(job: Job, data: Path, base: Path) -> None:
         return
     command = [sys.executable, "-m", "benchmarks.accuracy.job", json.dumps(asdict(job)), str(data), str(base)]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
     )
     result = json.loads(done.stdout.splitlines()[-1])
     RESULTS.mkdir(exist_ok=True)

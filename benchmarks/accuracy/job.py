@@ -97,14 +97,14 @@ METHODS: dict[str, Callable[[Job, Path, Path, Examples, Path], Trained]] = {
 
 
 class Clock(TrainerCallback):
-    """Seconds between the first and the last step, and the process's peak memory then."""
+    """Seconds of the processor from the first step to the last, and the process's peak memory then."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
 
     def step(self, *_: Any) -> None:
         """A step begins or is done."""
-        self._times.append(time.perf_counter())
+        self._times.append(time.process_time())
         self._peak = peak_memory()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -6,20 +6,23 @@ import json
 import statistics
 from typing import Any
 
-from benchmarks.accuracy.plan import PICK_SEED, RATES, RESULTS, TASKS, Job
+from benchmarks.accuracy.plan import PICK_SEED, PICK_TASKS, RATES, RESULTS, TASKS, Job
 
 
 def results() -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
 
 
-def picked(task: str, method: str) -> float:
-    """The learning rate with the best metric on held-out training data."""
-    jobs = [Job(task, method, PICK_SEED, rate, pick=True) for rate in RATES[method]]
-    scores = {job.learning_rate: json.loads(job.path.read_text())["metric"] for job in jobs if job.path.exists()}
-    if not scores:
-        raise FileNotFoundError(f"no learning rate was picked for {task}, {method}")
-    return max(scores, key=lambda rate: scores[rate])
+def picked(method: str) -> float:
+    """The learning rate with the best mean metric on held-out training examples."""
+    means = {}
+    for rate in RATES[method]:
+        jobs = [Job(task, method, PICK_SEED, rate, pick=True) for task in PICK_TASKS]
+        if all(job.path.exists() for job in jobs):
+            means[rate] = statistics.mean(json.loads(job.path.read_text())["metric"] for job in jobs)
+    if not means:
+        raise FileNotFoundError(f"no learning rate of {method} was tried on {', '.join(PICK_TASKS)}")
+    return max(means, key=lambda rate: means[rate])
 
 
 def markdown() -> str:
@@ -27,7 +30,7 @@ def markdown() -> str:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for result in results():
         job = result["job"]
-        if not job["pick"] and job["learning_rate"] == picked(job["task"], job["method"]):
+        if not job["pick"] and job["learning_rate"] == picked(job["method"]):
             groups.setdefault((job["task"], job["method"]), []).append(result)
     lines = [
         "| task | method | learning rate | metric | bytes | bits a weight | seconds | MB | seeds |",

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.accuracy.plan import PICK_SEED, PICK_TASKS, RATES, RESULTS, SEEDS, TASKS, Job
+from benchmarks.accuracy.plan import PICK_SEED, PICK_TASKS, RATES, RESULTS, SEEDS, TASKS, Job, sweep_jobs
+from benchmarks.accuracy.sweep import draw_sweep, sweep_markdown
 from benchmarks.accuracy.table import markdown, picked
 
 
@@ -23,28 +24,42 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", choices=RATES, default=list(RATES), metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, each with one thread")
+    parser.add_argument("--sweep", action="store_true", help="masking at other rates, pulls and bands, in their stead")
     parser.add_argument("--table", action="store_true", help="only print the table of the results kept")
     arguments = parser.parse_args()
     if not arguments.table:
         if arguments.data is None:
             parser.error("--data is needed to run anything")
         base = arguments.base or _minilm()
-        picks = [
-            Job(task, method, PICK_SEED, rate, pick=True)
-            for task in PICK_TASKS
-            for method in arguments.methods
-            for rate in RATES[method]
-        ]
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            list(pool.map(lambda job: _run(job, arguments.data, base), picks))
-            finals = [
-                Job(task, method, seed, picked(method))
-                for seed in arguments.seeds
-                for task in arguments.tasks
-                for method in arguments.methods
-            ]
-            list(pool.map(lambda job: _run(job, arguments.data, base), finals))
-    print(markdown())
+
+        def run(jobs: list[Job]) -> None:
+            with ThreadPoolExecutor(arguments.jobs) as pool:
+                list(pool.map(lambda job: _run(job, arguments.data, base), jobs))
+
+        if arguments.sweep:
+            run(sweep_jobs())
+        else:
+            run(
+                [
+                    Job(task, method, PICK_SEED, rate, pick=True)
+                    for task in PICK_TASKS
+                    for method in arguments.methods
+                    for rate in RATES[method]
+                ]
+            )
+            run(
+                [
+                    Job(task, method, seed, picked(method))
+                    for seed in arguments.seeds
+                    for task in arguments.tasks
+                    for method in arguments.methods
+                ]
+            )
+    if arguments.sweep:
+        print(sweep_markdown())
+        draw_sweep(RESULTS / "sweep.png")
+    else:
+        print(markdown())
     return 0
 
 

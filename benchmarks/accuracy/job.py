@@ -40,6 +40,8 @@ Trained = tuple[Any, dict[str, float]]  # the model, and what was measured of it
 def masking(job: Job, base: Path, training: Path, examples: Examples, folder: Path) -> Trained:
     """MaskHub, as its command line does it."""
     budget = TASKS[job.task]
+    given = {"learning_rate": job.learning_rate, "band": job.band, "classifier": "dense"}
+    given |= {} if job.pull is None else {"pull": job.pull}
     settings = TrainSettings(
         base=str(base),
         train_file=str(training),
@@ -49,7 +51,7 @@ def masking(job: Job, base: Path, training: Path, examples: Examples, folder: Pa
         max_length=budget.max_length,
         seed=job.seed,
         eval_steps=1 << 30,
-        **(RECIPES["pull"] | {"learning_rate": job.learning_rate, "classifier": "dense"}),
+        **(RECIPES["pull"] | given),
     )
     clock = Clock()
     result = train(settings, folder / "run", report=clock.step)

@@ -46,16 +46,37 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Job:
-    """One training. With ``pick`` it is evaluated on held-out training data, to choose the learning rate."""
+    """One training. With ``pick`` it is evaluated on held-out training examples. Pull and band are masking's."""
 
     task: str
     method: str
     seed: int
     learning_rate: float
     pick: bool = False
+    pull: float | None = None  # the recipe's where None
+    band: float | None = None
 
     @property
     def path(self) -> Path:
         """Where its result is kept."""
-        name = f"{self.task}-{self.method}-{self.learning_rate:g}-{'pick' if self.pick else self.seed}.json"
-        return RESULTS / name
+        parts = [self.task, self.method, f"{self.learning_rate:g}"]
+        parts += [f"{name}{value:g}" for name, value in (("pull", self.pull), ("band", self.band)) if value is not None]
+        return RESULTS / f"{'-'.join(parts)}-{'pick' if self.pick else self.seed}.json"
+
+
+# Learning rate, pull and band of the sweep: around the recipe, one or two of them changed.
+SWEEP_TASKS = ("trec", "ewt_pos")
+SWEEP = [
+    *((rate, pull, None) for pull in (0.0, 0.01) for rate in (1e-3, 3e-3, 6e-3)),
+    *((3e-3, pull, None) for pull in (0.003, 0.03)),
+    *((3e-3, 0.01, band) for band in (0.05, 0.1, 0.2)),
+]
+
+
+def sweep_jobs() -> list[Job]:
+    """The trainings of the sweep, those of one setting side by side."""
+    return [
+        Job(task, "masking", PICK_SEED, rate, pick=True, pull=pull, band=band)
+        for rate, pull, band in SWEEP
+        for task in SWEEP_TASKS
+    ]

@@ -1,0 +1,67 @@
+"""Masking at other learning rates, pulls and bands: a table, and a picture of the metric against bytes and memory."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+from benchmarks.accuracy.plan import SWEEP, SWEEP_TASKS, sweep_jobs
+
+Point = tuple[float, float, float | None]  # learning rate, pull, band
+NUMBERS = ("metric", "bytes", "bits_per_weight", "peak_memory_mb", "seconds")
+
+
+def points() -> dict[Point, dict[str, float]]:
+    """Means over the tasks, of the settings that were tried on all of them."""
+    found: dict[Point, dict[str, float]] = {}
+    jobs = [job for job in sweep_jobs() if job.path.exists()]
+    for point in SWEEP:
+        mine = [job for job in jobs if (job.learning_rate, job.pull, job.band) == point]
+        results = [json.loads(job.path.read_text()) for job in mine]
+        if len(results) == len(SWEEP_TASKS):
+            found[point] = {name: statistics.mean(result[name] for result in results) for name in NUMBERS}
+    return found
+
+
+def sweep_markdown() -> str:
+    lines = [
+        "| learning rate | pull | band | metric | bytes | bits a weight | MB | seconds |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for (rate, pull, band), mean in points().items():
+        cells = [f"{rate:g}", f"{pull:g}", "" if band is None else f"{band:g}", f"{mean['metric']:.4f}"]
+        cells += [f"{mean['bytes']:,.0f}", f"{mean['bits_per_weight']:.4f}"]
+        cells += [f"{mean['peak_memory_mb']:,.0f}", f"{mean['seconds']:,.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw_sweep(path: Path) -> None:
+    """A marker a setting: its shape is the pull, its shade the learning rate; bands are named."""
+    from matplotlib.figure import Figure
+
+    found = points()
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    shapes = dict(zip(sorted({pull for _, pull, _ in found}), "osD^v", strict=False))
+    shades = dict(zip(sorted({rate for rate, _, _ in found}), ("0.85", "0.5", "black"), strict=False))
+    for axes, name, label in zip(
+        figure.subplots(1, 2, sharey=True),
+        ("bytes", "peak_memory_mb"),
+        ("bytes of the .msk file", "peak memory above the libraries, MB"),
+        strict=True,
+    ):
+        for (rate, pull, band), mean in found.items():
+            style = {"marker": shapes[pull], "color": shades[rate], "markeredgecolor": "black", "linestyle": "none"}
+            axes.plot(mean[name], mean["metric"], markersize=8, **style)
+            if band is not None:
+                axes.annotate(f"band {band:g}", (mean[name], mean["metric"]), (6, 4), textcoords="offset points")
+        axes.set_xlabel(label)
+        axes.set_ylabel(f"metric on held-out examples, mean of {' and '.join(SWEEP_TASKS)}")
+    for pull, shape in shapes.items():
+        axes.plot([], [], shape, color="white", markeredgecolor="black", label=f"pull {pull:g}")
+    for rate, shade in shades.items():
+        axes.plot([], [], "o", color=shade, markeredgecolor="black", label=f"learning rate {rate:g}")
+    axes.legend(fontsize=8)
+    figure.suptitle("Masking MiniLM-L6: learning rate, pull and band")
+    figure.savefig(path, dpi=150)

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
@@ -177,11 +178,12 @@ class MaskedWeight(nn.Module):
     @torch.no_grad()
     def keep(self) -> Tensor:
         """Which scores keep their weight: bool, of the scores' shape."""
+        scores = whole(self.scores)
         if self.method.binarizer == "topk":
-            return keep_highest(self.scores, self.dropped)
+            return keep_highest(scores, self.dropped)
         if self.method.binarizer == "nm":
-            return keep_n_of_m(self.scores, *self.method.group, self.inputs)
-        return self.scores > self.method.cut
+            return keep_n_of_m(scores, *self.method.group, self.inputs)
+        return scores > self.method.cut
 
     @torch.no_grad()
     def sample(self) -> Tensor:
@@ -194,6 +196,7 @@ class MaskedWeight(nn.Module):
     @torch.no_grad()
     def mask(self) -> Mask:
         """The mask of the weight that the model evaluates with."""
+        _check_sharing([self])
         keep = self.keep()
         if self.places is None:
             return Mask.from_bool(keep.expand(self.groups.view).reshape(self.shape).cpu().numpy())
@@ -211,7 +214,7 @@ class MaskedWeight(nn.Module):
         assert self.levels is not None
         step = (self.start.high - self.start.low) / LEVELS
         first = self.levels.float().add_((LEVELS + 1) / 2).mul_(step).add_(self.start.low)
-        self.scores.lerp_(first.clamp_(-self.limit, self.limit), share)
+        self.scores.lerp_(_shared_as(self.scores, first.clamp_(-self.limit, self.limit)), share)
 
     def _band(self, width: float) -> tuple[int, int]:
         """The first level of the band, and the first one above it."""
@@ -219,6 +222,21 @@ class MaskedWeight(nn.Module):
         if not near.any():
             raise TrainingError(f"band {width}: no score starts so near to the threshold")
         return int(near.argmax()), LEVELS - int(near[::-1].argmax())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of which FSDP has a part in each process, in one piece; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _check_sharing(masked: Sequence[MaskedWeight]) -> None:
+    """A band writes to the weights, which FSDP fetches anew for the backward pass: gradients would be wrong."""
+    if any(one.places is not None and isinstance(one.scores, DTensor) for one in masked):
+        raise TrainingError("a band cannot be learned on a model that FSDP shards", hint="Leave band out.")
+
+
+def _shared_as(model: Tensor, tensor: Tensor) -> Tensor:
+    return distribute_tensor(tensor, model.device_mesh, model.placements) if isinstance(model, DTensor) else tensor
 
 
 def _mean_size(weight: Tensor, groups: Groups) -> Tensor:
@@ -320,6 +338,7 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
     ``step`` is how many are done. Raises TrainingError where the optimizer has no scores of the model.
     """
     masked = list(masked_weights(model).values())
+    _check_sharing(masked)
     if not masked or not masked[0].method.needs_steps:
         return
     progress, method = masked[0].progress, masked[0].method
@@ -371,11 +390,12 @@ def follow(masked: Sequence[MaskedWeight]) -> None:
         for one in masked:
             one.dropped = dropped(one.scores.numel(), sparsity)
         return
-    scores = torch.cat([one.scores.detach().reshape(-1) for one in masked])
-    count = dropped(scores.numel(), sparsity)
-    lowest = kth_lowest(scores, max(count, 1))
-    below = [int((one.scores < lowest).sum()) for one in masked]
+    scores = [whole(one.scores) for one in masked]
+    together = torch.cat([each.reshape(-1) for each in scores])
+    count = dropped(together.numel(), sparsity)
+    lowest = kth_lowest(together, max(count, 1))
+    below = [int((each < lowest).sum()) for each in scores]
     ties = count - sum(below)
-    for one, lower in zip(masked, below, strict=True):  # of equal scores, those of the first tensors are dropped
-        equal = min(ties, int((one.scores == lowest).sum()))
+    for one, each, lower in zip(masked, scores, below, strict=True):  # of equal ones, the first tensors' are dropped
+        equal = min(ties, int((each == lowest).sum()))
         one.dropped, ties = lower + equal, ties - equal

@@ -70,7 +70,9 @@ def kth_lowest(scores: Tensor, k: int) -> Tensor:
     """The ``k``-th lowest score, counted from 1."""
     flat = scores.detach().reshape(-1)
     if flat.device.type == "cpu":  # NumPy's way takes a tenth of the time
-        return torch.from_numpy(np.partition(flat.float().numpy(), k - 1)[k - 1 : k])[0]
+        copy = flat.to(torch.float32, copy=True).numpy()  # FSDP could not free memory that NumPy knows
+        copy.partition(k - 1)
+        return torch.from_numpy(copy[k - 1 : k])[0]
     return flat.kthvalue(k).values
 
 

@@ -20,7 +20,7 @@ from maskhub.pruned import task_of
 from maskhub.runtime.tensors import from_torch
 from maskhub.scores import Initial
 from maskhub.train.layers import maskable, select
-from maskhub.train.masking import add_scores, attach, masks_of, plain_name
+from maskhub.train.masking import add_scores, attach, masks_of, plain_name, whole
 from maskhub.train.methods import starting_scores
 from maskhub.train.run import learned
 from maskhub.train.settings import Method, check_method
@@ -163,7 +163,7 @@ def maskset_of(
     return learned(
         origin.binding,
         masks_of(model),
-        {name: from_torch(tensor) for name, tensor in head_of(model, origin.head).items()},
+        {name: from_torch(whole(tensor)) for name, tensor in head_of(model, origin.head).items()},
         task=task,
         initial=origin.initial,
         metrics=dict(metrics),

@@ -237,7 +237,7 @@ def train(
     """
     from maskhub.tasks.examples import Columns
     from maskhub.train import processes
-    from maskhub.train.settings import DEFAULT_RECIPE, TrainSettings, recipe_with
+    from maskhub.train.settings import DEFAULT_RECIPE, TrainSettings, check, recipe_with
 
     if output is None and not dry_run:
         raise typer.BadParameter("a folder for the run is needed", param_hint="--output")
@@ -282,6 +282,7 @@ def train(
         report_to=report_to,
     )
     out = Output(format, json, quiet or not processes.is_first())
+    check(settings)  # before torch is loaded, which takes seconds
     if output is None or dry_run:
         tell(settings, out, token=token)
         return

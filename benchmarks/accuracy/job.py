@@ -46,7 +46,7 @@ def masking(job: Job, base: Path, training: Path, examples: Examples, folder: Pa
         base=str(base),
         train_file=str(training),
         task=examples.task,
-        epochs=budget.epochs,
+        epochs=job.epochs or budget.epochs,
         batch_size=BATCH,
         max_length=budget.max_length,
         seed=job.seed,
@@ -133,7 +133,8 @@ def _fit(model: Any, job: Job, base: Path, examples: Examples, folder: Path) -> 
     budget, kind = TASKS[job.task], REGISTRY[examples.task]
     processor = processor_from(base, str(base), kind)
     rows = kind.encode(examples, processor, examples.label_names, budget.max_length)
-    steps = -(-len(rows) // BATCH) * budget.epochs
+    epochs = job.epochs or budget.epochs
+    steps = -(-len(rows) // BATCH) * epochs
     clock = Clock()
     trainer = Trainer(
         model=model,
@@ -142,7 +143,7 @@ def _fit(model: Any, job: Job, base: Path, examples: Examples, folder: Path) -> 
             use_cpu=not torch.accelerator.is_available(),
             learning_rate=job.learning_rate,
             weight_decay=0.01,
-            num_train_epochs=budget.epochs,
+            num_train_epochs=epochs,
             per_device_train_batch_size=BATCH,
             lr_scheduler_type="linear",
             warmup_steps=round(0.1 * steps),

@@ -45,23 +45,25 @@ def draw_sweep(path: Path) -> None:
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     shapes = dict(zip(sorted({pull for _, pull, _ in found}), "osD^v", strict=False))
     shades = dict(zip(sorted({rate for rate, _, _ in found}), ("0.85", "0.5", "black"), strict=False))
-    for axes, name, label in zip(
+    panels = zip(
         figure.subplots(1, 2, sharey=True),
         ("bytes", "peak_memory_mb"),
-        ("bytes of the .msk file", "peak memory above the libraries, MB"),
+        (1000, 1),
+        ("size of the .msk file, kB", "peak memory above the libraries, MB"),
         strict=True,
-    ):
+    )
+    for axes, name, unit, label in panels:
         for (rate, pull, band), mean in found.items():
             style = {"marker": shapes[pull], "color": shades[rate], "markeredgecolor": "black", "linestyle": "none"}
-            axes.plot(mean[name], mean["metric"], markersize=8, **style)
+            axes.plot(mean[name] / unit, mean["metric"], markersize=8, **style)
             if band is not None:
-                axes.annotate(f"band {band:g}", (mean[name], mean["metric"]), (6, 4), textcoords="offset points")
+                axes.annotate(f"band {band:g}", (mean[name] / unit, mean["metric"]), (6, 4), textcoords="offset points")
         axes.set_xlabel(label)
-        axes.set_ylabel(f"metric on held-out examples, mean of {' and '.join(SWEEP_TASKS)}")
+        axes.set_ylabel("accuracy, held-out examples")
     for pull, shape in shapes.items():
         axes.plot([], [], shape, color="white", markeredgecolor="black", label=f"pull {pull:g}")
     for rate, shade in shades.items():
         axes.plot([], [], "o", color=shade, markeredgecolor="black", label=f"learning rate {rate:g}")
     axes.legend(fontsize=8)
-    figure.suptitle("Masking MiniLM-L6: learning rate, pull and band")
+    figure.suptitle(f"Masking MiniLM-L6: learning rate, pull and band; mean of {' and '.join(SWEEP_TASKS)}")
     figure.savefig(path, dpi=150)

@@ -102,23 +102,26 @@ class Clock(TrainerCallback):
     """Seconds of the processor from the first step to the last, and the process's peak memory then."""
 
     def __init__(self) -> None:
-        self._times: list[float] = []
+        self._first: tuple[int, float] | None = None
 
-    def step(self, *_: Any) -> None:
-        """A step begins or is done."""
-        self._times.append(time.process_time())
+    def step(self, done: int, *_: Any) -> None:
+        """So many steps are done."""
+        self._last = done, time.process_time()
+        self._first = self._first or self._last
         self._peak = peak_memory()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if not self._times:
-            self.step()
+        if self._first is None:
+            self.step(0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.step()
+        self.step(state.global_step)
 
     def numbers(self) -> dict[str, float]:
-        seconds = (self._times[-1] - self._times[0]) * len(self._times) / max(1, len(self._times) - 1)
-        return {"steps": len(self._times), "seconds": round(seconds, 1), "peak_memory_mb": round(self._peak, 1)}
+        assert self._first is not None
+        (before, start), (steps, end) = self._first, self._last
+        seconds = (end - start) * steps / max(1, steps - before)
+        return {"steps": steps, "seconds": round(seconds, 1), "peak_memory_mb": round(self._peak, 1)}
 
 
 def _model(job: Job, base: Path, examples: Examples) -> Any:

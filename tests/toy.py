@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from maskhub.train.settings import TrainSettings
+from maskhub.train.settings import RECIPES, Method, TrainSettings, method_with
 
 WORDS = {
     "film": ("good", "bad", "film"),
@@ -100,9 +100,14 @@ def write_task(folder: Path, classes: int = 2, *, pairs: bool = False, count: in
     return train, write_rows(folder / "eval.jsonl", rows(24, classes, pairs=pairs, seed=1))
 
 
+def paper(**given: Any) -> Method:
+    """The paper's method, but for what is given."""
+    return method_with("paper", **given)
+
+
 def settings(base: Path, folder: Path, **given: Any) -> TrainSettings:
-    """Settings for a run of seconds on a task in ``folder``: ten batches, three evaluations."""
-    values = {
+    """Settings for a run of seconds on a task in ``folder``: the paper's, ten batches, three evaluations."""
+    values = RECIPES["paper"] | {
         "base": str(base), "train_file": str(folder / "train.jsonl"), "eval_file": str(folder / "eval.jsonl"),
         "max_length": 32, "batch_size": 8, "epochs": 2.0, "eval_steps": 4, "learning_rate": 1e-2,
     }  # fmt: skip
@@ -110,8 +115,8 @@ def settings(base: Path, folder: Path, **given: Any) -> TrainSettings:
 
 
 def options(settings: TrainSettings) -> list[str]:
-    """The command line of these settings, after ``maskhub train``."""
+    """The command line of these settings, after ``maskhub train``, where they are the paper's but for what is given."""
     fields = {name: getattr(settings, name) for name in settings.__struct_fields__ if name not in ("base", "columns")}
     given = {f"--{name.replace('_', '-')}": str(value) for name, value in fields.items() if value is not None}
     flags = [name if value == "True" else f"{name}={value}" for name, value in given.items() if value != "False"]
-    return [settings.base, *flags]
+    return [settings.base, "--recipe=paper", *flags]

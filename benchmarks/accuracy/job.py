@@ -31,7 +31,7 @@ from maskhub.runtime.quiet import quiet_transformers
 from maskhub.summary import summarize
 from maskhub.tasks import REGISTRY
 from maskhub.tasks.examples import Columns, Examples
-from maskhub.train.settings import RECIPES, TrainSettings
+from maskhub.train.settings import DEFAULT_RECIPE, TrainSettings, recipe_with
 from maskhub.train.train import train
 
 Trained = tuple[Any, dict[str, float]]  # the model, and what was measured of its training
@@ -40,8 +40,6 @@ Trained = tuple[Any, dict[str, float]]  # the model, and what was measured of it
 def masking(job: Job, base: Path, training: Path, examples: Examples, folder: Path) -> Trained:
     """MaskHub, as its command line does it."""
     budget = TASKS[job.task]
-    given = {"learning_rate": job.learning_rate, "band": job.band, "classifier": "dense"}
-    given |= {} if job.pull is None else {"pull": job.pull}
     settings = TrainSettings(
         base=str(base),
         train_file=str(training),
@@ -51,7 +49,13 @@ def masking(job: Job, base: Path, training: Path, examples: Examples, folder: Pa
         max_length=budget.max_length,
         seed=job.seed,
         eval_steps=1 << 30,
-        **(RECIPES["pull"] | given),
+        **recipe_with(
+            DEFAULT_RECIPE,
+            learning_rate=job.learning_rate,
+            pull=job.pull,
+            band=job.band,
+            initial_sparsity=job.sparsity,
+        ),
     )
     clock = Clock()
     result = train(settings, folder / "run", report=clock.step)

@@ -12,9 +12,9 @@ LORA_RANK = 8
 
 # Of these a method gets the one with the best mean over some tasks, on training examples that are held out for it.
 RATES = {
-    "masking": (2e-3, 3e-3, 6e-3),
+    "masking": (2e-3, 3e-3, 4e-3),
     "finetuning": (5e-5, 1e-4, 2e-4),
-    "lora": (5e-4, 1e-3, 2e-3),
+    "lora": (5e-4, 1e-3, 2e-3, 5e-3),
 }
 PICK_SEED = 100
 PICK_TASKS = ("cola", "trec")
@@ -46,7 +46,10 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Job:
-    """One training. With ``pick`` it is evaluated on held-out training examples. Pull and band are masking's."""
+    """One training. With ``pick`` it is evaluated on held-out training examples.
+
+    Pull, band and (initial) sparsity are masking's.
+    """
 
     task: str
     method: str
@@ -55,29 +58,34 @@ class Job:
     pick: bool = False
     pull: float | None = None  # the recipe's where None
     band: float | None = None
+    sparsity: float | None = None
     epochs: float | None = None  # the task's where None
 
     @property
     def path(self) -> Path:
         """Where its result is kept."""
         parts = [self.task, self.method, f"{self.learning_rate:g}"]
-        parts += [f"{name}{value:g}" for name, value in (("pull", self.pull), ("band", self.band)) if value is not None]
+        changes = {"pull": self.pull, "band": self.band, "sparsity": self.sparsity}
+        parts += [f"{name}{value:g}" for name, value in changes.items() if value is not None]
         return RESULTS / f"{'-'.join(parts)}-{'pick' if self.pick else self.seed}.json"
 
 
-# Learning rate, pull and band of the sweep: around the recipe, one or two of them changed.
+# Learning rate, pull, band and initial sparsity of the sweep.
 SWEEP_TASKS = {"trec": 4, "ewt_pos": 6}  # epochs, for few examples
-SWEEP = [
-    *((rate, pull, None) for pull in (0.0, 0.01) for rate in (1e-3, 3e-3, 6e-3)),
-    *((3e-3, pull, None) for pull in (0.003, 0.03)),
-    *((3e-3, 0.01, band) for band in (0.05, 0.1, 0.2)),
+Point = tuple[float, float, float | None, float]
+SWEEP: list[Point] = [
+    *((rate, pull, None, 0.05) for pull in (0.0, 0.01) for rate in (1e-3, 3e-3, 6e-3)),
+    *((3e-3, pull, None, 0.05) for pull in (0.003, 0.03)),
+    *((3e-3, 0.01, band, 0.05) for band in (0.05, 0.1, 0.2)),
+    *((rate, 0.01, None, 0.005) for rate in (1e-3, 3e-3, 6e-3)),
+    (3e-3, 0.01, 0.1, 0.005),
 ]
 
 
 def sweep_jobs() -> list[Job]:
     """The trainings of the sweep, those of one setting side by side."""
     return [
-        Job(task, "masking", PICK_SEED, rate, pick=True, pull=pull, band=band, epochs=epochs)
-        for rate, pull, band in SWEEP
+        Job(task, "masking", PICK_SEED, rate, pick=True, pull=pull, band=band, sparsity=sparsity, epochs=epochs)
+        for rate, pull, band, sparsity in SWEEP
         for task, epochs in SWEEP_TASKS.items()
     ]

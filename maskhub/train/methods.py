@@ -26,7 +26,8 @@ def starting_scores(method: Method) -> UniformScores:
         logit = math.log((1 - sparsity) / sparsity)
         return UniformScores(method.seed, logit, logit)
     if method.initialisation == "uniform":
-        return UniformScores.for_sparsity(sparsity, method.cut, method.seed, SCORE_MARGIN)
+        margin = SCORE_MARGIN if method.spread is None else sparsity * method.spread - method.cut
+        return UniformScores.for_sparsity(sparsity, method.cut, method.seed, margin)
     half = method.threshold / 2
     return SplitScores(method.seed, method.cut - half, method.cut + half, sparsity)
 

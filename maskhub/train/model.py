@@ -23,7 +23,7 @@ from maskhub.train.layers import maskable, select
 from maskhub.train.masking import add_scores, attach, masks_of, plain_name, whole
 from maskhub.train.methods import starting_scores
 from maskhub.train.run import learned
-from maskhub.train.settings import Method, check_method
+from maskhub.train.settings import DEFAULT_RECIPE, Method, check_method, method_with
 from maskhub.train.trace import trace
 
 KEPT_AS = "_maskhub"  # the attribute of a masked model that says what it belongs to
@@ -53,16 +53,17 @@ def mask_model(
     *,
     revision: str | None = None,
     token: str | None = None,
+    recipe: str = DEFAULT_RECIPE,
     **method: Any,
 ) -> None:
     """Freeze a model and put scores on its weights, ready for any training loop or Trainer.
 
     ``base`` is the checkpoint that the model was loaded from, a folder or a Hub id; by default the one its
-    configuration names. What the base does not hold (a new classifier) is masked as well, or with
-    ``classifier="dense"`` trained. ``method`` are fields of ``maskhub.train.settings.Method``::
+    configuration names. What the base does not hold (a new classifier) is trained, or with ``classifier="masked"``
+    masked as well. ``method`` are fields of ``maskhub.train.settings.Method``, in place of the recipe's::
 
         model = AutoModelForSequenceClassification.from_pretrained("user/base")
-        maskhub.train.mask_model(model, pull=0.01)
+        maskhub.train.mask_model(model)
         optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
         maskhub.train.attach(model, optimizer)  # a Trainer takes callbacks=[maskhub.train.MaskCallback()] instead
         ...  # train as ever
@@ -74,7 +75,7 @@ def mask_model(
         raise TrainingError("the model is masked already")
     if unknown := sorted(set(method) - set(Method.__struct_fields__)):
         raise TrainingError(f"training settings: there is no {unknown[0]}")
-    asked = check_method(Method(**method))
+    asked = check_method(method_with(recipe, **method))
     if not isinstance(base, Checkpoint):
         source = base or model.config._name_or_path
         if not source:

@@ -18,13 +18,27 @@ Number = Annotated[int, msgspec.Meta(ge=1)]
 
 SCORE_MARGIN = 2e-2  # maskbert's ``c``: how far below 0 scores start
 
-# What differs between recipes: that of Zhao et al. 2020 and their code (maskbert), and a pull to the initial scores,
-# with the learning rate that it allows.
+# What differs between recipes: that of Zhao et al. 2020 and their code (maskbert), and ours, whose masks begin with
+# almost all weights and whose scores are pulled to where they began, which allows a larger learning rate.
 RECIPES: dict[str, dict[str, Any]] = {
-    "paper": {"learning_rate": 1e-3, "pull": 0.0, "band": None},
-    "pull": {"learning_rate": 3e-3, "pull": 0.01, "band": None},
+    "paper": {
+        "learning_rate": 1e-3,
+        "pull": 0.0,
+        "band": None,
+        "initial_sparsity": 0.05,
+        "spread": None,
+        "classifier": "masked",
+    },
+    "pull": {
+        "learning_rate": 3e-3,
+        "pull": 0.01,
+        "band": None,
+        "initial_sparsity": 0.005,
+        "spread": 0.6,  # as wide as the paper's: the same share of the scores lies within reach of the threshold
+        "classifier": "dense",
+    },
 }
-DEFAULT_RECIPE = "paper"
+DEFAULT_RECIPE = "pull"
 _DEFAULT = RECIPES[DEFAULT_RECIPE]
 
 
@@ -36,7 +50,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     topk_scope: Literal["tensor", "global"] = "tensor"
     nm: str = "2:4"
     initialisation: Literal["uniform", "magnitude", "random"] = "uniform"
-    initial_sparsity: Share = 0.05
+    initial_sparsity: Share = _DEFAULT["initial_sparsity"]
+    spread: Positive | None = _DEFAULT["spread"]  # width of the range of uniform scores; maskbert's where None
     final_sparsity: Share | None = None
     sparsity_schedule: Literal["cubic", "steps"] = "cubic"
     sparsity_penalty: NotNegative = 0.0
@@ -47,7 +62,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     layers: str = "default"
     mask_kinds: str | None = None
     pattern: str | None = None
-    classifier: Literal["masked", "frozen", "dense"] = "masked"
+    classifier: Literal["masked", "frozen", "dense"] = _DEFAULT["classifier"]
     train_biases: bool = False
     train_norms: bool = False
     seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 0
@@ -77,6 +92,12 @@ def recipe_with(name: str, **given: Any) -> dict[str, Any]:
             f"training settings: recipe: there is no {name!r}", hint=f"It is one of: {', '.join(RECIPES)}."
         )
     return RECIPES[name] | {field: value for field, value in given.items() if value is not None}
+
+
+def method_with(recipe: str, **given: Any) -> Method:
+    """A recipe's method, with what is ``given`` in place of its values. Raises as ``recipe_with`` does."""
+    values = {name: value for name, value in recipe_with(recipe).items() if name in Method.__struct_fields__}
+    return Method(**(values | given))
 
 
 M = TypeVar("M", bound=Method)
@@ -151,7 +172,7 @@ def _conflicts(method: Method) -> list[tuple[bool, str]]:
     simple = binarizer in ("threshold", "sign") and weights and not split
     groups = "not heads, rows or layers"
     return [
-        (method.threshold <= -SCORE_MARGIN, f"threshold must be above {-SCORE_MARGIN}"),
+        (method.spread is None and method.threshold <= -SCORE_MARGIN, f"threshold must be above {-SCORE_MARGIN}"),
         (split and method.threshold <= 0, f"{method.initialisation} scores need a threshold above 0"),
         (binarizer == "bernoulli" and split, "bernoulli starts all scores alike: leave initialisation out"),
         (

@@ -26,7 +26,8 @@ import maskhub.train
 from maskhub.errors import TrainingError
 
 METHODS = {
-    "paper": {},
+    "default": {},
+    "paper": {"recipe": "paper"},
     "sign": {"binarizer": "sign", "pull": 0.02, "classifier": "dense"},
     "topk": {"binarizer": "topk", "topk_scope": "global", "initialisation": "random", "final_sparsity": 0.3},
     "nm": {"binarizer": "nm", "initialisation": "magnitude"},

@@ -11,9 +11,10 @@ from torch import nn
 from maskhub.train.masking import MaskedWeight, Progress, add_scores, plain_name, scores_of
 from maskhub.train.methods import starting_scores
 from maskhub.train.settings import Method
+from tests.toy import paper
 
 THRESHOLD = 1e-2
-PAPER = Method(initial_sparsity=0.3, threshold=THRESHOLD, seed=5)
+PAPER = paper(initial_sparsity=0.3, threshold=THRESHOLD, seed=5)
 INIT = starting_scores(PAPER)
 
 

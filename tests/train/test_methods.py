@@ -25,6 +25,7 @@ from maskhub.train.masking import (
 )
 from maskhub.train.methods import keep_highest, keep_n_of_m, sparsity_at, starting_scores
 from maskhub.train.settings import Method
+from tests.toy import paper
 
 NAMES = {"0.weight": "first", "2.weight": "second"}
 INPUT = torch.linspace(-1, 1, 32).reshape(4, 8)
@@ -72,14 +73,14 @@ def test_n_of_m_along_another_dimension() -> None:
 
 
 def test_the_cubic_schedule_is_zhu_and_guptas() -> None:
-    method = Method(binarizer="topk", initial_sparsity=0.1, final_sparsity=0.5)
+    method = paper(binarizer="topk", initial_sparsity=0.1, final_sparsity=0.5)
     assert sparsity_at(method, 0) == pytest.approx(0.1)
     assert sparsity_at(method, 0.375) == pytest.approx(0.5 - 0.4 * 0.5**3)
     assert sparsity_at(method, 0.75) == sparsity_at(method, 1) == pytest.approx(0.5)
 
 
 def test_the_stepwise_schedule_rises_in_eight_equal_jumps() -> None:
-    method = Method(binarizer="topk", initial_sparsity=0.1, final_sparsity=0.5, sparsity_schedule="steps")
+    method = paper(binarizer="topk", initial_sparsity=0.1, final_sparsity=0.5, sparsity_schedule="steps")
     seen = sorted({round(sparsity_at(method, i / 1000), 9) for i in range(1001)})
     assert seen == pytest.approx([0.1 + 0.05 * i for i in range(9)])
 
@@ -87,7 +88,7 @@ def test_the_stepwise_schedule_rises_in_eight_equal_jumps() -> None:
 @pytest.mark.parametrize("initialisation", ["uniform", "random", "magnitude"])
 @pytest.mark.parametrize("binarizer", ["threshold", "sign", "topk"])
 def test_the_initial_sparsity_is_as_asked(binarizer: str, initialisation: str) -> None:
-    method = Method(binarizer=binarizer, initialisation=initialisation, initial_sparsity=0.3, seed=3)
+    method = paper(binarizer=binarizer, initialisation=initialisation, initial_sparsity=0.3, seed=3)
     model = nn.Linear(100, 200)
     weight = model.weight.detach().clone()
     add_scores(model, {"weight": "w"}, method)
@@ -107,10 +108,20 @@ def test_the_initial_sparsity_is_as_asked(binarizer: str, initialisation: str) -
         assert np.array_equal(scores > cut, draw(3, "w", keep.size).reshape(keep.shape) >= round(0.3 * LEVELS))
 
 
+@pytest.mark.parametrize("sparsity", [0.005, 0.05, 0.5])
+def test_scores_are_as_close_to_the_threshold_at_any_sparsity(sparsity: float) -> None:
+    """With a spread, as many weights are within reach of it."""
+    scores = starting_scores(paper(initial_sparsity=sparsity, spread=0.6, threshold=0.1, seed=1))
+    assert (scores.low, scores.high) == (pytest.approx(0.1 - 0.6 * sparsity), pytest.approx(0.7 - 0.6 * sparsity))
+    drawn = scores.scores("w", (100_000,))
+    assert np.mean(drawn <= 0.1) == pytest.approx(sparsity, abs=0.005)
+    assert np.mean((drawn > 0.1) & (drawn <= 0.16)) == pytest.approx(0.1, abs=0.005)
+
+
 def test_nm_by_magnitude_starts_with_the_largest() -> None:
     model = nn.Linear(16, 10)
     weight = model.weight.detach().clone()
-    add_scores(model, {"weight": "w"}, Method(binarizer="nm", initialisation="magnitude"))
+    add_scores(model, {"weight": "w"}, paper(binarizer="nm", initialisation="magnitude"))
     keep = masks_of(model)["weight"].to_bool()
     assert np.array_equal(keep, keep_n_of_m(weight.abs(), 2, 4).numpy())
     assert (keep.reshape(-1, 4).sum(1) == 2).all()
@@ -118,13 +129,13 @@ def test_nm_by_magnitude_starts_with_the_largest() -> None:
 
 def test_nm_on_a_width_that_it_does_not_divide() -> None:
     with pytest.raises(TrainingError, match=r"^nm 2:4: weight has 6 inputs, which 4 does not divide$"):
-        add_scores(nn.Linear(6, 4), {"weight": "w"}, Method(binarizer="nm"))
+        add_scores(nn.Linear(6, 4), {"weight": "w"}, paper(binarizer="nm"))
 
 
 def test_bernoulli_samples_in_training_and_is_certain_in_evaluation() -> None:
     model = nn.Linear(200, 300)
     weight = model.weight.detach().clone()
-    add_scores(model, {"weight": "w"}, Method(binarizer="bernoulli", initial_sparsity=0.1))
+    add_scores(model, {"weight": "w"}, paper(binarizer="bernoulli", initial_sparsity=0.1))
     assert torch.allclose(scores_of(model)["weight"], torch.tensor(math.log(9)))
     torch.manual_seed(5)
     dropped = model.weight == 0
@@ -140,7 +151,7 @@ def test_bernoulli_samples_in_training_and_is_certain_in_evaluation() -> None:
 
 def test_sign_clips_scores_and_gives_none_beyond_a_gradient() -> None:
     model = nn.Linear(2, 2, bias=False)
-    add_scores(model, {"weight": "w"}, Method(binarizer="sign", initial_sparsity=0.01))
+    add_scores(model, {"weight": "w"}, paper(binarizer="sign", initial_sparsity=0.01))
     scores = scores_of(model)["weight"]
     assert float(scores.max()) <= 1
     optimizer = torch.optim.SGD([scores], 100.0)
@@ -162,8 +173,8 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, passes
 
 def test_the_pull_is_a_decoupled_decay_to_the_initial_scores() -> None:
     """Beside the same steps without it, in NumPy: S <- S + share * (S0 - S), the share scaled with the rate."""
-    method = Method(pull=0.1)
-    model, free = two_layers(method), two_layers(Method())
+    method = paper(pull=0.1)
+    model, free = two_layers(method), two_layers(paper())
     first = {name: scores.detach().clone() for name, scores in scores_of(model).items()}
     optimizers = [torch.optim.SGD(scores_of(m).values(), 0.01) for m in (model, free)]
     attach(model, optimizers[0])
@@ -181,7 +192,7 @@ def test_the_pull_is_a_decoupled_decay_to_the_initial_scores() -> None:
 
 
 def test_without_gradients_the_pull_moves_nothing() -> None:
-    model = two_layers(Method(pull=0.5))
+    model = two_layers(paper(pull=0.5))
     before = {name: scores.detach().clone() for name, scores in scores_of(model).items()}
     after_step(list(masked_weights(model).values()), 0.1, 1.0)
     for name, scores in scores_of(model).items():
@@ -193,7 +204,7 @@ def test_without_gradients_the_pull_moves_nothing() -> None:
 def test_a_band_trains_as_all_scores_do(binarizer: str, passes: int) -> None:
     """As wide as the scores it gives the same bits; a narrow one the same gradients, at its own places."""
     settings = {"binarizer": binarizer, "initial_sparsity": 0.2, "pull": 0.01}
-    model, wide = two_layers(Method(**settings)), two_layers(Method(**settings, band=10.0))
+    model, wide = two_layers(paper(**settings)), two_layers(paper(**settings, band=10.0))
     for one in (model, wide):
         optimizer = torch.optim.Adam(scores_of(one).values(), 0.05)
         attach(one, optimizer)
@@ -204,8 +215,8 @@ def test_a_band_trains_as_all_scores_do(binarizer: str, passes: int) -> None:
 
 
 def test_only_what_starts_near_the_threshold_is_in_a_band() -> None:
-    method = Method(band=0.03, initial_sparsity=0.3)
-    narrow, model = two_layers(method), two_layers(Method(initial_sparsity=0.3))
+    method = paper(band=0.03, initial_sparsity=0.3)
+    narrow, model = two_layers(method), two_layers(paper(initial_sparsity=0.3))
     for name, masked in masked_weights(narrow).items():
         scores = scores_of(model)[name].detach().view(-1)
         near = (scores - method.threshold).abs() <= 0.03
@@ -222,7 +233,7 @@ def test_only_what_starts_near_the_threshold_is_in_a_band() -> None:
 
 
 def test_a_bands_weight_is_written_in_place_and_follows_the_scores() -> None:
-    model = two_layers(Method(band=0.1, initial_sparsity=0.3))
+    model = two_layers(paper(band=0.1, initial_sparsity=0.3))
     masked = masked_weights(model)["0.weight"]
     original = model[0].parametrizations.weight.original
     assert model[0].weight.data_ptr() == original.data_ptr()
@@ -238,7 +249,7 @@ def test_a_band_under_gradient_checkpointing_and_double_use() -> None:
 
     results = []
     for again in (False, True):
-        model = two_layers(Method(band=0.1, initial_sparsity=0.3))
+        model = two_layers(paper(band=0.1, initial_sparsity=0.3))
         run = (lambda x, m=model: checkpoint(m, x, use_reentrant=False)) if again else model
         (run(INPUT).square().sum() + run(INPUT * 2).square().sum()).backward()
         results.append([scores.grad for scores in scores_of(model).values()])
@@ -247,13 +258,13 @@ def test_a_band_under_gradient_checkpointing_and_double_use() -> None:
 
 def test_a_band_without_a_score() -> None:
     with pytest.raises(TrainingError, match=r"^band 1e-09: no score starts so near to the threshold$"):
-        two_layers(Method(band=1e-9))
+        two_layers(paper(band=1e-9))
 
 
 @pytest.mark.parametrize("scope", ["tensor", "global"])
 @pytest.mark.parametrize("schedule", ["cubic", "steps"])
 def test_topk_has_the_schedules_sparsity_exactly(scope: str, schedule: str) -> None:
-    method = Method(
+    method = paper(
         binarizer="topk", topk_scope=scope, final_sparsity=0.5, initial_sparsity=0.1, sparsity_schedule=schedule
     )
     model = two_layers(method)
@@ -274,7 +285,7 @@ def test_topk_has_the_schedules_sparsity_exactly(scope: str, schedule: str) -> N
 
 
 def test_the_penalty_brings_the_sparsity_to_its_target() -> None:
-    method = Method(sparsity_penalty=20.0, final_sparsity=0.4)
+    method = paper(sparsity_penalty=20.0, final_sparsity=0.4)
     model = two_layers(method)
     optimizer = torch.optim.SGD(scores_of(model).values(), 0.01)
     attach(model, optimizer, steps=400)
@@ -286,9 +297,9 @@ def test_the_penalty_brings_the_sparsity_to_its_target() -> None:
 
 @pytest.mark.parametrize(("structure", "shapes"), [("rows", [(16, 1), (4, 1)]), ("layers", [(1, 1), (1, 1)])])
 def test_groups_share_a_score_and_sum_its_gradient(structure: str, shapes: list[tuple[int, int]]) -> None:
-    model = two_layers(Method(structure=structure, initial_sparsity=0.01))
+    model = two_layers(paper(structure=structure, initial_sparsity=0.01))
     assert [tuple(scores.shape) for scores in scores_of(model).values()] == shapes
-    whole = two_layers(Method())
+    whole = two_layers(paper())
     for scores in scores_of(model).values():
         scores.data.fill_(1)
     for scores in scores_of(whole).values():
@@ -304,7 +315,7 @@ def test_groups_share_a_score_and_sum_its_gradient(structure: str, shapes: list[
 
 
 def test_a_method_that_acts_after_steps_must_be_told_of_them() -> None:
-    model = two_layers(Method(pull=0.1))
+    model = two_layers(paper(pull=0.1))
     with pytest.raises(TrainingError) as caught:
         model(INPUT)
     assert str(caught.value) == "the method acts after each step of the optimiser, which nothing tells it of"
@@ -314,16 +325,16 @@ def test_a_method_that_acts_after_steps_must_be_told_of_them() -> None:
     with pytest.raises(TrainingError, match="the optimizer has no scores of the model"):
         attach(model, torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.1))
     with pytest.raises(TrainingError, match=r"attach\(\.\.\., steps=N\)"):
-        other = two_layers(Method(binarizer="topk", final_sparsity=0.5))
+        other = two_layers(paper(binarizer="topk", final_sparsity=0.5))
         attach(other, torch.optim.SGD(scores_of(other).values(), 0.1))
 
 
 def test_starting_scores_of_bernoulli_are_all_alike() -> None:
-    scores = starting_scores(Method(binarizer="bernoulli", initial_sparsity=0.05)).scores("w", (50,))
+    scores = starting_scores(paper(binarizer="bernoulli", initial_sparsity=0.05)).scores("w", (50,))
     assert np.unique(scores).tolist() == [np.float32(math.log(19))]
 
 
 def test_buffers_are_in_no_state_dict() -> None:
-    model = two_layers(Method(band=0.1, pull=0.1))
+    model = two_layers(paper(band=0.1, pull=0.1))
     assert {name.rpartition(".")[2] for name in model.state_dict()} == {"bias", "original", "scores"}
     assert isinstance(next(iter(masked_weights(model).values())), MaskedWeight)

@@ -5,14 +5,27 @@ from typing import Any
 import pytest
 
 from maskhub.errors import TrainingError
-from maskhub.train.settings import TrainSettings, check
+from maskhub.train.methods import starting_scores
+from maskhub.train.settings import RECIPES, TrainSettings, check
 
 
-def test_the_defaults_are_the_papers() -> None:
+def test_the_defaults_are_those_of_the_default_recipe() -> None:
     settings = check(TrainSettings(base="b", train_file="t.csv"))
+    assert {name: getattr(settings, name) for name in RECIPES["pull"]} == RECIPES["pull"]
+    assert (settings.initial_sparsity, settings.learning_rate, settings.pull) == (0.005, 3e-3, 0.01)
+
+
+def test_the_recipe_of_the_paper() -> None:
+    settings = check(TrainSettings(base="b", train_file="t.csv", **RECIPES["paper"]))
     assert (settings.threshold, settings.initial_sparsity, settings.learning_rate) == (1e-2, 0.05, 1e-3)
     assert (settings.batch_size, settings.epochs, settings.max_length, settings.eval_steps) == (32, 10, 128, 60)
-    assert (settings.layers, settings.classifier) == ("default", "masked")
+    assert (settings.layers, settings.classifier, settings.pull) == ("default", "masked", 0)
+    scores = starting_scores(settings)
+    assert (scores.low, scores.high) == (-0.02, pytest.approx(0.58))
+
+
+def test_recipes_differ_in_the_same_settings() -> None:
+    assert len({tuple(recipe) for recipe in RECIPES.values()}) == 1
 
 
 @pytest.mark.parametrize(
@@ -23,7 +36,8 @@ def test_the_defaults_are_the_papers() -> None:
         ({"learning_rate": -1.0}, "learning_rate: Expected `float` > 0.0", None),
         ({"epochs": float("inf")}, "epochs: inf is no number to work with", None),
         ({"threshold": float("nan")}, "threshold: nan is no number to work with", None),
-        ({"threshold": -0.02}, "threshold must be above -0.02", None),
+        ({"threshold": -0.02, "spread": None}, "threshold must be above -0.02", None),
+        ({"spread": 0.0}, "spread: Expected `float` > 0.0", None),
         ({"warmup": 1.0}, "warmup: Expected `float` < 1.0", None),
         ({"batch_size": 0}, "batch_size: Expected `int` >= 1", None),
         ({"seed": 1 << 32}, "seed: Expected `int` <= 4294967295", None),

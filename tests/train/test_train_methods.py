@@ -204,7 +204,15 @@ def packed(model: Any, base: Path, task: Path, path: Path) -> None:
     assert logits(maskhub.load_model(base, path), base, task) == logits(model, base, task)
 
 
-@pytest.mark.parametrize("given", [{}, {"pull": 0.05, "band": 0.1}, {"binarizer": "bernoulli", "classifier": "dense"}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"recipe": "paper"},
+        {"recipe": "paper", "pull": 0.05, "band": 0.1},
+        {"binarizer": "bernoulli", "spread": None},
+    ],
+)
 def test_a_loop_of_ones_own(bert: Path, task: Path, tmp_path: Path, given: dict[str, Any]) -> None:
     model, rows = own_model(bert).train(), rows_of(bert, task)
     learning.mask_model(model, **given)
@@ -222,7 +230,8 @@ def test_a_loop_of_ones_own(bert: Path, task: Path, tmp_path: Path, given: dict[
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"pull": 0.05}, {"binarizer": "topk", "topk_scope": "global", "final_sparsity": 0.3}]
+    "given",
+    [{}, {"recipe": "paper"}, {"recipe": "paper", "binarizer": "topk", "topk_scope": "global", "final_sparsity": 0.3}],
 )
 def test_a_trainer_of_ones_own(bert: Path, task: Path, tmp_path: Path, given: dict[str, Any]) -> None:
     model = own_model(bert)
@@ -244,6 +253,8 @@ def test_models_that_cannot_be_masked_or_packed(bert: Path, tmp_path: Path) -> N
         learning.pack(model, tmp_path / "x.msk")
     with pytest.raises(TrainingError, match="training settings: there is no sparsity"):
         learning.mask_model(model, sparsity=0.1)
+    with pytest.raises(TrainingError, match="training settings: recipe: there is no 'x'"):
+        learning.mask_model(model, recipe="x")
     with pytest.raises(CheckpointError):
         learning.mask_model(model, tmp_path / "nowhere")
     with torch.no_grad():

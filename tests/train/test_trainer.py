@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from maskhub.train.masking import add_scores, scores_of
-from maskhub.train.settings import Method
 from maskhub.train.trainer import StopOnInterrupt, load_weights, save_weights
+from tests.toy import paper
 
 HEAD = frozenset({"1.weight", "1.bias"})
 
@@ -25,7 +25,7 @@ HEAD = frozenset({"1.weight", "1.bias"})
 def model(names: dict[str, str]) -> nn.Module:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-    add_scores(model, names, Method())
+    add_scores(model, names, paper())
     return model
 
 

@@ -80,8 +80,6 @@ def demo(
         eval_file=str(test_file),
         epochs=epochs,
         batch_size=16,
-        learning_rate=3e-3,
-        classifier="dense",
         eval_steps=1_000_000,  # once, at the end: nothing is chosen by its result on the test messages
     )
     defaults = TrainSettings(base="")

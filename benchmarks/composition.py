@@ -26,7 +26,20 @@ from maskhub.mask import Mask, MaskSet
 from maskhub.scores import draw
 
 ROWS, HELD_OUT = 6000, 1000
-SETTINGS = ("--epochs", 3, "--batch-size", 16, "--learning-rate", 3e-3, "--classifier", "dense", "--eval-steps", 10**6)
+SETTINGS = (
+    "--recipe",
+    "paper",
+    "--epochs",
+    3,
+    "--batch-size",
+    16,
+    "--learning-rate",
+    3e-3,
+    "--classifier",
+    "dense",
+    "--eval-steps",
+    10**6,
+)
 # The mask's name, the set it learns, and the seed that its initial scores and its classifier are drawn from.
 MASKS = {"short": ("short", 0), "long": ("long", 0), "other": ("other", 0), "again": ("long", 1)}
 PAIRS = (("short", "long"), ("short", "other"), ("long", "other"), ("long", "again"))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from benchmarks.accuracy.plan import PICK_SEED, PICK_TASKS, RATES, RESULTS, SEEDS, TASKS, Job, sweep_jobs
 from benchmarks.accuracy.sweep import draw_sweep, sweep_markdown
-from benchmarks.accuracy.table import markdown, picked
+from benchmarks.accuracy.table import brief, check, markdown, picked
+from benchmarks.report import Report
 
 
 def main() -> int:
@@ -25,7 +26,7 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, each with one thread")
     parser.add_argument("--sweep", action="store_true", help="masking at other rates, pulls and bands, in their stead")
-    parser.add_argument("--table", action="store_true", help="only print the table of the results kept")
+    parser.add_argument("--table", action="store_true", help="only print the tables of the results kept")
     arguments = parser.parse_args()
     if not arguments.table:
         if arguments.data is None:
@@ -58,9 +59,12 @@ def main() -> int:
     if arguments.sweep:
         print(sweep_markdown())
         draw_sweep(RESULTS / "sweep.png")
-    else:
-        print(markdown())
-    return 0
+        return 0
+    print(markdown(), brief(), sep="\n\n")
+    report = Report()
+    check(report)
+    report.summary()
+    return 0 if report.passed else 1
 
 
 def _run(job: Job, data: Path, base: Path) -> None:

@@ -169,6 +169,12 @@ def _fit(model: Any, job: Job, base: Path, examples: Examples, folder: Path) -> 
     return clock
 
 
+def command(job: Job) -> str:
+    """What repeats a job, with folders of one's own."""
+    given = {name: value for name, value in dataclasses.asdict(job).items() if value is not None}
+    return f"python -m benchmarks.accuracy.job '{json.dumps(given)}' DATA BASE"
+
+
 def run(job: Job, data: Path, base: Path) -> dict[str, Any]:
     """Train, evaluate, and say what it took; memory is the process's peak above what the libraries hold."""
     with tempfile.TemporaryDirectory() as name:
@@ -191,6 +197,7 @@ def run(job: Job, data: Path, base: Path) -> dict[str, Any]:
             "train_examples": len(examples),
             "evaluation_examples": len(unseen),
             **numbers,
+            "command": command(job),
             "versions": {name: version(name) for name in ("maskhub", "torch", "transformers", "peft", "numpy")},
             "threads": torch.get_num_threads(),
         }

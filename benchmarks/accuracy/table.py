@@ -1,4 +1,4 @@
-"""The results as a table: means over the seeds, at the learning rate that was picked."""
+"""The results as tables, means over the seeds at the learning rates that were picked, and the targets they meet."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import statistics
 from typing import Any
 
 from benchmarks.accuracy.plan import PICK_SEED, PICK_TASKS, RATES, RESULTS, TASKS, Job
+from benchmarks.report import Report
 
-
-def results() -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+COLUMNS = {"metric": ".4f", "bytes": ",.0f", "bits_per_weight": ".4f", "seconds": ",.0f", "peak_memory_mb": ",.0f"}
+Means = dict[tuple[str, str], dict[str, float]]  # by task and method: of each column, and the number of seeds
 
 
 def picked(method: str) -> float:
@@ -25,37 +25,83 @@ def picked(method: str) -> float:
     return max(means, key=lambda rate: means[rate])
 
 
-def markdown() -> str:
-    """One row a task and method; the last rows are means over the tasks that every method has."""
+def means() -> Means:
+    """Over the seeds of each task and method that was run."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for result in results():
+    rates = {method: picked(method) for method in RATES}
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_text())
         job = result["job"]
-        if not job["pick"] and job["learning_rate"] == picked(job["method"]):
+        if not job["pick"] and job["learning_rate"] == rates[job["method"]]:
             groups.setdefault((job["task"], job["method"]), []).append(result)
+    return {
+        (task, method): {key: statistics.mean(run[key] for run in runs) for key in COLUMNS if key in runs[0]}
+        | {"seeds": len(runs)}
+        for task in TASKS
+        for method in RATES
+        if (runs := groups.get((task, method)))
+    }
+
+
+def overall(found: Means) -> dict[str, dict[str, float]]:
+    """By method: means over the tasks that every method was run on."""
+    whole = [task for task in TASKS if all((task, method) in found for method in RATES)]
+    rows = {method: [found[task, method] for task in whole] for method in RATES if whole}
+    return {
+        method: {key: statistics.mean(row[key] for row in given) for key in given[0]} for method, given in rows.items()
+    }
+
+
+def markdown() -> str:
+    """One row a task and method, with what it took; the last rows are means over the tasks."""
+    found = means()
     lines = [
         "| task | method | learning rate | metric | bytes | bits a weight | seconds | MB | seeds |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    order = [(task, method) for task in TASKS for method in RATES if (task, method) in groups]
-    whole = [task for task in TASKS if all((task, method) in groups for method in RATES)]
-    for task, method in order:
-        runs = groups[task, method]
-        name = f"{task} ({TASKS[task].metric.replace('_', ' ')})"
-        lines.append(_line([name, method, f"{runs[0]['job']['learning_rate']:g}"], runs, str(len(runs))))
-    for method in RATES if whole else ():
-        means = [_means(groups[task, method]) for task in whole]
-        lines.append(_line([f"**mean of {len(whole)} tasks**", method, ""], means, ""))
+    rows = [(_name(task), method, row) for (task, method), row in found.items()]
+    rows += [("**mean**", method, row) for method, row in overall(found).items()]
+    for name, method, row in rows:
+        cells = [format(row[key], form) if key in row else "" for key, form in COLUMNS.items()]
+        lines.append("| " + " | ".join([name, method, f"{picked(method):g}", *cells, f"{row['seeds']:g}"]) + " |")
     return "\n".join(lines)
 
 
-COLUMNS = {"metric": ".4f", "bytes": ",.0f", "bits_per_weight": ".4f", "seconds": ",.0f", "peak_memory_mb": ",.0f"}
+def brief() -> str:
+    """One row a task: the metric of each method, and what has to be shipped."""
+    found = means()
+    lines = [
+        "| task (metric) | finetuning | LoRA | **masking** | LoRA, bytes | **`.msk`, bytes** | bits a weight |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    rows = [
+        (_name(task), {method: found[task, method] for method in RATES if (task, method) in found}) for task in TASKS
+    ]
+    for name, row in [*rows, ("**mean**", overall(found))]:
+        if len(row) == len(RATES):
+            tuned, lora, mask = row["finetuning"], row["lora"], row["masking"]
+            cells = [f"{tuned['metric']:.3f}", f"{lora['metric']:.3f}", f"**{mask['metric']:.3f}**"]
+            cells += [f"{lora['bytes']:,.0f}", f"{mask['bytes']:,.0f}", f"{mask['bits_per_weight']:.3f}"]
+            lines.append("| " + " | ".join([name, *cells]) + " |")
+    return "\n".join(lines)
 
 
-def _means(runs: list[dict[str, Any]]) -> dict[str, float]:
-    return {key: statistics.mean(run[key] for run in runs) for key in COLUMNS if key in runs[0]}
+def check(report: Report) -> None:
+    """Hold the results against what masking is to reach."""
+    found = means()
+    together = overall(found)
+    if not together:
+        return
+    tuned, lora, mask = (together[method] for method in ("finetuning", "lora", "masking"))
+    report.check("mean metric, masking less finetuning", mask["metric"] - tuned["metric"], at_least=0.0)
+    report.check("mean metric, masking less LoRA", mask["metric"] - lora["metric"], at_least=0.0)
+    for task in TASKS:
+        both = [found.get((task, method)) for method in ("masking", "finetuning")]
+        if both[0] and both[1]:
+            report.check(f"{task}: masking less finetuning", both[0]["metric"] - both[1]["metric"], at_least=-0.015)
+    report.check("bytes, .msk over LoRA's adapter", mask["bytes"] / lora["bytes"], at_most=0.5)
+    report.check("bits a masked weight, mean", mask["bits_per_weight"], at_most=0.09)
 
 
-def _line(names: list[str], runs: list[dict[str, Any]], seeds: str) -> str:
-    means = _means(runs)
-    cells = [format(means[key], form) if key in means else "" for key, form in COLUMNS.items()]
-    return "| " + " | ".join([*names, *cells, seeds]) + " |"
+def _name(task: str) -> str:
+    return f"{task} ({TASKS[task].metric.replace('_', ' ')})"

@@ -64,7 +64,7 @@ def mask_model(
 
         model = AutoModelForSequenceClassification.from_pretrained("user/base")
         maskhub.train.mask_model(model)
-        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=4e-3)
         maskhub.train.attach(model, optimizer)  # a Trainer takes callbacks=[maskhub.train.MaskCallback()] instead
         ...  # train as ever
         maskhub.train.pack(model, "task.msk")

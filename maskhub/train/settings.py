@@ -30,7 +30,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "classifier": "masked",
     },
     "pull": {
-        "learning_rate": 3e-3,
+        "learning_rate": 4e-3,
         "pull": 0.01,
         "band": None,
         "initial_sparsity": 0.005,

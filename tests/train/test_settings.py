@@ -12,7 +12,7 @@ from maskhub.train.settings import RECIPES, TrainSettings, check
 def test_the_defaults_are_those_of_the_default_recipe() -> None:
     settings = check(TrainSettings(base="b", train_file="t.csv"))
     assert {name: getattr(settings, name) for name in RECIPES["pull"]} == RECIPES["pull"]
-    assert (settings.initial_sparsity, settings.learning_rate, settings.pull) == (0.005, 3e-3, 0.01)
+    assert (settings.initial_sparsity, settings.learning_rate, settings.pull) == (0.005, 4e-3, 0.01)
 
 
 def test_the_recipe_of_the_paper() -> None:

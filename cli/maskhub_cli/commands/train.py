@@ -109,7 +109,7 @@ def train(
         str,
         typer.Option(
             metavar="pull|paper",
-            help="Defaults of --learning-rate, --pull, --band, --initial-sparsity, --spread and --classifier: 3e-3, "
+            help="Defaults of --learning-rate, --pull, --band, --initial-sparsity, --spread and --classifier: 4e-3, "
             "0.01, none, 0.005, 0.6, dense; or Zhao et al.'s: 1e-3, 0, none, 0.05, as wide as that gives, masked.",
             rich_help_panel=METHOD,
         ),

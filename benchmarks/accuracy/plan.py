@@ -77,8 +77,7 @@ SWEEP: list[Point] = [
     *((rate, pull, None, 0.05) for pull in (0.0, 0.01) for rate in (1e-3, 3e-3, 6e-3)),
     *((3e-3, pull, None, 0.05) for pull in (0.003, 0.03)),
     *((3e-3, 0.01, band, 0.05) for band in (0.05, 0.1, 0.2)),
-    *((rate, 0.01, None, 0.005) for rate in (1e-3, 3e-3, 6e-3)),
-    (3e-3, 0.01, 0.1, 0.005),
+    *((3e-3, 0.01, band, 0.005) for band in (None, 0.1)),
 ]
 
 

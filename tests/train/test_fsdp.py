@@ -82,7 +82,7 @@ def test_sharded_in_two(tmp_path: Path) -> None:
         refusal = (tmp_path / f"refused-{number}").read_text()
         assert refusal == "a band cannot be learned on a model that FSDP shards"
     whole = sorted(tmp_path.glob("*-whole-0.msk"))
-    assert len(whole) == 5
+    assert len(whole) == 6
     for path in whole:
         mask = open_mask(path)
         for number in (0, 1):

@@ -55,6 +55,7 @@ def masking(job: Job, base: Path, training: Path, examples: Examples, folder: Pa
             pull=job.pull,
             band=job.band,
             initial_sparsity=job.sparsity,
+            layers=job.layers,
         ),
     )
     clock = Clock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1)
@@ -11,8 +12,9 @@ BATCH = 32
 LORA_RANK = 8
 
 # Of these a method gets the one with the best mean over some tasks, on training examples that are held out for it.
+# At higher rates masks take more than the 0.09 bits a weight that they are to take.
 RATES = {
-    "masking": (2e-3, 3e-3, 4e-3),
+    "masking": (3e-3, 4e-3, 5e-3),
     "finetuning": (5e-5, 1e-4, 2e-4),
     "lora": (5e-4, 1e-3, 2e-3, 5e-3),
 }
@@ -48,7 +50,7 @@ TASKS = {
 class Job:
     """One training. With ``pick`` it is evaluated on held-out training examples.
 
-    Pull, band and (initial) sparsity are masking's.
+    Pull, band, (initial) sparsity and layers are masking's; the recipe's where None.
     """
 
     task: str
@@ -56,9 +58,10 @@ class Job:
     seed: int
     learning_rate: float
     pick: bool = False
-    pull: float | None = None  # the recipe's where None
+    pull: float | None = None
     band: float | None = None
     sparsity: float | None = None
+    layers: str | None = None
     epochs: float | None = None  # the task's where None
 
     @property
@@ -67,24 +70,24 @@ class Job:
         parts = [self.task, self.method, f"{self.learning_rate:g}"]
         changes = {"pull": self.pull, "band": self.band, "sparsity": self.sparsity}
         parts += [f"{name}{value:g}" for name, value in changes.items() if value is not None]
+        parts += [self.layers] if self.layers else []
         return RESULTS / f"{'-'.join(parts)}-{'pick' if self.pick else self.seed}.json"
 
 
-# Learning rate, pull, band and initial sparsity of the sweep.
+# Learning rate, pull and band of the sweep, with the paper's initial sparsity and layers.
 SWEEP_TASKS = {"trec": 4, "ewt_pos": 6}  # epochs, for few examples
-Point = tuple[float, float, float | None, float]
-SWEEP: list[Point] = [
-    *((rate, pull, None, 0.05) for pull in (0.0, 0.01) for rate in (1e-3, 3e-3, 6e-3)),
-    *((3e-3, pull, None, 0.05) for pull in (0.003, 0.03)),
-    *((3e-3, 0.01, band, 0.05) for band in (0.05, 0.1, 0.2)),
-    *((3e-3, 0.01, band, 0.005) for band in (None, 0.1)),
+SWEEP_START: dict[str, Any] = {"sparsity": 0.05, "layers": "upper"}
+SWEEP = [
+    *((rate, pull, None) for pull in (0.0, 0.01) for rate in (1e-3, 3e-3, 6e-3)),
+    *((3e-3, pull, None) for pull in (0.003, 0.03)),
+    *((3e-3, 0.01, band) for band in (0.05, 0.1, 0.2)),
 ]
 
 
 def sweep_jobs() -> list[Job]:
     """The trainings of the sweep, those of one setting side by side."""
     return [
-        Job(task, "masking", PICK_SEED, rate, pick=True, pull=pull, band=band, sparsity=sparsity, epochs=epochs)
-        for rate, pull, band, sparsity in SWEEP
+        Job(task, "masking", PICK_SEED, rate, pick=True, pull=pull, band=band, epochs=epochs, **SWEEP_START)
+        for rate, pull, band in SWEEP
         for task, epochs in SWEEP_TASKS.items()
     ]

@@ -1,5 +1,4 @@
-"""Masking at other learning rates, pulls, bands and initial sparsities: a table, and a picture of the metric against
-bytes and memory."""
+"""Masking at other learning rates, pulls and bands: a table, and a picture of the metric against bytes and memory."""
 
 from __future__ import annotations
 
@@ -7,8 +6,9 @@ import json
 import statistics
 from pathlib import Path
 
-from benchmarks.accuracy.plan import SWEEP, SWEEP_TASKS, Point, sweep_jobs
+from benchmarks.accuracy.plan import SWEEP, SWEEP_TASKS, sweep_jobs
 
+Point = tuple[float, float, float | None]  # learning rate, pull, band
 NUMBERS = ("metric", "bytes", "bits_per_weight", "peak_memory_mb", "seconds")
 
 
@@ -17,7 +17,7 @@ def points() -> dict[Point, dict[str, float]]:
     found: dict[Point, dict[str, float]] = {}
     jobs = [job for job in sweep_jobs() if job.path.exists()]
     for point in SWEEP:
-        mine = [job for job in jobs if (job.learning_rate, job.pull, job.band, job.sparsity) == point]
+        mine = [job for job in jobs if (job.learning_rate, job.pull, job.band) == point]
         results = [json.loads(job.path.read_text()) for job in mine]
         if len(results) == len(SWEEP_TASKS):
             found[point] = {name: statistics.mean(result[name] for result in results) for name in NUMBERS}
@@ -26,26 +26,25 @@ def points() -> dict[Point, dict[str, float]]:
 
 def sweep_markdown() -> str:
     lines = [
-        "| learning rate | pull | band | initial sparsity | metric | bytes | bits a weight | MB | seconds |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| learning rate | pull | band | metric | bytes | bits a weight | MB | seconds |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for (rate, pull, band, sparsity), mean in points().items():
-        cells = [f"{rate:g}", f"{pull:g}", "" if band is None else f"{band:g}", f"{sparsity:g}"]
-        cells += [f"{mean['metric']:.4f}", f"{mean['bytes']:,.0f}", f"{mean['bits_per_weight']:.4f}"]
+    for (rate, pull, band), mean in points().items():
+        cells = [f"{rate:g}", f"{pull:g}", "" if band is None else f"{band:g}", f"{mean['metric']:.4f}"]
+        cells += [f"{mean['bytes']:,.0f}", f"{mean['bits_per_weight']:.4f}"]
         cells += [f"{mean['peak_memory_mb']:,.0f}", f"{mean['seconds']:,.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def draw_sweep(path: Path) -> None:
-    """A marker a setting: its shape is the pull, its shade the rate, its edge the sparsity; bands are named."""
+    """A marker a setting: its shape is the pull, its shade the learning rate; bands are named."""
     from matplotlib.figure import Figure
 
     found = points()
     figure = Figure(figsize=(10, 4.4), layout="constrained")
-    shapes = dict(zip(sorted({pull for _, pull, _, _ in found}), "osD^v", strict=False))
-    shades = dict(zip(sorted({rate for rate, _, _, _ in found}), ("0.85", "0.5", "black"), strict=False))
-    edges = dict(zip(sorted({sparsity for *_, sparsity in found}), ("tab:red", "black"), strict=False))
+    shapes = dict(zip(sorted({pull for _, pull, _ in found}), "osD^v", strict=False))
+    shades = dict(zip(sorted({rate for rate, _, _ in found}), ("0.85", "0.5", "black"), strict=False))
     panels = zip(
         figure.subplots(1, 2, sharey=True),
         ("bytes", "peak_memory_mb"),
@@ -54,9 +53,9 @@ def draw_sweep(path: Path) -> None:
         strict=True,
     )
     for axes, name, unit, label in panels:
-        for (rate, pull, band, sparsity), mean in found.items():
-            style = {"marker": shapes[pull], "color": shades[rate], "markeredgecolor": edges[sparsity]}
-            axes.plot(mean[name] / unit, mean["metric"], markersize=8, markeredgewidth=1.5, linestyle="none", **style)
+        for (rate, pull, band), mean in found.items():
+            style = {"marker": shapes[pull], "color": shades[rate], "markeredgecolor": "black", "linestyle": "none"}
+            axes.plot(mean[name] / unit, mean["metric"], markersize=8, **style)
             if band is not None:
                 axes.annotate(f"band {band:g}", (mean[name] / unit, mean["metric"]), (6, 4), textcoords="offset points")
         axes.set_xlabel(label)
@@ -65,10 +64,6 @@ def draw_sweep(path: Path) -> None:
         axes.plot([], [], shape, color="white", markeredgecolor="black", label=f"pull {pull:g}")
     for rate, shade in shades.items():
         axes.plot([], [], "o", color=shade, markeredgecolor="black", label=f"learning rate {rate:g}")
-    for sparsity, edge in edges.items():
-        axes.plot([], [], "o", color="white", markeredgecolor=edge, label=f"initial sparsity {sparsity:g}")
     axes.legend(fontsize=8)
-    figure.suptitle(
-        f"Masking MiniLM-L6: learning rate, pull, band and initial sparsity; mean of {' and '.join(SWEEP_TASKS)}"
-    )
+    figure.suptitle(f"Masking MiniLM-L6: learning rate, pull and band; mean of {' and '.join(SWEEP_TASKS)}")
     figure.savefig(path, dpi=150)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
-from typing import Any
 
-from benchmarks.accuracy.plan import PICK_SEED, PICK_TASKS, RATES, RESULTS, TASKS, Job
+from benchmarks.accuracy.plan import PICK_SEED, PICK_TASKS, RATES, SEEDS, TASKS, Job
 from benchmarks.report import Report
 
 COLUMNS = {"metric": ".4f", "bytes": ",.0f", "bits_per_weight": ".4f", "seconds": ",.0f", "peak_memory_mb": ",.0f"}
@@ -27,20 +27,13 @@ def picked(method: str) -> float:
 
 def means() -> Means:
     """Over the seeds of each task and method that was run."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    rates = {method: picked(method) for method in RATES}
-    for path in sorted(RESULTS.glob("*.json")):
-        result = json.loads(path.read_text())
-        job = result["job"]
-        if not job["pick"] and job["learning_rate"] == rates[job["method"]]:
-            groups.setdefault((job["task"], job["method"]), []).append(result)
-    return {
-        (task, method): {key: statistics.mean(run[key] for run in runs) for key in COLUMNS if key in runs[0]}
-        | {"seeds": len(runs)}
-        for task in TASKS
-        for method in RATES
-        if (runs := groups.get((task, method)))
-    }
+    found: Means = {}
+    for task, method in itertools.product(TASKS, RATES):
+        paths = [Job(task, method, seed, picked(method)).path for seed in SEEDS]
+        if runs := [json.loads(path.read_text()) for path in paths if path.exists()]:
+            numbers = {key: statistics.mean(run[key] for run in runs) for key in COLUMNS if key in runs[0]}
+            found[task, method] = numbers | {"seeds": len(runs)}
+    return found
 
 
 def overall(found: Means) -> dict[str, dict[str, float]]:
@@ -77,12 +70,11 @@ def brief() -> str:
     rows = [
         (_name(task), {method: found[task, method] for method in RATES if (task, method) in found}) for task in TASKS
     ]
+    wanted = [(method, "metric", ".3f") for method in ("finetuning", "lora", "masking")]
+    wanted += [("lora", "bytes", ",.0f"), ("masking", "bytes", ",.0f"), ("masking", "bits_per_weight", ".3f")]
     for name, row in [*rows, ("**mean**", overall(found))]:
-        if len(row) == len(RATES):
-            tuned, lora, mask = row["finetuning"], row["lora"], row["masking"]
-            cells = [f"{tuned['metric']:.3f}", f"{lora['metric']:.3f}", f"**{mask['metric']:.3f}**"]
-            cells += [f"{lora['bytes']:,.0f}", f"{mask['bytes']:,.0f}", f"{mask['bits_per_weight']:.3f}"]
-            lines.append("| " + " | ".join([name, *cells]) + " |")
+        cells = [format(row[method][key], form) if method in row else "" for method, key, form in wanted]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join(lines)
 
 

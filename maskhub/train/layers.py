@@ -29,7 +29,7 @@ def maskable(model: nn.Module, traced: Collection[str]) -> dict[str, int | None]
 def select(weights: dict[str, int | None], method: Method) -> list[str]:
     """The weights that the method masks, by layer, kind and pattern; outside the layers the pooler's at most.
 
-    ``layers``: ``default`` (all but the lowest sixth, the paper's 2 to 11 of 12), ``all``, ``2-11``, ``0,3,5`` or
+    ``layers``: ``all``, ``upper`` (all but the lowest sixth, the paper's 2 to 11 of 12), ``2-11``, ``0,3,5`` or
     ``top:4``. ``mask_kinds``: the paper's letters, as ``Q K V AO I O P``. ``pattern``: a regular expression that is
     found in the weight's name. Raises TrainingError for layers or kinds that do not exist, or where nothing is left.
     """
@@ -65,7 +65,7 @@ def parse_layers(layers: str, count: int) -> set[int]:
     """The layer indices that ``layers`` means in a model of ``count`` layers."""
     if layers == "all":
         return set(range(count))
-    if layers == "default":
+    if layers == "upper":
         return set(range(count // 6, count))
     if match := re.fullmatch(r"top:(\d+)", layers):
         wanted = set(range(count - int(match[1]), count))
@@ -73,7 +73,7 @@ def parse_layers(layers: str, count: int) -> set[int]:
         ranges = [part.partition("-") for part in layers.split(",")]
         wanted = {i for first, _, last in ranges for i in range(int(first), int(last or first) + 1)}
     else:
-        raise TrainingError(f"layers {layers!r}: expected default, all, 2-11, 0,3,5 or top:4")
+        raise TrainingError(f"layers {layers!r}: expected all, upper, 2-11, 0,3,5 or top:4")
     if missing := sorted(i for i in wanted if not 0 <= i < count):
         raise TrainingError(f"layers {layers!r}: there is no layer {missing[0]}; the base has layers 0 to {count - 1}")
     if not wanted:

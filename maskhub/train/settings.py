@@ -27,6 +27,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "band": None,
         "initial_sparsity": 0.05,
         "spread": None,
+        "layers": "upper",
         "classifier": "masked",
     },
     "pull": {
@@ -35,6 +36,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "band": None,
         "initial_sparsity": 0.005,
         "spread": 0.6,  # as wide as the paper's: the same share of the scores lies within reach of the threshold
+        "layers": "all",
         "classifier": "dense",
     },
 }
@@ -59,7 +61,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     pull: Annotated[float, msgspec.Meta(ge=0, lt=1)] = _DEFAULT["pull"]
     band: Positive | None = _DEFAULT["band"]
 
-    layers: str = "default"
+    layers: str = _DEFAULT["layers"]
     mask_kinds: str | None = None
     pattern: str | None = None
     classifier: Literal["masked", "frozen", "dense"] = _DEFAULT["classifier"]

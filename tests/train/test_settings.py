@@ -19,7 +19,7 @@ def test_the_recipe_of_the_paper() -> None:
     settings = check(TrainSettings(base="b", train_file="t.csv", **RECIPES["paper"]))
     assert (settings.threshold, settings.initial_sparsity, settings.learning_rate) == (1e-2, 0.05, 1e-3)
     assert (settings.batch_size, settings.epochs, settings.max_length, settings.eval_steps) == (32, 10, 128, 60)
-    assert (settings.layers, settings.classifier, settings.pull) == ("default", "masked", 0)
+    assert (settings.layers, settings.classifier, settings.pull) == ("upper", "masked", 0)
     scores = starting_scores(settings)
     assert (scores.low, scores.high) == (-0.02, pytest.approx(0.58))
 

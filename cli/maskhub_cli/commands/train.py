@@ -70,12 +70,15 @@ def train(
         ),
     ] = None,
     layers: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="default (all but the lowest sixth), all, 2-11, 0,3,5 or top:4, and what is outside all layers.",
+            metavar="LAYERS",
+            help="all, upper (all but the lowest sixth), 2-11, 0,3,5 or top:4, and what is outside all layers. "
+            "Default: the recipe's.",
             rich_help_panel=WEIGHTS,
+            show_default=False,
         ),
-    ] = "default",
+    ] = None,
     mask_kinds: Annotated[
         str | None,
         typer.Option(metavar="KINDS", help="Of Q K V AO I O P (the paper's letters).", rich_help_panel=WEIGHTS),
@@ -109,8 +112,9 @@ def train(
         str,
         typer.Option(
             metavar="pull|paper",
-            help="Defaults of --learning-rate, --pull, --band, --initial-sparsity, --spread and --classifier: 4e-3, "
-            "0.01, none, 0.005, 0.6, dense; or Zhao et al.'s: 1e-3, 0, none, 0.05, as wide as that gives, masked.",
+            help="Defaults of --learning-rate, --pull, --band, --initial-sparsity, --spread, --layers and "
+            "--classifier: 4e-3, 0.01, none, 0.005, 0.6, all, dense; or Zhao et al.'s: 1e-3, 0, none, 0.05, as wide as "
+            "that gives, upper, masked.",
             rich_help_panel=METHOD,
         ),
     ] = "pull",
@@ -264,7 +268,6 @@ def train(
         columns=Columns(text_column, pair_column, label_column),
         task=task,
         metric=metric,
-        layers=layers,
         mask_kinds=mask_kinds,
         pattern=pattern,
         structure=structure,  # type: ignore[arg-type]  # checked by the library, as is all the rest
@@ -286,6 +289,7 @@ def train(
             band=band,
             initial_sparsity=initial_sparsity,
             spread=spread,
+            layers=layers,
             classifier=classifier,
         ),
         epochs=epochs,

@@ -36,9 +36,14 @@ def means() -> Means:
     return found
 
 
+def shared(found: Means) -> list[str]:
+    """The tasks that every method was run on."""
+    return [task for task in TASKS if all((task, method) in found for method in RATES)]
+
+
 def overall(found: Means) -> dict[str, dict[str, float]]:
     """By method: means over the tasks that every method was run on."""
-    whole = [task for task in TASKS if all((task, method) in found for method in RATES)]
+    whole = shared(found)
     rows = {method: [found[task, method] for task in whole] for method in RATES if whole}
     return {
         method: {key: statistics.mean(row[key] for row in given) for key in given[0]} for method, given in rows.items()
@@ -53,7 +58,7 @@ def markdown() -> str:
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     rows = [(_name(task), method, row) for (task, method), row in found.items()]
-    rows += [("**mean**", method, row) for method, row in overall(found).items()]
+    rows += [(f"**mean of {len(shared(found))} tasks**", method, row) for method, row in overall(found).items()]
     for name, method, row in rows:
         cells = [format(row[key], form) if key in row else "" for key, form in COLUMNS.items()]
         lines.append("| " + " | ".join([name, method, f"{picked(method):g}", *cells, f"{row['seeds']:g}"]) + " |")
@@ -72,7 +77,7 @@ def brief() -> str:
     ]
     wanted = [(method, "metric", ".3f") for method in ("finetuning", "lora", "masking")]
     wanted += [("lora", "bytes", ",.0f"), ("masking", "bytes", ",.0f"), ("masking", "bits_per_weight", ".3f")]
-    for name, row in [*rows, ("**mean**", overall(found))]:
+    for name, row in [*rows, (f"**mean of {len(shared(found))} tasks**", overall(found))]:
         cells = [format(row[method][key], form) if method in row else "" for method, key, form in wanted]
         lines.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join(lines)

@@ -247,7 +247,7 @@ def train(
     """Learn which of the base's weights a task keeps.
 
     RUN gets scores, metrics, checkpoints and the packed mask.msk. The defaults learned good masks in few bytes
-    (docs/training.md tells); --recipe paper is the way of Zhao et al. 2020. Ctrl-C saves the state; the same command with
+    (docs/training.md); --recipe paper is the way of Zhao et al. 2020. Ctrl-C saves the state; the same command with
     --resume goes on. The run records itself: 'maskhub plot RUN' draws it. --quiet prints the mask's path.
 
     Example: maskhub train user/base --train-file train.csv --eval-file dev.csv -o run

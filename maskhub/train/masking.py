@@ -151,7 +151,7 @@ class MaskedWeight(nn.Module):
         scores = torch.from_numpy(self.start.values(levels)).reshape(shape).to(weight.device)
         self.scores = nn.Parameter(scores.clamp_(-self.limit, self.limit))
         centred = None
-        if method.pull:
+        if method.pull != 0:
             centred = torch.from_numpy((levels ^ (LEVELS // 2)).view(np.int16)).reshape(shape).to(weight.device)
         # Known from the method and the seed, so no checkpoint holds them.
         self.register_buffer("places", places, persistent=False)
@@ -334,8 +334,9 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
     """From now on, what a model's method does after a step follows each step of ``optimizer``.
 
     That is the pull to the initial scores, the limits of ``sign``, the sparsity's schedule and its penalty; without
-    one of these ``attach`` does nothing. ``steps`` are all steps of the training, which a ``final_sparsity`` needs;
-    ``step`` is how many are done. Raises TrainingError where the optimizer has no scores of the model.
+    one of these ``attach`` does nothing. ``steps`` are all steps of the training, by which a pull goes that is not set,
+    and which a ``final_sparsity`` needs; ``step`` is how many are done. Raises TrainingError where the optimizer has no
+    scores of the model.
     """
     masked = list(masked_weights(model).values())
     _check_sharing(masked)
@@ -365,14 +366,14 @@ def after_step(masked: Sequence[MaskedWeight], rate: float, share: float) -> Non
     """What a method does after a step at learning rate ``rate``, which is ``share`` of the highest."""
     method, progress = masked[0].method, masked[0].progress
     progress.step += 1
-    shift = 0.0
+    pull, shift = method.pull_over(progress.steps), 0.0
     if method.sparsity_penalty:
         weights = sum(math.prod(one.shape) for one in masked)
         sparsity = 1 - int(sum(one.kept() for one in masked)) / weights
         shift = rate * method.sparsity_penalty * (sparsity - sparsity_at(method, progress.share))
     for one in masked:
-        if method.pull:
-            one.pull(method.pull * share)
+        if pull:
+            one.pull(pull * share)
         if shift:
             one.scores.add_(shift)
         if not math.isinf(one.limit):

@@ -32,7 +32,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "pull": {
         "learning_rate": 4e-3,
-        "pull": 0.01,
+        "pull": None,  # by the length of the training
         "band": None,
         "initial_sparsity": 0.005,
         "spread": 0.6,  # as wide as the paper's: the same share of the scores lies within reach of the threshold
@@ -41,6 +41,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 DEFAULT_RECIPE = "pull"
+# What scores have learned fades by the pull. A long training is to forget no sooner, in parts of its length.
+HIGHEST_PULL = 0.01
+PULL_OVER_TRAINING = 5.0
 _DEFAULT = RECIPES[DEFAULT_RECIPE]
 
 
@@ -58,7 +61,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     sparsity_schedule: Literal["cubic", "steps"] = "cubic"
     sparsity_penalty: NotNegative = 0.0
     structure: Literal["weights", "heads", "rows", "layers"] = "weights"
-    pull: Annotated[float, msgspec.Meta(ge=0, lt=1)] = _DEFAULT["pull"]
+    pull: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = _DEFAULT["pull"]  # ``pull_over`` where None
     band: Positive | None = _DEFAULT["band"]
 
     layers: str = _DEFAULT["layers"]
@@ -78,7 +81,13 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     def needs_steps(self) -> bool:
         """Whether something is done after each step of the optimiser."""
         changes = self.final_sparsity is not None or self.sparsity_penalty > 0
-        return self.pull > 0 or changes or self.binarizer == "sign" or self.topk_scope == "global"
+        return self.pull != 0 or changes or self.binarizer == "sign" or self.topk_scope == "global"
+
+    def pull_over(self, steps: int | None) -> float:
+        """The pull in a training of so many steps. Where none is set, 0.01, or 5 / steps if that is less."""
+        if self.pull is not None:
+            return self.pull
+        return min(HIGHEST_PULL, PULL_OVER_TRAINING / steps) if steps else HIGHEST_PULL
 
     @property
     def group(self) -> tuple[int, int]:

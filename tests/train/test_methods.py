@@ -171,19 +171,24 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, passes
         optimizer.zero_grad()
 
 
-def test_the_pull_is_a_decoupled_decay_to_the_initial_scores() -> None:
+@pytest.mark.parametrize(
+    ("pull", "steps", "expected"), [(0.1, None, 0.1), (0.1, 2000, 0.1), (None, None, 0.01), (None, 2000, 0.0025)]
+)
+def test_the_pull_is_a_decoupled_decay_to_the_initial_scores(
+    pull: float | None, steps: int | None, expected: float
+) -> None:
     """Beside the same steps without it, in NumPy: S <- S + share * (S0 - S), the share scaled with the rate."""
-    method = paper(pull=0.1)
+    method = paper(pull=pull)
     model, free = two_layers(method), two_layers(paper())
     first = {name: scores.detach().clone() for name, scores in scores_of(model).items()}
     optimizers = [torch.optim.SGD(scores_of(m).values(), 0.01) for m in (model, free)]
-    attach(model, optimizers[0])
+    attach(model, optimizers[0], steps)
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: 1 / (1 + step)) for o in optimizers]
     for step in range(3):
         for m, optimizer in zip((model, free), optimizers, strict=True):
             train(m, optimizer, 1)
         for name, scores in scores_of(free).items():
-            scores.data += 0.1 / (1 + step) * (first[name] - scores.data)
+            scores.data += expected / (1 + step) * (first[name] - scores.data)
         for schedule in schedules:
             schedule.step()
     for name, scores in scores_of(model).items():

@@ -6,13 +6,13 @@ import pytest
 
 from maskhub.errors import TrainingError
 from maskhub.train.methods import starting_scores
-from maskhub.train.settings import RECIPES, TrainSettings, check
+from maskhub.train.settings import RECIPES, Method, TrainSettings, check, method_with
 
 
 def test_the_defaults_are_those_of_the_default_recipe() -> None:
     settings = check(TrainSettings(base="b", train_file="t.csv"))
     assert {name: getattr(settings, name) for name in RECIPES["pull"]} == RECIPES["pull"]
-    assert (settings.initial_sparsity, settings.learning_rate, settings.pull) == (0.005, 4e-3, 0.01)
+    assert (settings.initial_sparsity, settings.learning_rate, settings.pull) == (0.005, 4e-3, None)
 
 
 def test_the_recipe_of_the_paper() -> None:
@@ -22,6 +22,13 @@ def test_the_recipe_of_the_paper() -> None:
     assert (settings.layers, settings.classifier, settings.pull) == ("upper", "masked", 0)
     scores = starting_scores(settings)
     assert (scores.low, scores.high) == (-0.02, pytest.approx(0.58))
+
+
+def test_without_a_pull_of_its_own_a_long_training_has_a_weaker_one() -> None:
+    method = Method()
+    assert [method.pull_over(steps) for steps in (None, 100, 500, 1000)] == [0.01, 0.01, 0.01, 0.005]
+    assert Method(pull=0.02).pull_over(1200) == 0.02
+    assert not method_with("paper").needs_steps and method.needs_steps
 
 
 def test_recipes_differ_in_the_same_settings() -> None:

@@ -113,8 +113,8 @@ def train(
         typer.Option(
             metavar="pull|paper",
             help="Defaults of --learning-rate, --pull, --band, --initial-sparsity, --spread, --layers and "
-            "--classifier: 4e-3, 0.01, none, 0.005, 0.6, all, dense; or Zhao et al.'s: 1e-3, 0, none, 0.05, as wide as "
-            "that gives, upper, masked.",
+            "--classifier: 4e-3, by length, none, 0.005, 0.6, all, dense; or Zhao et al.'s: 1e-3, 0, none, 0.05, as "
+            "wide as that gives, upper, masked.",
             rich_help_panel=METHOD,
         ),
     ] = "pull",
@@ -171,7 +171,8 @@ def train(
     pull: Annotated[
         float | None,
         typer.Option(
-            help="Share of the way that each score goes back to its initial value after a step. Default: the recipe's.",
+            help="Share of the way that each score goes back to its initial value after a step. Default: the recipe's; "
+            "by length is 0.01, or 5 / steps if that is less.",
             rich_help_panel=METHOD,
             show_default=False,
         ),

@@ -91,7 +91,7 @@ def _load(source: str, *args: Any, **options: Any) -> Any:
             return datasets.load_dataset(*args, **options)
         except Exception as error:  # datasets raises dozens of kinds, from pyarrow, pandas and the Hub
             why = reason(error.__cause__ or error)
-            if "corresponds to no data" in why:
+            if "corresponds to no data" in why or "BatchSize must be greater than 0" in why:  # CSV, Parquet
                 raise DataError(f"{source}: no examples in it") from error
             hint = None if "data_files" in options else "Check its name, its splits and the network."
             raise DataError(f"{source}: cannot be read: {why}", hint=hint) from error

@@ -266,6 +266,18 @@ def test_a_dataset_folder_without_the_split_or_configuration(folder: Path) -> No
         assert caught.value.hint == "Check its name, its splits and the network."
 
 
+def test_a_split_without_examples(tmp_path: Path) -> None:
+    whole = datasets.Dataset.from_dict({"text": ["x", "y"], "label": ["a", "b"]})
+    whole.to_parquet(tmp_path / "train.parquet")
+    whole.select([]).to_parquet(tmp_path / "validation.parquet")
+    for read, source in (
+        (lambda: read_dataset(str(tmp_path), "validation"), tmp_path),
+        (lambda: read_file(tmp_path / "validation.parquet"), tmp_path / "validation.parquet"),
+    ):
+        with pytest.raises(DataError, match=rf"^{source}: no examples in it$"):
+            read()
+
+
 def test_rows_without_a_class(tmp_path: Path) -> None:
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["a", "b"])})
     datasets.Dataset.from_dict({"text": ["x", "y"], "label": [1, -1]}, features=features).to_parquet(

@@ -86,6 +86,8 @@ def brief() -> str:
 def check(report: Report) -> None:
     """Hold the results against what masking is to reach."""
     found = means()
+    whole = [task for task in shared(found) if all(found[task, method]["seeds"] == len(SEEDS) for method in RATES)]
+    report.check("tasks with all methods and seeds", len(whole), at_least=len(TASKS))
     together = overall(found)
     if not together:
         return

@@ -24,6 +24,7 @@ from maskhub.mask import Mask
 from maskhub.names import locate
 from maskhub.scores import LEVELS, draw
 from maskhub.train.methods import (
+    TEMPERATURE,
     dropped,
     keep_highest,
     keep_n_of_m,
@@ -187,11 +188,11 @@ class MaskedWeight(nn.Module):
 
     @torch.no_grad()
     def sample(self) -> Tensor:
-        """The same, by chance: with the probability that the score's sigmoid gives.
+        """The same, by chance: with the probability that the score's sigmoid, at ``TEMPERATURE``, gives.
 
         Drawn from torch's own generator, which Trainer's checkpoints keep and gradient checkpointing sets back.
         """
-        return torch.rand_like(self.scores) < self.scores.sigmoid()
+        return torch.rand_like(self.scores) < self.scores.div(TEMPERATURE).sigmoid_()
 
     @torch.no_grad()
     def mask(self) -> Mask:
@@ -334,15 +335,19 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
     """From now on, what a model's method does after a step follows each step of ``optimizer``.
 
     That is the pull to the initial scores, the limits of ``sign``, the sparsity's schedule and its penalty; without
-    one of these ``attach`` does nothing. ``steps`` are all steps of the training, by which a pull goes that is not set,
-    and which a ``final_sparsity`` needs; ``step`` is how many are done. Raises TrainingError where the optimizer has no
-    scores of the model.
+    one of these ``attach`` does nothing. ``steps`` are all steps of the training, which a ``final_sparsity`` needs;
+    a pull that goes by the length is 0.01 without. ``step`` is how many are done. Raises TrainingError where the
+    optimizer has no scores of the model, or ``steps`` is below 1.
     """
     masked = list(masked_weights(model).values())
     _check_sharing(masked)
     if not masked or not masked[0].method.needs_steps:
         return
     progress, method = masked[0].progress, masked[0].method
+    if steps is not None and steps < 1:
+        raise TrainingError(
+            f"attach: steps is {steps}", hint="Give all steps of the training, 1 or more, or leave it out."
+        )
     if method.final_sparsity is not None and not steps:
         raise TrainingError("final_sparsity needs to know all steps of the training: attach(..., steps=N)")
     mine = {id(one.scores) for one in masked}

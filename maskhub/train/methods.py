@@ -14,17 +14,18 @@ from maskhub.train.settings import SCORE_MARGIN, Method
 
 RAMP = 0.75  # share of the steps in which the sparsity goes from the initial one to the final one
 JUMPS = 8  # of the schedule ``steps``
+TEMPERATURE = 0.05  # of bernoulli's sigmoid: steps of the usual rates get scores from where they start to below 0
 
 
 def starting_scores(method: Method) -> UniformScores:
     """Where the initial scores come from.
 
-    ``bernoulli`` starts all at logit(1 - sparsity); the others as maskbert's initialisations say.
+    ``bernoulli`` starts all where the sparsity is the chance to be dropped; the others as maskbert's initialisations.
     """
     sparsity = method.initial_sparsity
     if method.binarizer == "bernoulli":
-        logit = math.log((1 - sparsity) / sparsity)
-        return UniformScores(method.seed, logit, logit)
+        start = TEMPERATURE * math.log((1 - sparsity) / sparsity)
+        return UniformScores(method.seed, start, start)
     if method.initialisation == "uniform":
         margin = SCORE_MARGIN if method.spread is None else sparsity * method.spread - method.cut
         return UniformScores.for_sparsity(sparsity, method.cut, method.seed, margin)

@@ -61,7 +61,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     sparsity_schedule: Literal["cubic", "steps"] = "cubic"
     sparsity_penalty: NotNegative = 0.0
     structure: Literal["weights", "heads", "rows", "layers"] = "weights"
-    pull: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = _DEFAULT["pull"]  # ``pull_over`` where None
+    pull: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = _DEFAULT["pull"]  # by the length where None
     band: Positive | None = _DEFAULT["band"]
 
     layers: str = _DEFAULT["layers"]

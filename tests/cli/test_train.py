@@ -99,6 +99,24 @@ def test_every_option_reaches_the_settings(train: Train, tiny_bert: Path) -> Non
     assert open_mask("run/mask.msk").base.name == "some/base"
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"pull": 0.02, "band": 0.4, "spread": 0.5, "mask_kinds": "Q", "dense_learning_rate": 0.003},
+        {"binarizer": "topk", "topk_scope": "global", "final_sparsity": 0.2, "sparsity_schedule": "steps"},
+        {"binarizer": "nm", "nm": "4:8", "initialisation": "random", "pattern": "query"},
+        {"structure": "rows", "initialisation": "magnitude", "final_sparsity": 0.2, "sparsity_penalty": 3.0},
+    ],
+)
+def test_every_option_of_a_method_reaches_the_settings(train: Train, tiny_bert: Path, given: dict[str, Any]) -> None:
+    flags = ("--train-biases", "--train-norms", "--gradient-checkpointing")
+    ran = train(tiny_bert, *flags, **given, epochs=1, max_length=16)
+    assert ran.status == 0, ran.stderr
+    settings = fields_of("run")
+    assert {name: settings[name] for name in given} == given
+    assert settings["train_biases"] and settings["train_norms"] and settings["gradient_checkpointing"]
+
+
 def test_a_task_and_a_metric_asked_for(train: Train, tiny_bert: Path) -> None:
     toy.write_rows(Path("train.jsonl"), toy.tagged(24))
     toy.write_rows(Path("eval.jsonl"), toy.tagged(8, seed=1))

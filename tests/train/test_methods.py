@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ from maskhub.train.masking import (
     masks_of,
     scores_of,
 )
-from maskhub.train.methods import keep_highest, keep_n_of_m, sparsity_at, starting_scores
-from maskhub.train.settings import Method
+from maskhub.train.methods import TEMPERATURE, keep_highest, keep_n_of_m, sparsity_at, starting_scores
+from maskhub.train.settings import DEFAULT_RECIPE, RECIPES, Method
 from tests.toy import paper
 
 NAMES = {"0.weight": "first", "2.weight": "second"}
@@ -136,7 +137,7 @@ def test_bernoulli_samples_in_training_and_is_certain_in_evaluation() -> None:
     model = nn.Linear(200, 300)
     weight = model.weight.detach().clone()
     add_scores(model, {"weight": "w"}, paper(binarizer="bernoulli", initial_sparsity=0.1))
-    assert torch.allclose(scores_of(model)["weight"], torch.tensor(math.log(9)))
+    assert torch.allclose(scores_of(model)["weight"], torch.tensor(TEMPERATURE * math.log(9)))
     torch.manual_seed(5)
     dropped = model.weight == 0
     assert float(dropped.float().mean()) == pytest.approx(0.1, abs=0.006)
@@ -329,14 +330,35 @@ def test_a_method_that_acts_after_steps_must_be_told_of_them() -> None:
     model(INPUT)
     with pytest.raises(TrainingError, match="the optimizer has no scores of the model"):
         attach(model, torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.1))
+    with pytest.raises(TrainingError, match=r"^attach: steps is -1$"):  # a Trainer's max_steps where none is set
+        attach(model, torch.optim.SGD(scores_of(model).values(), 0.1), steps=-1)
     with pytest.raises(TrainingError, match=r"attach\(\.\.\., steps=N\)"):
         other = two_layers(paper(binarizer="topk", final_sparsity=0.5))
         attach(other, torch.optim.SGD(scores_of(other).values(), 0.1))
 
 
+@pytest.mark.parametrize("binarizer", ["threshold", "sign", "bernoulli"])
+def test_the_default_recipe_drops_what_does_harm(binarizer: Any) -> None:
+    """A layer that is to compute what half of its weights do."""
+    torch.manual_seed(0)
+    layer, wanted = nn.Linear(16, 8, bias=False), torch.rand(8, 16) < 0.5
+    layer.weight.data.sign_()
+    target = layer.weight.detach() * wanted
+    add_scores(layer, {"weight": "w"}, Method(binarizer=binarizer))
+    optimizer = torch.optim.Adam(scores_of(layer).values(), RECIPES[DEFAULT_RECIPE]["learning_rate"])
+    attach(layer, optimizer, steps=400)
+    for _ in range(400):
+        inputs = torch.randn(64, 16)
+        (layer(inputs) - inputs @ target.T).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    dropped = layer.eval().weight == 0
+    assert 4 <= int(dropped.sum()) == int((dropped & ~wanted).sum())
+
+
 def test_starting_scores_of_bernoulli_are_all_alike() -> None:
     scores = starting_scores(paper(binarizer="bernoulli", initial_sparsity=0.05)).scores("w", (50,))
-    assert np.unique(scores).tolist() == [np.float32(math.log(19))]
+    assert np.unique(scores).tolist() == [np.float32(TEMPERATURE * math.log(19))]
 
 
 def test_buffers_are_in_no_state_dict() -> None:

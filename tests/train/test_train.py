@@ -505,6 +505,16 @@ def test_outputs_that_cannot_be(bert: Path, task: Path, tmp_path: Path) -> None:
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["file", "full", "full/note"]
 
 
+def test_tensorboard(bert: Path, task: Path, tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(toy.settings(bert, task, report_to="tensorboard"), tmp_path / "run")
+    (events,) = (tmp_path / "run" / "checkpoints" / "runs").iterdir()
+    found = reader.EventAccumulator(str(events)).Reload()
+    history = json.loads((tmp_path / "run" / "metrics.json").read_text())["history"]
+    losses = [float(entry["loss"]) for entry in history if "loss" in entry]
+    assert losses and [event.value for event in found.Scalars("train/loss")] == pytest.approx(losses, rel=1e-4)
+
+
 def test_a_tracker_that_there_is_not(bert: Path, task: Path, tmp_path: Path) -> None:
     error = refused(toy.settings(bert, task, report_to="paper"), tmp_path / "run")
     assert str(error).startswith("training settings: paper is not supported, only ")

@@ -1,8 +1,9 @@
 """A training step of masking beside one of full finetuning: seconds and peak memory, same model and batches.
 
-Each way runs in new processes that take turns. Masking is MaskHub's own, by Adam on the scores: without a pull, with one,
-and with a pull and a band; finetuning is AdamW on every parameter, in the same plain loop. Memory is what training takes
-above the base model: the process's peak, less its peak when the model was made and had run once, without gradients.
+Each way runs in new processes that take turns. Masking is MaskHub's own, by Adam on the scores: with no pull, with
+one, and with a pull and a band; finetuning is AdamW on every parameter, in the same plain loop. Memory is what
+training takes above the base model: the process's peak, less its peak when the model was made and had run once,
+without gradients.
 """
 
 from __future__ import annotations

@@ -41,8 +41,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 DEFAULT_RECIPE = "pull"
-# What scores have learned fades by the pull. A long training is to forget no sooner, in parts of its length.
-HIGHEST_PULL = 0.01
+# What scores have learned fades by the pull. A long training is to forget no sooner, in parts of its length; but the
+# weaker the pull, the further scores walk at random, and the larger the mask.
+LOWEST_PULL, HIGHEST_PULL = 0.0025, 0.01
 PULL_OVER_TRAINING = 5.0
 _DEFAULT = RECIPES[DEFAULT_RECIPE]
 
@@ -84,10 +85,10 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
         return self.pull != 0 or changes or self.binarizer == "sign" or self.topk_scope == "global"
 
     def pull_over(self, steps: int | None) -> float:
-        """The pull in a training of so many steps. Where none is set, 0.01, or 5 / steps if that is less."""
+        """The pull in so many steps of training; where none is set, 5 / steps, but 0.0025 to 0.01 (without steps)."""
         if self.pull is not None:
             return self.pull
-        return min(HIGHEST_PULL, PULL_OVER_TRAINING / steps) if steps else HIGHEST_PULL
+        return min(HIGHEST_PULL, max(LOWEST_PULL, PULL_OVER_TRAINING / steps)) if steps else HIGHEST_PULL
 
     @property
     def group(self) -> tuple[int, int]:

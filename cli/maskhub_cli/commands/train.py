@@ -172,7 +172,7 @@ def train(
         float | None,
         typer.Option(
             help="Share of the way that each score goes back to its initial value after a step. Default: the recipe's; "
-            "by length is 0.01, or 5 / steps if that is less.",
+            "by length is 5 / steps, but 0.0025 to 0.01.",
             rich_help_panel=METHOD,
             show_default=False,
         ),

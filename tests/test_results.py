@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from benchmarks.accuracy.plan import RESULTS, Job
 from benchmarks.accuracy.sweep import sweep_markdown
 from benchmarks.accuracy.table import brief, markdown
 
 ROOT = Path(__file__).parent.parent
+
+
+def test_results_have_the_budget_of_the_plan() -> None:
+    for path in RESULTS.glob("*.json"):
+        result = json.loads(path.read_text())
+        assert result["budget"] == asdict(Job(**result["job"]).budget), path.name
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def main() -> int:
 
 def _run(job: Job, data: Path, base: Path) -> None:
     """A job in a process of its own, whose result is kept; nothing where there is one of the same budget."""
-    if job.path.exists() and json.loads(job.path.read_text())["budget"] == asdict(TASKS[job.task]):
+    if job.path.exists() and json.loads(job.path.read_text())["budget"] == asdict(job.budget):
         return
     command = [sys.executable, "-m", "benchmarks.accuracy.job", json.dumps(asdict(job)), str(data), str(base)]
     done = subprocess.run(

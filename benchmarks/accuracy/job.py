@@ -21,7 +21,7 @@ import transformers
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from benchmarks.accuracy.data import cut
-from benchmarks.accuracy.plan import BATCH, LORA_RANK, TASKS, Job
+from benchmarks.accuracy.plan import BATCH, LORA_RANK, Job
 from benchmarks.report import peak_memory
 from maskhub.container.reader import MaskFile
 from maskhub.data import read_file
@@ -39,12 +39,12 @@ Trained = tuple[Any, dict[str, float]]  # the model, and what was measured of it
 
 def masking(job: Job, base: Path, training: Path, examples: Examples, folder: Path) -> Trained:
     """MaskHub, as its command line does it."""
-    budget = TASKS[job.task]
+    budget = job.budget
     settings = TrainSettings(
         base=str(base),
         train_file=str(training),
         task=examples.task,
-        epochs=job.epochs or budget.epochs,
+        epochs=budget.epochs,
         batch_size=BATCH,
         max_length=budget.max_length,
         seed=job.seed,
@@ -138,11 +138,10 @@ def _model(job: Job, base: Path, examples: Examples) -> Any:
 
 
 def _fit(model: Any, job: Job, base: Path, examples: Examples, folder: Path) -> Clock:
-    budget, kind = TASKS[job.task], REGISTRY[examples.task]
+    budget, kind = job.budget, REGISTRY[examples.task]
     processor = processor_from(base, str(base), kind)
     rows = kind.encode(examples, processor, examples.label_names, budget.max_length)
-    epochs = job.epochs or budget.epochs
-    steps = -(-len(rows) // BATCH) * epochs
+    steps = -(-len(rows) // BATCH) * budget.epochs
     clock = Clock()
     trainer = Trainer(
         model=model,
@@ -151,7 +150,7 @@ def _fit(model: Any, job: Job, base: Path, examples: Examples, folder: Path) -> 
             use_cpu=not torch.accelerator.is_available(),
             learning_rate=job.learning_rate,
             weight_decay=0.01,
-            num_train_epochs=epochs,
+            num_train_epochs=budget.epochs,
             per_device_train_batch_size=BATCH,
             lr_scheduler_type="linear",
             warmup_steps=round(0.1 * steps),
@@ -179,7 +178,7 @@ def command(job: Job) -> str:
 def run(job: Job, data: Path, base: Path) -> dict[str, Any]:
     """Train, evaluate, and say what it took; memory is the process's peak above what the libraries hold."""
     with tempfile.TemporaryDirectory() as name:
-        folder, budget = Path(name), TASKS[job.task]
+        folder, budget = Path(name), job.budget
         training, evaluation = cut(job, data, folder)
         examples = read_file(training, Columns())
         unseen = read_file(evaluation, Columns(), examples.task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ TASKS = {
     "mrpc": Budget("test", 3, 128, "accuracy"),
     "cola": Budget("validation", 4, 64, "matthews_correlation"),
     "trec": Budget("test", 4, 64, "accuracy"),
-    "conll2003": Budget("test", 2, 64, "f1"),
+    "conll2003": Budget("test", 4, 64, "f1"),
     "ewt_pos": Budget("test", 3, 64, "accuracy"),
     "codah": Budget("test", 3, 64, "accuracy"),
 }
@@ -63,6 +63,12 @@ class Job:
     sparsity: float | None = None
     layers: str | None = None
     epochs: float | None = None  # the task's where None
+
+    @property
+    def budget(self) -> Budget:
+        """The task's, with the epochs of the job."""
+        budget = TASKS[self.task]
+        return replace(budget, epochs=self.epochs or budget.epochs)
 
     @property
     def path(self) -> Path:

@@ -92,7 +92,8 @@ def _load(source: str, *args: Any, **options: Any) -> Any:
         except Exception as error:  # datasets raises dozens of kinds, from pyarrow, pandas and the Hub
             why = reason(error.__cause__ or error)
             if "corresponds to no data" in why or "BatchSize must be greater than 0" in why:  # CSV, Parquet
-                raise DataError(f"{source}: no examples in it") from error
+                where = source if "data_files" in options else f"{source}[{options['split']}]"
+                raise DataError(f"{where}: no examples in it") from error
             hint = None if "data_files" in options else "Check its name, its splits and the network."
             raise DataError(f"{source}: cannot be read: {why}", hint=hint) from error
 

@@ -10,6 +10,7 @@ from typing import Any
 from maskhub.errors import DataError
 
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "intent", "sentiment")
+GIVE = "Give each row one, or leave it out."
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Table:
         texts = self.values(column)
         for row, value in enumerate(texts, 1):
             if not isinstance(value, str | int | float):
-                raise DataError(f"{self.source}: row {row} has no text in column {column!r}")
+                raise DataError(f"{self.source}: row {row} has no text in column {column!r}", hint=GIVE)
         return [str(value) for value in texts]
 
     def lists(self, column: str) -> list[list[str]]:
@@ -109,7 +110,7 @@ class Table:
         lists = self.values(column)
         for row, value in enumerate(lists, 1):
             if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-                raise DataError(f"{self.source}: row {row} has no list of texts in column {column!r}")
+                raise DataError(f"{self.source}: row {row} has no list of texts in column {column!r}", hint=GIVE)
         return lists
 
     def classes(self, column: str) -> tuple[list[str], tuple[str, ...]]:
@@ -125,7 +126,7 @@ class Table:
         raw = self.values(column)
         for row, value in enumerate(raw, 1):
             if not isinstance(value, list):
-                raise DataError(f"{self.source}: row {row} has no list of labels in column {column!r}")
+                raise DataError(f"{self.source}: row {row} has no list of labels in column {column!r}", hint=GIVE)
         names = getattr(self.feature(column).feature, "names", None)
         if names:
             return [self._named(value, names, column) for value in raw], tuple(names)
@@ -134,12 +135,12 @@ class Table:
 
     def _named(self, ids: list[Any], names: Sequence[str], column: str) -> list[str]:
         if any(value is None or value < 0 for value in ids):
-            raise DataError(f"{self.source}: column {column!r} has rows without a label")
+            raise DataError(f"{self.source}: column {column!r} has rows without a label", hint=GIVE)
         return [names[value] for value in ids]
 
     def _class(self, value: Any, column: str, row: int) -> str:
         if value is None or value == "":
-            raise DataError(f"{self.source}: row {row} has no label in column {column!r}")
+            raise DataError(f"{self.source}: row {row} has no label in column {column!r}", hint=GIVE)
         if isinstance(value, float):
             if not value.is_integer():
                 raise DataError(

@@ -45,7 +45,8 @@ def _read(table: Table) -> Examples:
     for row, given in enumerate(choices, 1):
         if len(given) != count:
             raise DataError(
-                f"{table.source}: row {row} has {len(given)} choices, and row 1 has {count}: all need as many"
+                f"{table.source}: row {row} has {len(given)} choices, and row 1 has {count}",
+                hint="Give all rows the same number of choices.",
             )
     if count < 2:
         raise DataError(f"{table.source}: row 1 has one choice only; two or more are needed")

@@ -32,7 +32,10 @@ def _read(table: Table) -> Examples:
 def _number(value: Any, source: str, column: str, row: int) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    raise DataError(f"{source}: row {row} has {value!r} in column {column!r}, which is no number to learn")
+    raise DataError(
+        f"{source}: row {row} has {value!r} in column {column!r}, which is no number to learn",
+        hint="Give each row a number, or learn classes with --task text-classification.",
+    )
 
 
 def _config(names: Names) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def _read(table: Table) -> Examples:
         if len(words) != len(marks):
             raise DataError(
                 f"{table.source}: row {row} has {len(words)} tokens in column {text!r} and {len(marks)} tags in "
-                f"column {label!r}"
+                f"column {label!r}",
+                hint="Give each token one tag.",
             )
     return Examples(table.source, "token-classification", {"tokens": tokens}, tags, names)
 

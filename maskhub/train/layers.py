@@ -57,7 +57,10 @@ def select(weights: dict[str, int | None], method: Method) -> list[str]:
     if method.structure == "heads":
         chosen = [name for name in chosen if locate(name)[1] in HEADS]
     if not chosen:
-        raise TrainingError("layers, mask kinds, pattern and structure together leave no weight to mask")
+        raise TrainingError(
+            "layers, mask kinds, pattern and structure together leave no weight to mask",
+            hint="Leave one of them out; --dry-run shows what the others mask.",
+        )
     return chosen
 
 
@@ -77,5 +80,5 @@ def parse_layers(layers: str, count: int) -> set[int]:
     if missing := sorted(i for i in wanted if not 0 <= i < count):
         raise TrainingError(f"layers {layers!r}: there is no layer {missing[0]}; the base has layers 0 to {count - 1}")
     if not wanted:
-        raise TrainingError(f"layers {layers!r}: names no layer")
+        raise TrainingError(f"layers {layers!r}: names no layer; the base has layers 0 to {count - 1}")
     return wanted

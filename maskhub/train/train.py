@@ -345,4 +345,7 @@ def _changed(before: RunRecord, now: RunRecord) -> str | None:
 def _check_same(before: TrainSettings, now: TrainSettings) -> None:
     old, new = msgspec.to_builtins(before), msgspec.to_builtins(now)
     if changed := [f"{key} {old[key]!r} is now {new[key]!r}" for key in old if old[key] != new[key]]:
-        raise TrainingError(f"the run was started with other settings: {'; '.join(changed)}")
+        raise TrainingError(
+            f"the run was started with other settings: {'; '.join(changed)}",
+            hint="Give them as they were, or name a new folder.",
+        )

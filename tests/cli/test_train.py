@@ -277,7 +277,10 @@ def test_ctrl_c_then_resume(train: Train, tiny_bert: Path, unbroken: str) -> Non
 
     assert error(train(**LONG)) == "run: holds a run already. Go on with it by --resume, or name a new folder."
     changed = error(train(tiny_bert, "--resume", **LONG | {"seed": 1, "learning_rate": 0.1}))
-    assert changed == ("the run was started with other settings: seed 0 is now 1; learning_rate 0.004 is now 0.1")
+    assert changed == (
+        "the run was started with other settings: seed 0 is now 1; learning_rate 0.004 is now 0.1. "
+        "Give them as they were, or name a new folder."
+    )
     assert error(maskhub("pack", "run", "-o", "task.msk")) == (
         "run: the run is not finished: it has no masks.safetensors. Go on with: maskhub train ... --resume."
     )

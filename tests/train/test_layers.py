@@ -41,8 +41,8 @@ def test_parsing(layers: str, count: int, expected: set[int]) -> None:
         ("0-12", "layers '0-12': there is no layer 12; the base has layers 0 to 11"),
         ("99", "layers '99': there is no layer 99; the base has layers 0 to 11"),
         ("top:13", "layers 'top:13': there is no layer -1; the base has layers 0 to 11"),
-        ("top:0", "layers 'top:0': names no layer"),
-        ("5-2", "layers '5-2': names no layer"),
+        ("top:0", "layers 'top:0': names no layer; the base has layers 0 to 11"),
+        ("5-2", "layers '5-2': names no layer; the base has layers 0 to 11"),
         ("", "layers '': expected all, upper, 2-11, 0,3,5 or top:4"),
         ("first", "layers 'first': expected all, upper, 2-11, 0,3,5 or top:4"),
         ("-1", "layers '-1': expected all, upper, 2-11, 0,3,5 or top:4"),
@@ -97,3 +97,10 @@ def test_a_weight_shared_with_an_embedding_is_not_masked() -> None:
 def test_a_model_without_layers() -> None:
     with pytest.raises(TrainingError, match=r"^the base has no layers with linear weights that could be masked$"):
         select({"pooler.dense.weight": None}, Method())
+
+
+def test_a_choice_that_leaves_nothing() -> None:
+    weights = {f"encoder.layer.{i}.attention.self.query.weight": i for i in range(2)}
+    with pytest.raises(TrainingError, match=r"structure together leave no weight to mask$") as caught:
+        select(weights, Method(layers="0", pattern=r"layer\.1"))
+    assert caught.value.hint == "Leave one of them out; --dry-run shows what the others mask."

@@ -384,6 +384,7 @@ def test_resuming_is_for_the_same_run(bert: Path, task: Path, tmp_path: Path) ->
     with pytest.raises(TrainingError) as caught:
         train(msgspec.structs.replace(settings, seed=5, epochs=9.0), run, resume=True)
     assert str(caught.value) == ("the run was started with other settings: seed 0 is now 5; epochs 2.0 is now 9.0")
+    assert caught.value.hint == "Give them as they were, or name a new folder."
     shutil.copytree(bert, tmp_path / "bert")
     moved = msgspec.structs.replace(settings, base=str(tmp_path / "bert"))
     with pytest.raises(TrainingError, match="the run was started with other settings: base '"):

@@ -18,6 +18,7 @@ datasets = pytest.importorskip("datasets")
 
 ROWS = [("who is it", "spam"), ("call now, win", "ham"), ("ok", "spam")]
 TEXTS, LABELS = [text for text, _ in ROWS], [label for _, label in ROWS]
+GIVE = "Give each row one, or leave it out."
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -162,30 +163,10 @@ def test_label_ids(write: Write) -> None:
         ("a.jsonl", "\n", "no examples in it", None),
         ("a.csv", "text,x\nx,y\n", "no label column found among text, x", "Name it with --label-column."),
         ("a.csv", "a;label\nx;1\n", "no text column found among a;label", "Name it with --text-column."),
-        (
-            "a.csv",
-            "text,label\nx,a\ny,\n",
-            "row 2 has no label in column 'label'",
-            "Give each row one, or leave it out.",
-        ),
-        (
-            "a.jsonl",
-            '{"text": "x", "label": null}\n',
-            "row 1 has no label in column 'label'",
-            "Give each row one, or leave it out.",
-        ),
-        (
-            "a.jsonl",
-            '{"text": "x", "label": 1}\n{"label": 1}\n',
-            "row 2 has no text in column 'text'",
-            "Give each row one, or leave it out.",
-        ),
-        (
-            "a.jsonl",
-            '{"text": ["x"], "label": 1}\n',
-            "row 1 has no text in column 'text'",
-            "Give each row one, or leave it out.",
-        ),
+        ("a.csv", "text,label\nx,a\ny,\n", "row 2 has no label in column 'label'", GIVE),
+        ("a.jsonl", '{"text": "x", "label": null}\n', "row 1 has no label in column 'label'", GIVE),
+        ("a.jsonl", '{"text": "x", "label": 1}\n{"label": 1}\n', "row 2 has no text in column 'text'", GIVE),
+        ("a.jsonl", '{"text": ["x"], "label": 1}\n', "row 1 has no text in column 'text'", GIVE),
         ("a.jsonl", '{"text": "x", "label": [1]}\n', "column 'label' holds lists, not one label a row", None),
         ("a.csv", 'text,label\n"x,1\n', "cannot be read: Error tokenizing data. C error: EOF inside string", None),
         ("a.csv", "text,label\nx,1\ny, or z,1\n", "cannot be read: Error tokenizing data. C error: Expected 2", None),
@@ -304,8 +285,9 @@ def test_rows_without_a_class(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"text": ["x", "y"], "label": [1, -1]}, features=features).to_parquet(
         tmp_path / "test.parquet"
     )
-    with pytest.raises(DataError, match="column 'label' has rows without a label"):
+    with pytest.raises(DataError, match="column 'label' has rows without a label") as caught:
         read_dataset(str(tmp_path), "test")
+    assert caught.value.hint == GIVE
 
 
 @pytest.mark.parametrize("name", ["some-dataset", "user/some-dataset", "user/some-dataset/config"])

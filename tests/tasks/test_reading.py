@@ -127,14 +127,19 @@ def test_classes_called_like_splits(tmp_path: Path) -> None:
     assert read_file(tmp_path / "images").label_names == ("test", "train")
 
 
+GIVE = "Give each row one, or leave it out."
+NUMBER = "Give each row a number, or learn classes with --task text-classification."
 BAD: list[tuple[list[Row], str | None, str, str | None]] = [
     (
         [WORDS, WORDS | {"tags": ["O"]}], None,
         "row 2 has 2 tokens in column 'tokens' and 1 tags in column 'tags'", "Give each token one tag.",
     ),
-    ([WORDS | {"tags": ["O"] * 3}], None, "row 1 has 2 tokens in column 'tokens' and 3 tags in column 'tags'", "Give"),
-    ([WORDS, {"tokens": [], "tags": []}], None, "row 2 has no list of texts in column 'tokens'", "Give each row one"),
-    ([WORDS | {"tags": ["O", None]}], None, "row 1 has no label in column 'tags'", "Give each row one, or"),
+    (
+        [WORDS | {"tags": ["O"] * 3}], None,
+        "row 1 has 2 tokens in column 'tokens' and 3 tags in column 'tags'", "Give each token one tag.",
+    ),
+    ([WORDS, {"tokens": [], "tags": []}], None, "row 2 has no list of texts in column 'tokens'", GIVE),
+    ([WORDS | {"tags": ["O", None]}], None, "row 1 has no label in column 'tags'", GIVE),
     ([WORDS | {"tags": "O O"}], None, "column 'tags' holds no lists: a tag is needed for each token", None),
     ([{"tokens": ["x"], "marks": ["O"]}], None, "no label column found among tokens, marks", "Name it with --label-"),
     ([{"text": "x", "label": "a"}], "token-classification", "no text column found among text, label", "Name it with"),
@@ -149,16 +154,19 @@ BAD: list[tuple[list[Row], str | None, str, str | None]] = [
     ([SWAG | {"label": None}], None, "row 1 has None in column 'label', which is no index of its 3 choices", "It"),
     ([{"choices": ["a", "b"], "label": 0}], None, "no text column found among choices, label", "Name it with --text-"),
     ([{"prompt": "a", "label": 0}], "multiple-choice", "no pair column found among prompt, label", "Name it with"),
-    ([{"text": "x", "label": "a"}], "regression", "row 1 has 'a' in column 'label', which is no number to", "Give"),
-    ([{"text": "x", "label": 0.5}, {"text": "y", "label": None}], None, "row 2 has None in column 'label'", "Give"),
-    ([{"text": "x", "label": True}], "regression", "row 1 has True in column 'label', which is no number", "Give each"),
+    (
+        [{"text": "x", "label": "a"}], "regression",
+        "row 1 has 'a' in column 'label', which is no number to learn", NUMBER,
+    ),
+    ([{"text": "x", "label": 0.5}, {"text": "y", "label": None}], None, "row 2 has None in column 'label'", NUMBER),
+    ([{"text": "x", "label": True}], "regression", "row 1 has True in column 'label', which is no number", NUMBER),
     (
         [{"text": "x", "label": 0.5}], "text-classification",
         "column 'label' holds numbers (0.5 in row 1), not classes", "To learn numbers, give --task regression.",
     ),
     ([{"text": "x", "label": ["a"]}], None, "column 'label' holds lists, not one label a row", None),
     ([{"image": "a.png", "label": "a"}], "image-classification", "column 'image' holds no images", "Name a folder of"),
-    ([{"text": None}], "text-generation", "row 1 has no text in column 'text'", "Give each row one"),
+    ([{"text": None}], "text-generation", "row 1 has no text in column 'text'", GIVE),
 ]  # fmt: skip
 
 

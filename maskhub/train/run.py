@@ -55,7 +55,10 @@ def read_record(folder: Path) -> RunRecord:
     """Raises TrainingError where ``folder`` is no run, FormatError where its record is damaged."""
     path = folder / RECORD
     if not path.is_file():
-        raise TrainingError(f"{folder}: no run folder: it has no {RECORD}")
+        raise TrainingError(
+            f"{folder}: no run folder: it has no {RECORD}",
+            hint="Name a folder that maskhub train wrote; a new run goes without --resume.",
+        )
     try:
         return msgspec.json.decode(path.read_bytes(), type=RunRecord)
     except msgspec.DecodeError as error:

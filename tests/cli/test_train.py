@@ -304,7 +304,10 @@ def test_killed_then_resume(train: Train, tiny_bert: Path, unbroken: str) -> Non
 
 
 def test_resuming_what_is_no_run(train: Train, tiny_bert: Path) -> None:
-    assert error(train(tiny_bert, "--resume")) == "run: no run folder: it has no run.json"
+    assert error(train(tiny_bert, "--resume")) == (
+        "run: no run folder: it has no run.json. "
+        "Name a folder that maskhub train wrote; a new run goes without --resume."
+    )
     assert not Path("run").exists()
 
 

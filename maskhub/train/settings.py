@@ -23,18 +23,22 @@ SCORE_MARGIN = 2e-2  # maskbert's ``c``: how far below 0 scores start
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {
         "learning_rate": 1e-3,
+        "epsilon": 1e-8,
         "pull": 0.0,
         "band": None,
         "initial_sparsity": 0.05,
+        "gap": None,
         "spread": None,
         "layers": "upper",
         "classifier": "masked",
     },
     "pull": {
         "learning_rate": 4e-3,
+        "epsilon": 1e-8,
         "pull": None,  # by the length of the training
         "band": None,
         "initial_sparsity": 0.005,
+        "gap": None,
         "spread": 0.6,  # as wide as the paper's: the same share of the scores lies within reach of the threshold
         "layers": "all",
         "classifier": "dense",
@@ -57,6 +61,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     nm: str = "2:4"
     initialisation: Literal["uniform", "magnitude", "random"] = "uniform"
     initial_sparsity: Share = _DEFAULT["initial_sparsity"]
+    gap: Positive | None = _DEFAULT["gap"]  # of uniform scores to the threshold, in place of the initial sparsity
     spread: Positive | None = _DEFAULT["spread"]  # width of the range of uniform scores; maskbert's where None
     final_sparsity: Share | None = None
     sparsity_schedule: Literal["cubic", "steps"] = "cubic"
@@ -103,12 +108,18 @@ def recipe_with(name: str, **given: Any) -> dict[str, Any]:
         raise TrainingError(
             f"training settings: recipe: there is no {name!r}", hint=f"It is one of: {', '.join(RECIPES)}."
         )
-    return RECIPES[name] | {field: value for field, value in given.items() if value is not None}
+    given = {field: value for field, value in given.items() if value is not None}
+    if {"gap", "initial_sparsity"} <= given.keys():
+        raise TrainingError(
+            "training settings: gap: with it nothing starts dropped", hint="Leave initial_sparsity out."
+        )
+    recipe = RECIPES[name] | ({"gap": None} if "initial_sparsity" in given else {})
+    return recipe | given
 
 
 def method_with(recipe: str, **given: Any) -> Method:
     """A recipe's method, with what is ``given`` in place of its values. Raises as ``recipe_with`` does."""
-    values = {name: value for name, value in recipe_with(recipe).items() if name in Method.__struct_fields__}
+    values = {name: value for name, value in recipe_with(recipe, **given).items() if name in Method.__struct_fields__}
     return Method(**(values | given))
 
 
@@ -133,6 +144,7 @@ class TrainSettings(Method, frozen=True, kw_only=True):
 
     learning_rate: Positive = _DEFAULT["learning_rate"]
     dense_learning_rate: Positive | None = None  # of what is trained besides scores; the same where None
+    epsilon: Positive = _DEFAULT["epsilon"]  # Adam's, for the scores
     epochs: Positive = 10.0
     batch_size: Number = 32
     gradient_accumulation: Number = 1
@@ -197,6 +209,11 @@ def _conflicts(method: Method) -> list[tuple[bool, str]]:
         (method.topk_scope == "global" and binarizer != "topk", "topk_scope: the binarizer is not topk"),
         (method.topk_scope == "global" and not weights, f"topk over all tensors masks single weights, {groups}"),
         (final and not penalty and binarizer != "topk", "final_sparsity needs topk, or a sparsity_penalty"),
+        (
+            method.gap is not None and (binarizer not in ("threshold", "sign") or split),
+            "gap needs threshold or sign, and uniform scores",
+        ),
+        (method.gap is not None and method.spread is None, "gap needs a spread"),
         (method.band is not None and not simple, "band needs threshold or sign, and uniform scores of single weights"),
     ]
 

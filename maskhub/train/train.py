@@ -134,6 +134,7 @@ def train(
             preprocess_logits_for_metrics=lambda logits, wanted: _predictions(kind, logits, wanted),
             callbacks=callbacks,
             head=prepared.head,
+            epsilon=settings.epsilon,
             dense_learning_rate=settings.dense_learning_rate,
         )
         folder.mkdir(parents=True, exist_ok=True)

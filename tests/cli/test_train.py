@@ -102,7 +102,15 @@ def test_every_option_reaches_the_settings(train: Train, tiny_bert: Path) -> Non
 @pytest.mark.parametrize(
     "given",
     [
-        {"pull": 0.02, "band": 0.4, "spread": 0.5, "mask_kinds": "Q", "dense_learning_rate": 0.003},
+        {
+            "pull": 0.02,
+            "band": 0.4,
+            "gap": 0.05,
+            "epsilon": 1e-5,
+            "spread": 0.5,
+            "mask_kinds": "Q",
+            "dense_learning_rate": 0.003,
+        },
         {"binarizer": "topk", "topk_scope": "global", "final_sparsity": 0.2, "sparsity_schedule": "steps"},
         {"binarizer": "nm", "nm": "4:8", "initialisation": "random", "pattern": "query"},
         {"structure": "rows", "initialisation": "magnitude", "final_sparsity": 0.2, "sparsity_penalty": 3.0},

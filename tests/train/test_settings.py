@@ -6,7 +6,7 @@ import pytest
 
 from maskhub.errors import TrainingError
 from maskhub.train.methods import starting_scores
-from maskhub.train.settings import RECIPES, Method, TrainSettings, check, method_with
+from maskhub.train.settings import RECIPES, Method, TrainSettings, check, method_with, recipe_with
 
 
 def test_the_defaults_are_those_of_the_default_recipe() -> None:
@@ -31,6 +31,15 @@ def test_without_a_pull_of_its_own_a_long_training_has_a_weaker_one() -> None:
     assert not method_with("paper").needs_steps and method.needs_steps
 
 
+def test_what_starts_dropped_is_a_share_or_a_gap_leaves_nothing() -> None:
+    scores = starting_scores(method_with("pull", gap=0.04))
+    assert (scores.low, scores.high, scores.cut(0.01)) == (pytest.approx(0.05), pytest.approx(0.65), 0)
+    assert method_with("pull", initial_sparsity=0.1).gap is None
+    with pytest.raises(TrainingError, match="gap: with it nothing starts dropped") as caught:
+        recipe_with("pull", gap=0.04, initial_sparsity=0.1)
+    assert caught.value.hint == "Leave initial_sparsity out."
+
+
 def test_recipes_differ_in_the_same_settings() -> None:
     assert len({tuple(recipe) for recipe in RECIPES.values()}) == 1
 
@@ -44,6 +53,11 @@ def test_recipes_differ_in_the_same_settings() -> None:
         ({"epochs": float("inf")}, "epochs: inf is no number to work with", None),
         ({"threshold": float("nan")}, "threshold: nan is no number to work with", None),
         ({"threshold": -0.02, "spread": None}, "threshold must be above -0.02", None),
+        ({"gap": 0.04, "binarizer": "topk"}, "gap needs threshold or sign, and uniform scores", None),
+        ({"gap": 0.04, "initialisation": "random"}, "gap needs threshold or sign, and uniform scores", None),
+        ({"gap": 0.04, "spread": None}, "gap needs a spread", None),
+        ({"gap": 0.0}, "gap: Expected `float` > 0.0", None),
+        ({"epsilon": 0.0}, "epsilon: Expected `float` > 0.0", None),
         ({"spread": 0.0}, "spread: Expected `float` > 0.0", None),
         ({"warmup": 1.0}, "warmup: Expected `float` < 1.0", None),
         ({"batch_size": 0}, "batch_size: Expected `int` >= 1", None),

@@ -41,13 +41,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "pull": {"pull": 0.05},
     "band": {"band": 0.1, "pull": 0.05},
     "penalty": {"sparsity_penalty": 5.0, "final_sparsity": 0.3, "sparsity_schedule": "steps"},
+    "a gap": {"gap": 0.001, "spread": 0.6, "epsilon": 1e-5, "pull": 0.01},
     "heads": {"structure": "heads", "initial_sparsity": 0.3},
     "rows": {"structure": "rows", "binarizer": "topk", "initial_sparsity": 0.2},
     "layers": {"structure": "layers", "initial_sparsity": 0.3},
     "biases and norms": {"train_biases": True, "train_norms": True, "classifier": "dense", "dense_learning_rate": 1e-3},
     "chosen": {"mask_kinds": "Q V", "pattern": "layer.1", "classifier": "frozen"},
 }
-DRIFT = {"sign", "topk", "topk over all", "random", "pull", "band", "penalty", "biases and norms", "chosen"}
+DRIFT = {"sign", "topk", "topk over all", "random", "pull", "band", "penalty", "a gap", "biases and norms", "chosen"}
 
 
 @pytest.fixture(params=METHODS)

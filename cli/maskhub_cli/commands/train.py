@@ -112,9 +112,9 @@ def train(
         str,
         typer.Option(
             metavar="pull|paper",
-            help="Defaults of --learning-rate, --pull, --band, --initial-sparsity, --spread, --layers and "
-            "--classifier: 4e-3, by length, none, 0.005, 0.6, all, dense; or Zhao et al.'s: 1e-3, 0, none, 0.05, as "
-            "wide as that gives, upper, masked.",
+            help="Defaults of --learning-rate, --epsilon, --pull, --band, --initial-sparsity, --gap, --spread, "
+            "--layers and --classifier: 4e-3, 1e-8, by length, none, 0.005, none, 0.6, all, dense; or Zhao et al.'s: "
+            "1e-3, 1e-8, 0, none, 0.05, none, as wide as that gives, upper, masked.",
             rich_help_panel=METHOD,
         ),
     ] = "pull",
@@ -146,6 +146,15 @@ def train(
         float | None,
         typer.Option(
             help="Share of the weights that start dropped. Default: the recipe's.",
+            rich_help_panel=METHOD,
+            show_default=False,
+        ),
+    ] = None,
+    gap: Annotated[
+        float | None,
+        typer.Option(
+            help="Start uniform scores at least so far above the threshold: no weight starts dropped. In place of "
+            "--initial-sparsity. Default: the recipe's.",
             rich_help_panel=METHOD,
             show_default=False,
         ),
@@ -188,6 +197,14 @@ def train(
     learning_rate: Annotated[
         float | None,
         typer.Option(help="Of the scores (Adam). Default: the recipe's.", rich_help_panel=TRAINER, show_default=False),
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            help="Adam's, for the scores: those with gradients below it move less. Default: the recipe's.",
+            rich_help_panel=TRAINER,
+            show_default=False,
+        ),
     ] = None,
     dense_learning_rate: Annotated[
         float | None,
@@ -286,9 +303,11 @@ def train(
         **recipe_with(
             recipe,
             learning_rate=learning_rate,
+            epsilon=epsilon,
             pull=pull,
             band=band,
             initial_sparsity=initial_sparsity,
+            gap=gap,
             spread=spread,
             layers=layers,
             classifier=classifier,

@@ -291,18 +291,18 @@ def train(
         structure=structure,  # type: ignore[arg-type]  # checked by the library, as is all the rest
         train_biases=train_biases,
         train_norms=train_norms,
-        binarizer=binarizer,  # type: ignore[arg-type]
         threshold=threshold,
         topk_scope=topk_scope,  # type: ignore[arg-type]
         nm=nm,
-        initialisation=initialisation,  # type: ignore[arg-type]
         final_sparsity=final_sparsity,
         sparsity_schedule=sparsity_schedule,  # type: ignore[arg-type]
         sparsity_penalty=sparsity_penalty,
-        dense_learning_rate=dense_learning_rate,
         **recipe_with(
             recipe,
+            binarizer=binarizer,
+            initialisation=initialisation,
             learning_rate=learning_rate,
+            dense_learning_rate=dense_learning_rate,
             epsilon=epsilon,
             pull=pull,
             band=band,

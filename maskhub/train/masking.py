@@ -221,7 +221,7 @@ class MaskedWeight(nn.Module):
         """The first level of the band, and the first one above it."""
         near = np.abs(self.start.values(np.arange(LEVELS, dtype=np.uint16)) - self.method.cut) <= width
         if not near.any():
-            raise TrainingError(f"band {width}: no score starts so near to the threshold")
+            raise TrainingError(f"band {width}: no score starts so near to the threshold", hint="Give a wider band.")
         return int(near.argmax()), LEVELS - int(near[::-1].argmax())
 
 

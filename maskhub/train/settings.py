@@ -223,7 +223,7 @@ def _conflicts(method: Method) -> list[tuple[bool, str]]:
             method.gap is not None and (binarizer not in ("threshold", "sign") or split),
             "gap needs threshold or sign, and uniform scores",
         ),
-        (method.gap is not None and method.spread is None, "gap needs a spread"),
+        (method.gap is not None and method.spread is None, "gap needs a spread, as 0.6"),
         (method.band is not None and not simple, "band needs threshold or sign, and uniform scores of single weights"),
     ]
 

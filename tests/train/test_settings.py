@@ -55,7 +55,7 @@ def test_recipes_differ_in_the_same_settings() -> None:
         ({"threshold": -0.02, "spread": None}, "threshold must be above -0.02", None),
         ({"gap": 0.04, "binarizer": "topk"}, "gap needs threshold or sign, and uniform scores", None),
         ({"gap": 0.04, "initialisation": "random"}, "gap needs threshold or sign, and uniform scores", None),
-        ({"gap": 0.04, "spread": None}, "gap needs a spread", None),
+        ({"gap": 0.04, "spread": None}, "gap needs a spread, as 0.6", None),
         ({"gap": 0.0}, "gap: Expected `float` > 0.0", None),
         ({"epsilon": 0.0}, "epsilon: Expected `float` > 0.0", None),
         ({"spread": 0.0}, "spread: Expected `float` > 0.0", None),

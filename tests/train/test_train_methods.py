@@ -168,7 +168,7 @@ def test_a_plan_trains_nothing(bert: Path, task: Path, tmp_path: Path) -> None:
         ({"pattern": "("}, "pattern '(': no regular expression: ", None),
         ({"pattern": "layer.0", "layers": "1"}, "layers, mask kinds, pattern and structure together leave", None),
         ({"layers": "7"}, "layers '7': there is no layer 7; the base has layers 0 to 1", None),
-        ({"band": 1e-9}, "band 1e-09: no score starts so near to the threshold", None),
+        ({"band": 1e-9}, "band 1e-09: no score starts so near to the threshold", "Give a wider band."),
         ({"binarizer": "nm", "nm": "3:5"}, "training settings: nm: '3:5' is not N:M", None),
         ({"final_sparsity": 1.0}, "training settings: final_sparsity: Expected `float` < 1.0", None),
     ],

@@ -23,24 +23,18 @@ SCORE_MARGIN = 2e-2  # maskbert's ``c``: how far below 0 scores start
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {
         "learning_rate": 1e-3,
-        "dense_learning_rate": None,
-        "epsilon": 1e-8,
         "pull": 0.0,
         "band": None,
         "initial_sparsity": 0.05,
-        "gap": None,
         "spread": None,
         "layers": "upper",
         "classifier": "masked",
     },
     "pull": {
         "learning_rate": 4e-3,
-        "dense_learning_rate": None,
-        "epsilon": 1e-8,
         "pull": None,  # by the length of the training
         "band": None,
         "initial_sparsity": 0.005,
-        "gap": None,
         "spread": 0.6,  # as wide as the paper's: the same share of the scores lies within reach of the threshold
         "layers": "all",
         "classifier": "dense",
@@ -51,8 +45,6 @@ DEFAULT_RECIPE = "pull"
 # weaker the pull, the further scores walk at random, and the larger the mask.
 LOWEST_PULL, HIGHEST_PULL = 0.0025, 0.01
 PULL_OVER_TRAINING = 5.0
-# Gradients are clipped to a norm of 1, which n scores share: they are about 1 / sqrt(n), in a larger model smaller.
-EPSILON_SHARE = 0.1
 _DEFAULT = RECIPES[DEFAULT_RECIPE]
 
 
@@ -65,7 +57,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     nm: str = "2:4"
     initialisation: Literal["uniform", "magnitude", "random"] = "uniform"
     initial_sparsity: Share = _DEFAULT["initial_sparsity"]
-    gap: Positive | None = _DEFAULT["gap"]  # of uniform scores to the threshold, in place of the initial sparsity
+    gap: Positive | None = None  # of uniform scores to the threshold, in place of the initial sparsity
     spread: Positive | None = _DEFAULT["spread"]  # width of the range of uniform scores; maskbert's where None
     final_sparsity: Share | None = None
     sparsity_schedule: Literal["cubic", "steps"] = "cubic"
@@ -109,7 +101,6 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
 def recipe_with(name: str, **given: Any) -> dict[str, Any]:
     """A recipe's values, with what is ``given`` (other than None) in their place.
 
-    Its gap goes where something is to start dropped, or scores are not uniform or not compared with a threshold.
     Raises TrainingError for an unknown recipe, and for a gap given together with an initial sparsity.
     """
     if name not in RECIPES:
@@ -117,14 +108,11 @@ def recipe_with(name: str, **given: Any) -> dict[str, Any]:
             f"training settings: recipe: there is no {name!r}", hint=f"It is one of: {', '.join(RECIPES)}."
         )
     given = {field: value for field, value in given.items() if value is not None}
-    uniform = given.get("initialisation", "uniform") == "uniform"
-    compared = given.get("binarizer", "threshold") in ("threshold", "sign")
     if {"gap", "initial_sparsity"} <= given.keys():
         raise TrainingError(
             "training settings: gap: with it nothing starts dropped", hint="Leave initial_sparsity out."
         )
-    gap = {} if uniform and compared and "initial_sparsity" not in given else {"gap": None}
-    return RECIPES[name] | gap | given
+    return RECIPES[name] | given
 
 
 def method_with(recipe: str, **given: Any) -> Method:
@@ -153,8 +141,8 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     metric: str | None = None  # picks the best evaluation; the task's first where None
 
     learning_rate: Positive = _DEFAULT["learning_rate"]
-    dense_learning_rate: Positive | None = _DEFAULT["dense_learning_rate"]  # of the rest; the same where None
-    epsilon: Positive | None = _DEFAULT["epsilon"]  # Adam's, for the scores; by their number where None
+    dense_learning_rate: Positive | None = None  # of what is trained besides scores; the same where None
+    epsilon: Positive = 1e-8  # Adam's, for the scores
     epochs: Positive = 10.0
     batch_size: Number = 32
     gradient_accumulation: Number = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -25,7 +24,6 @@ from maskhub.train.methods import RAMP
 from maskhub.train.model import MaskCallback, head_of
 from maskhub.train.recording import Recorder
 from maskhub.train.run import HEAD, SCORES, write_weights
-from maskhub.train.settings import EPSILON_SHARE
 
 Report = Callable[[int, int, Mapping[str, float]], None]  # step, steps in all, latest numbers
 
@@ -34,7 +32,7 @@ class MaskTrainer(Trainer):
     """Saves and loads the scores, and the parameters named in ``head`` (those the base does not hold)."""
 
     def __init__(
-        self, *, head: frozenset[str], epsilon: float | None, dense_learning_rate: float | None = None, **options: Any
+        self, *, head: frozenset[str], epsilon: float, dense_learning_rate: float | None = None, **options: Any
     ) -> None:
         self._order = torch.Generator()
         super().__init__(**options)
@@ -60,14 +58,12 @@ class MaskTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Scores in the first group, with their epsilon; what is trained besides in the second, at its own rate."""
         if self.optimizer is None:
-            masked = list(masked_weights(self.masked).values())
-            size = sum(math.prod(one.groups.scores) for one in masked)
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.masked)
-            scores = [one.scores for one in masked]
+            scores = list(scores_of(self.masked).values())
             mine = {id(score) for score in scores}
             others = [p for p in self.masked.parameters() if p.requires_grad and id(p) not in mine]
             groups = [
-                {"params": scores, "eps": self._epsilon or EPSILON_SHARE / math.sqrt(size)},
+                {"params": scores, "eps": self._epsilon},
                 *([{"params": others, "lr": self._dense_rate}] if others else []),
             ]
             self.optimizer = kind(groups, **options)

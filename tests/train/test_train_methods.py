@@ -95,6 +95,18 @@ def test_interrupted_or_not_the_packed_mask_is_the_trained_one(
     assert last[0].read_bytes() == last[1].read_bytes()
 
 
+def test_a_gap_leaves_all_and_an_epsilon_holds_the_scores_alone(bert: Path, task: Path, tmp_path: Path) -> None:
+    def learned(name: str, epsilon: float) -> tuple[int, list[float]]:
+        settings = toy.settings(bert, task, classifier="dense", **METHODS["a gap"] | {"epsilon": epsilon})
+        masks = open_mask(train(settings, tmp_path / name).mask).masks.values()
+        saved = torch.load(tmp_path / name / "checkpoints/checkpoint-10/optimizer.pt", weights_only=True)
+        return sum(mask.size - mask.kept for mask in masks), [group["eps"] for group in saved["param_groups"]]
+
+    dropped, epsilons = learned("free", 1e-8)
+    assert dropped > 0 and epsilons == [1e-8, 1e-8]
+    assert learned("held", 1e6) == (0, [1e6, 1e-8])  # nothing starts dropped, and no score moves
+
+
 def test_what_methods_do_to_a_mask(bert: Path, task: Path, tmp_path: Path) -> None:
     def masks(name: str, **more: Any) -> dict[str, np.ndarray]:
         settings = toy.settings(bert, task, **METHODS[name], **more)
@@ -164,9 +176,17 @@ def test_a_plan_trains_nothing(bert: Path, task: Path, tmp_path: Path) -> None:
     ("given", "message", "hint"),
     [
         ({"mask_kinds": "Q X"}, "mask kinds 'Q X': the base has no X", "It has: AO, I, K, O, P, Q, V."),
-        ({"pattern": "decoder"}, "pattern 'decoder': matches no weight", None),
+        (
+            {"pattern": "decoder"},
+            "pattern 'decoder': matches no weight",
+            "One is bert.encoder.layer.0.attention.self.query.weight.",
+        ),
         ({"pattern": "("}, "pattern '(': no regular expression: ", None),
-        ({"pattern": "layer.0", "layers": "1"}, "layers, mask kinds, pattern and structure together leave", None),
+        (
+            {"pattern": "layer.0", "layers": "1"},
+            "layers, mask kinds, pattern and structure together leave no weight to mask",
+            "Leave one of them out; --dry-run shows what the others mask.",
+        ),
         ({"layers": "7"}, "layers '7': there is no layer 7; the base has layers 0 to 1", None),
         ({"band": 1e-9}, "band 1e-09: no score starts so near to the threshold", "Give a wider band."),
         ({"binarizer": "nm", "nm": "3:5"}, "training settings: nm: '3:5' is not N:M", None),
@@ -179,7 +199,7 @@ def test_what_does_not_fit_the_base(
     with pytest.raises(TrainingError) as caught:
         train(toy.settings(bert, task, **given), tmp_path / "run")
     assert str(caught.value).startswith(message)
-    assert hint is None or caught.value.hint == hint
+    assert caught.value.hint == hint
     assert not (tmp_path / "run").exists()
 
 

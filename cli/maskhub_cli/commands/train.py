@@ -112,9 +112,9 @@ def train(
         str,
         typer.Option(
             metavar="pull|paper",
-            help="Defaults of --learning-rate, --epsilon, --pull, --band, --initial-sparsity, --gap, --spread, "
-            "--layers and --classifier: 4e-3, 1e-8, by length, none, 0.005, none, 0.6, all, dense; or Zhao et al.'s: "
-            "1e-3, 1e-8, 0, none, 0.05, none, as wide as that gives, upper, masked.",
+            help="Defaults of --learning-rate, --pull, --band, --initial-sparsity, --spread, --layers and "
+            "--classifier: 4e-3, by length, none, 0.005, 0.6, all, dense; or Zhao et al.'s: 1e-3, 0, none, 0.05, as "
+            "wide as that gives, upper, masked.",
             rich_help_panel=METHOD,
         ),
     ] = "pull",
@@ -154,9 +154,8 @@ def train(
         float | None,
         typer.Option(
             help="Start uniform scores at least so far above the threshold: no weight starts dropped. In place of "
-            "--initial-sparsity. Default: the recipe's.",
+            "--initial-sparsity.",
             rich_help_panel=METHOD,
-            show_default=False,
         ),
     ] = None,
     spread: Annotated[
@@ -199,13 +198,9 @@ def train(
         typer.Option(help="Of the scores (Adam). Default: the recipe's.", rich_help_panel=TRAINER, show_default=False),
     ] = None,
     epsilon: Annotated[
-        float | None,
-        typer.Option(
-            help="Adam's, for the scores: those with gradients below it move less. Default: the recipe's.",
-            rich_help_panel=TRAINER,
-            show_default=False,
-        ),
-    ] = None,
+        float,
+        typer.Option(help="Adam's, for the scores: those with gradients below it move less.", rich_help_panel=TRAINER),
+    ] = 1e-8,
     dense_learning_rate: Annotated[
         float | None,
         typer.Option(help="Of what is trained besides scores; the same by default.", rich_help_panel=TRAINER),
@@ -291,19 +286,19 @@ def train(
         structure=structure,  # type: ignore[arg-type]  # checked by the library, as is all the rest
         train_biases=train_biases,
         train_norms=train_norms,
+        binarizer=binarizer,  # type: ignore[arg-type]
         threshold=threshold,
         topk_scope=topk_scope,  # type: ignore[arg-type]
         nm=nm,
+        initialisation=initialisation,  # type: ignore[arg-type]
         final_sparsity=final_sparsity,
         sparsity_schedule=sparsity_schedule,  # type: ignore[arg-type]
         sparsity_penalty=sparsity_penalty,
+        epsilon=epsilon,
+        dense_learning_rate=dense_learning_rate,
         **recipe_with(
             recipe,
-            binarizer=binarizer,
-            initialisation=initialisation,
             learning_rate=learning_rate,
-            dense_learning_rate=dense_learning_rate,
-            epsilon=epsilon,
             pull=pull,
             band=band,
             initial_sparsity=initial_sparsity,

@@ -71,6 +71,8 @@ def parse_layers(layers: str, count: int) -> set[int]:
     if layers == "upper":
         return set(range(count // 6, count))
     if match := re.fullmatch(r"top:(\d+)", layers):
+        if int(match[1]) > count:
+            raise TrainingError(f"layers {layers!r}: the base has only {count} layers")
         wanted = set(range(count - int(match[1]), count))
     elif re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", layers):
         ranges = [part.partition("-") for part in layers.split(",")]

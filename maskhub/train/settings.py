@@ -175,8 +175,10 @@ def check_method(method: M) -> M:
     except msgspec.ValidationError as error:
         reason, _, field = str(error).rpartition(" - at ")
         field = field.strip("`$.")
-        hint_of = get_type_hints(kind).get(field)
-        hint = f"It is one of: {', '.join(get_args(hint_of))}." if get_origin(hint_of) is Literal else None
+        allowed = get_type_hints(kind, include_extras=True).get(field)
+        hint = f"It is one of: {', '.join(get_args(allowed))}." if get_origin(allowed) is Literal else None
+        if limits := _limits(allowed):
+            reason = f"{getattr(method, field)} is not {limits}"
         raise TrainingError(f"training settings: {field}: {reason}", hint=hint) from error
     for field, value in msgspec.structs.asdict(method).items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -185,6 +187,16 @@ def check_method(method: M) -> M:
         if wrong:
             raise TrainingError(f"training settings: {message}")
     return checked
+
+
+def _limits(allowed: Any) -> str:
+    """The limits of a number's type in words, as "above 0 and below 1"; empty for other types."""
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    for kind in (allowed, *get_args(allowed)):
+        for meta in getattr(kind, "__metadata__", ()):
+            limits = {word: getattr(meta, name) for name, word in words.items()}
+            return " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
+    return ""
 
 
 def _conflicts(method: Method) -> list[tuple[bool, str]]:

@@ -168,7 +168,7 @@ def test_pairs_and_a_dataset_folder(train: Train, tiny_bert: Path) -> None:
         ({"max_length": 67}, "max length 67: {base} reads at most 66 tokens. Give --max-length 66 or less."),
         ({"layers": "0-7"}, "layers '0-7': there is no layer 2; the base has layers 0 to 1"),
         ({"layers": "top"}, "layers 'top': expected all, upper, 2-11, 0,3,5 or top:4"),
-        ({"initial_sparsity": 1.5}, "training settings: initial_sparsity: Expected `float` < 1.0"),
+        ({"initial_sparsity": 1.5}, "training settings: initial_sparsity: 1.5 is not above 0 and below 1"),
         (
             {"classifier": "thick"},
             "training settings: classifier: Invalid enum value 'thick'. It is one of: masked, frozen, dense.",

@@ -40,7 +40,7 @@ def test_parsing(layers: str, count: int, expected: set[int]) -> None:
     [
         ("0-12", "layers '0-12': there is no layer 12; the base has layers 0 to 11"),
         ("99", "layers '99': there is no layer 99; the base has layers 0 to 11"),
-        ("top:13", "layers 'top:13': there is no layer -1; the base has layers 0 to 11"),
+        ("top:13", "layers 'top:13': the base has only 12 layers"),
         ("top:0", "layers 'top:0': names no layer; the base has layers 0 to 11"),
         ("5-2", "layers '5-2': names no layer; the base has layers 0 to 11"),
         ("", "layers '': expected all, upper, 2-11, 0,3,5 or top:4"),

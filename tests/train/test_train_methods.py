@@ -190,7 +190,7 @@ def test_a_plan_trains_nothing(bert: Path, task: Path, tmp_path: Path) -> None:
         ({"layers": "7"}, "layers '7': there is no layer 7; the base has layers 0 to 1", None),
         ({"band": 1e-9}, "band 1e-09: no score starts so near to the threshold", "Give a wider band."),
         ({"binarizer": "nm", "nm": "3:5"}, "training settings: nm: '3:5' is not N:M", None),
-        ({"final_sparsity": 1.0}, "training settings: final_sparsity: Expected `float` < 1.0", None),
+        ({"final_sparsity": 1.0}, "training settings: final_sparsity: 1.0 is not above 0 and below 1", None),
     ],
 )
 def test_what_does_not_fit_the_base(

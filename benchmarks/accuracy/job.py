@@ -56,6 +56,7 @@ def masking(job: Job, base: Path, training: Path, examples: Examples, folder: Pa
             band=job.band,
             initial_sparsity=job.sparsity,
             layers=job.layers,
+            beta2=job.beta2,
         ),
     )
     clock = Clock()

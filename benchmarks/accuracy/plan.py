@@ -50,7 +50,7 @@ TASKS = {
 class Job:
     """One training. With ``pick`` it is evaluated on held-out training examples.
 
-    Pull, band, (initial) sparsity and layers are masking's; the recipe's where None.
+    Pull, band, (initial) sparsity, layers and beta2 are masking's; the recipe's where None.
     """
 
     task: str
@@ -62,6 +62,7 @@ class Job:
     band: float | None = None
     sparsity: float | None = None
     layers: str | None = None
+    beta2: float | None = None
     epochs: float | None = None  # the task's where None
 
     @property
@@ -74,15 +75,16 @@ class Job:
     def path(self) -> Path:
         """Where its result is kept."""
         parts = [self.task, self.method, f"{self.learning_rate:g}"]
+        # beta2 is not in the name: it goes with the layers of the sweep
         changes = {"pull": self.pull, "band": self.band, "sparsity": self.sparsity}
         parts += [f"{name}{value:g}" for name, value in changes.items() if value is not None]
         parts += [self.layers] if self.layers else []
         return RESULTS / f"{'-'.join(parts)}-{'pick' if self.pick else self.seed}.json"
 
 
-# Learning rate, pull and band of the sweep, with the paper's initial sparsity and layers.
+# Learning rate, pull and band of the sweep, with the paper's initial sparsity, layers and beta2.
 SWEEP_TASKS = {"trec": 4, "ewt_pos": 6}  # epochs, for few examples
-SWEEP_START: dict[str, Any] = {"sparsity": 0.05, "layers": "upper"}
+SWEEP_START: dict[str, Any] = {"sparsity": 0.05, "layers": "upper", "beta2": 0.999}
 SWEEP = [
     *((rate, pull, None) for pull in (0.0, 0.01) for rate in (1e-3, 3e-3, 6e-3)),
     *((3e-3, pull, None) for pull in (0.003, 0.03)),

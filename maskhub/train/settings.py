@@ -23,6 +23,7 @@ SCORE_MARGIN = 2e-2  # maskbert's ``c``: how far below 0 scores start
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {
         "learning_rate": 1e-3,
+        "beta2": 0.999,
         "pull": 0.0,
         "band": None,
         "initial_sparsity": 0.05,
@@ -32,6 +33,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "pull": {
         "learning_rate": 4e-3,
+        "beta2": 0.999,
         "pull": None,  # by the length of the training
         "band": None,
         "initial_sparsity": 0.005,
@@ -142,7 +144,7 @@ class TrainSettings(Method, frozen=True, kw_only=True):
 
     learning_rate: Positive = _DEFAULT["learning_rate"]
     dense_learning_rate: Positive | None = None  # of what is trained besides scores; the same where None
-    epsilon: Positive = 1e-8  # Adam's, for the scores
+    beta2: Annotated[float, msgspec.Meta(ge=0, lt=1)] = _DEFAULT["beta2"]  # Adam's
     epochs: Positive = 10.0
     batch_size: Number = 32
     gradient_accumulation: Number = 1

@@ -134,7 +134,6 @@ def train(
             preprocess_logits_for_metrics=lambda logits, wanted: _predictions(kind, logits, wanted),
             callbacks=callbacks,
             head=prepared.head,
-            epsilon=settings.epsilon,
             dense_learning_rate=settings.dense_learning_rate,
         )
         folder.mkdir(parents=True, exist_ok=True)
@@ -304,6 +303,7 @@ def _arguments(settings: TrainSettings, folder: Path, rows: Any, metric: str | N
         use_cpu=not torch.accelerator.is_available(),
         restore_callback_states_from_checkpoint=True,  # the evaluations of the patience
         learning_rate=settings.learning_rate,
+        adam_beta2=settings.beta2,
         weight_decay=0.0,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=own_size,

@@ -31,14 +31,11 @@ Report = Callable[[int, int, Mapping[str, float]], None]  # step, steps in all, 
 class MaskTrainer(Trainer):
     """Saves and loads the scores, and the parameters named in ``head`` (those the base does not hold)."""
 
-    def __init__(
-        self, *, head: frozenset[str], epsilon: float, dense_learning_rate: float | None = None, **options: Any
-    ) -> None:
+    def __init__(self, *, head: frozenset[str], dense_learning_rate: float | None = None, **options: Any) -> None:
         self._order = torch.Generator()
         super().__init__(**options)
         self.model_accepts_loss_kwargs = False  # many models only seem to: their loss is a batch's mean
         self.head = head
-        self._epsilon = epsilon
         self._dense_rate = dense_learning_rate or self.args.learning_rate
         self.masked: Any = options["model"]
         self.add_callback(_SeedOrder(self._order))
@@ -56,16 +53,13 @@ class MaskTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Scores in the first group, with their epsilon; what is trained besides in the second, at its own rate."""
+        """Scores in the first group; what is trained besides in the second, at its own rate."""
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.masked)
             scores = list(scores_of(self.masked).values())
             mine = {id(score) for score in scores}
             others = [p for p in self.masked.parameters() if p.requires_grad and id(p) not in mine]
-            groups = [
-                {"params": scores, "eps": self._epsilon},
-                *([{"params": others, "lr": self._dense_rate}] if others else []),
-            ]
+            groups = [{"params": scores}, *([{"params": others, "lr": self._dense_rate}] if others else [])]
             self.optimizer = kind(groups, **options)
         return self.optimizer
 

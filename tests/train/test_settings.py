@@ -57,7 +57,7 @@ def test_recipes_differ_in_the_same_settings() -> None:
         ({"gap": 0.04, "initialisation": "random"}, "gap needs threshold or sign, and uniform scores", None),
         ({"gap": 0.04, "spread": None}, "gap needs a spread, as 0.6", None),
         ({"gap": 0.0}, "gap: 0.0 is not above 0", None),
-        ({"epsilon": 0.0}, "epsilon: 0.0 is not above 0", None),
+        ({"beta2": 1.0}, "beta2: 1.0 is not at least 0 and below 1", None),
         ({"spread": 0.0}, "spread: 0.0 is not above 0", None),
         ({"warmup": 1.0}, "warmup: 1.0 is not at least 0 and below 1", None),
         ({"batch_size": 0}, "batch_size: 0 is not at least 1", None),

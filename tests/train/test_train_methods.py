@@ -41,7 +41,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "pull": {"pull": 0.05},
     "band": {"band": 0.1, "pull": 0.05},
     "penalty": {"sparsity_penalty": 5.0, "final_sparsity": 0.3, "sparsity_schedule": "steps"},
-    "a gap": {"gap": 0.001, "spread": 0.6, "epsilon": 1e-5, "pull": 0.01},
+    "a gap": {"gap": 0.001, "spread": 0.6, "pull": 0.01},
     "heads": {"structure": "heads", "initial_sparsity": 0.3},
     "rows": {"structure": "rows", "binarizer": "topk", "initial_sparsity": 0.2},
     "layers": {"structure": "layers", "initial_sparsity": 0.3},
@@ -95,16 +95,18 @@ def test_interrupted_or_not_the_packed_mask_is_the_trained_one(
     assert last[0].read_bytes() == last[1].read_bytes()
 
 
-def test_a_gap_leaves_all_and_an_epsilon_holds_the_scores_alone(bert: Path, task: Path, tmp_path: Path) -> None:
-    def learned(name: str, epsilon: float) -> tuple[int, list[float]]:
-        settings = toy.settings(bert, task, classifier="dense", **METHODS["a gap"] | {"epsilon": epsilon})
+def test_with_a_gap_nothing_starts_dropped_and_beta2_reaches_the_optimizer(
+    bert: Path, task: Path, tmp_path: Path
+) -> None:
+    def learned(name: str, **more: Any) -> tuple[int, list[float]]:
+        settings = toy.settings(bert, task, classifier="dense", **METHODS["a gap"] | more)
         masks = open_mask(train(settings, tmp_path / name).mask).masks.values()
         saved = torch.load(tmp_path / name / "checkpoints/checkpoint-10/optimizer.pt", weights_only=True)
-        return sum(mask.size - mask.kept for mask in masks), [group["eps"] for group in saved["param_groups"]]
+        return sum(mask.size - mask.kept for mask in masks), [group["betas"][1] for group in saved["param_groups"]]
 
-    dropped, epsilons = learned("free", 1e-8)
-    assert dropped > 0 and epsilons == [1e-8, 1e-8]
-    assert learned("held", 1e6) == (0, [1e6, 1e-8])  # nothing starts dropped, and no score moves
+    dropped, beta2 = learned("free", beta2=0.9)
+    assert dropped > 0 and beta2 == [0.9, 0.9]
+    assert learned("held", learning_rate=1e-9) == (0, [0.999, 0.999])
 
 
 def test_what_methods_do_to_a_mask(bert: Path, task: Path, tmp_path: Path) -> None:

@@ -112,9 +112,9 @@ def train(
         str,
         typer.Option(
             metavar="pull|paper",
-            help="Defaults of --learning-rate, --pull, --band, --initial-sparsity, --spread, --layers and "
-            "--classifier: 4e-3, by length, none, 0.005, 0.6, all, dense; or Zhao et al.'s: 1e-3, 0, none, 0.05, as "
-            "wide as that gives, upper, masked.",
+            help="Defaults of --learning-rate, --beta2, --pull, --band, --initial-sparsity, --spread, --layers and "
+            "--classifier: 4e-3, 0.999, by length, none, 0.005, 0.6, all, dense; or Zhao et al.'s: 1e-3, 0.999, 0, "
+            "none, 0.05, as wide as that gives, upper, masked.",
             rich_help_panel=METHOD,
         ),
     ] = "pull",
@@ -197,10 +197,14 @@ def train(
         float | None,
         typer.Option(help="Of the scores (Adam). Default: the recipe's.", rich_help_panel=TRAINER, show_default=False),
     ] = None,
-    epsilon: Annotated[
-        float,
-        typer.Option(help="Adam's, for the scores: those with gradients below it move less.", rich_help_panel=TRAINER),
-    ] = 1e-8,
+    beta2: Annotated[
+        float | None,
+        typer.Option(
+            help="Adam's: the share that its mean square of gradients keeps in a step. Default: the recipe's.",
+            rich_help_panel=TRAINER,
+            show_default=False,
+        ),
+    ] = None,
     dense_learning_rate: Annotated[
         float | None,
         typer.Option(help="Of what is trained besides scores; the same by default.", rich_help_panel=TRAINER),
@@ -294,11 +298,11 @@ def train(
         final_sparsity=final_sparsity,
         sparsity_schedule=sparsity_schedule,  # type: ignore[arg-type]
         sparsity_penalty=sparsity_penalty,
-        epsilon=epsilon,
         dense_learning_rate=dense_learning_rate,
         **recipe_with(
             recipe,
             learning_rate=learning_rate,
+            beta2=beta2,
             pull=pull,
             band=band,
             initial_sparsity=initial_sparsity,

@@ -20,18 +20,13 @@ TEMPERATURE = 0.05  # of bernoulli's sigmoid: steps of the usual rates get score
 def starting_scores(method: Method) -> UniformScores:
     """Where the initial scores come from.
 
-    ``bernoulli`` starts all where the sparsity is the chance to be dropped; the others as maskbert's initialisations,
-    or with a gap above the threshold.
+    ``bernoulli`` starts all where the sparsity is the chance to be dropped; the others as maskbert's initialisations.
     """
     sparsity = method.initial_sparsity
     if method.binarizer == "bernoulli":
         start = TEMPERATURE * math.log((1 - sparsity) / sparsity)
         return UniformScores(method.seed, start, start)
     if method.initialisation == "uniform":
-        if method.gap is not None:
-            assert method.spread is not None
-            low = method.cut + method.gap
-            return UniformScores(method.seed, low, low + method.spread)
         margin = SCORE_MARGIN if method.spread is None else sparsity * method.spread - method.cut
         return UniformScores.for_sparsity(sparsity, method.cut, method.seed, margin)
     half = method.threshold / 2
@@ -100,7 +95,7 @@ def sparsity_at(method: Method, progress: float) -> float:
 
     ``cubic`` is that of Zhu and Gupta 2017 (arXiv 1710.01878), equation 1.
     """
-    start, final = method.initial_sparsity if method.gap is None else 0.0, method.final_sparsity
+    start, final = method.initial_sparsity, method.final_sparsity
     if final is None:
         return start
     done = min(1.0, progress / RAMP)

@@ -59,7 +59,6 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     nm: str = "2:4"
     initialisation: Literal["uniform", "magnitude", "random"] = "uniform"
     initial_sparsity: Share = _DEFAULT["initial_sparsity"]
-    gap: Positive | None = None  # of uniform scores to the threshold, in place of the initial sparsity
     spread: Positive | None = _DEFAULT["spread"]  # width of the range of uniform scores; maskbert's where None
     final_sparsity: Share | None = None
     sparsity_schedule: Literal["cubic", "steps"] = "cubic"
@@ -103,18 +102,13 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
 def recipe_with(name: str, **given: Any) -> dict[str, Any]:
     """A recipe's values, with what is ``given`` (other than None) in their place.
 
-    Raises TrainingError for an unknown recipe, and for a gap given together with an initial sparsity.
+    Raises TrainingError for an unknown recipe.
     """
     if name not in RECIPES:
         raise TrainingError(
             f"training settings: recipe: there is no {name!r}", hint=f"It is one of: {', '.join(RECIPES)}."
         )
-    given = {field: value for field, value in given.items() if value is not None}
-    if {"gap", "initial_sparsity"} <= given.keys():
-        raise TrainingError(
-            "training settings: gap: with it nothing starts dropped", hint="Leave initial_sparsity out."
-        )
-    return RECIPES[name] | given
+    return RECIPES[name] | {field: value for field, value in given.items() if value is not None}
 
 
 def method_with(recipe: str, **given: Any) -> Method:
@@ -221,11 +215,6 @@ def _conflicts(method: Method) -> list[tuple[bool, str]]:
         (method.topk_scope == "global" and binarizer != "topk", "topk_scope: the binarizer is not topk"),
         (method.topk_scope == "global" and not weights, f"topk over all tensors masks single weights, {groups}"),
         (final and not penalty and binarizer != "topk", "final_sparsity needs topk, or a sparsity_penalty"),
-        (
-            method.gap is not None and (binarizer not in ("threshold", "sign") or split),
-            "gap needs threshold or sign, and uniform scores",
-        ),
-        (method.gap is not None and method.spread is None, "gap needs a spread, as 0.6"),
         (method.band is not None and not simple, "band needs threshold or sign, and uniform scores of single weights"),
     ]
 

@@ -105,7 +105,6 @@ def test_every_option_reaches_the_settings(train: Train, tiny_bert: Path) -> Non
         {
             "pull": 0.02,
             "band": 0.4,
-            "gap": 0.05,
             "beta2": 0.9,
             "spread": 0.5,
             "mask_kinds": "Q",

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from maskhub.errors import TrainingError
-from maskhub.train.methods import sparsity_at, starting_scores
-from maskhub.train.settings import RECIPES, Method, TrainSettings, check, method_with, recipe_with
+from maskhub.train.methods import starting_scores
+from maskhub.train.settings import RECIPES, Method, TrainSettings, check, method_with
 
 
 def test_the_defaults_are_those_of_the_default_recipe() -> None:
@@ -31,15 +31,6 @@ def test_without_a_pull_of_its_own_a_long_training_has_a_weaker_one() -> None:
     assert not method_with("paper").needs_steps and method.needs_steps
 
 
-def test_what_starts_dropped_is_a_share_or_a_gap_leaves_nothing() -> None:
-    scores = starting_scores(method_with("pull", gap=0.04))
-    assert (scores.low, scores.high, scores.cut(0.01)) == (pytest.approx(0.05), pytest.approx(0.65), 0)
-    assert sparsity_at(method_with("pull", gap=0.04, sparsity_penalty=1.0, final_sparsity=0.4), 0) == 0
-    with pytest.raises(TrainingError, match="gap: with it nothing starts dropped") as caught:
-        recipe_with("pull", gap=0.04, initial_sparsity=0.1)
-    assert caught.value.hint == "Leave initial_sparsity out."
-
-
 def test_recipes_differ_in_the_same_settings() -> None:
     assert len({tuple(recipe) for recipe in RECIPES.values()}) == 1
 
@@ -53,10 +44,6 @@ def test_recipes_differ_in_the_same_settings() -> None:
         ({"epochs": float("inf")}, "epochs: inf is no number to work with", None),
         ({"threshold": float("nan")}, "threshold: nan is no number to work with", None),
         ({"threshold": -0.02, "spread": None}, "threshold must be above -0.02", None),
-        ({"gap": 0.04, "binarizer": "topk"}, "gap needs threshold or sign, and uniform scores", None),
-        ({"gap": 0.04, "initialisation": "random"}, "gap needs threshold or sign, and uniform scores", None),
-        ({"gap": 0.04, "spread": None}, "gap needs a spread, as 0.6", None),
-        ({"gap": 0.0}, "gap: 0.0 is not above 0", None),
         ({"beta2": 1.0}, "beta2: 1.0 is not at least 0 and below 1", None),
         ({"spread": 0.0}, "spread: 0.0 is not above 0", None),
         ({"warmup": 1.0}, "warmup: 1.0 is not at least 0 and below 1", None),

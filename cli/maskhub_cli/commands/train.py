@@ -150,14 +150,6 @@ def train(
             show_default=False,
         ),
     ] = None,
-    gap: Annotated[
-        float | None,
-        typer.Option(
-            help="Start uniform scores at least so far above the threshold: no weight starts dropped. In place of "
-            "--initial-sparsity.",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
     spread: Annotated[
         float | None,
         typer.Option(
@@ -306,7 +298,6 @@ def train(
             pull=pull,
             band=band,
             initial_sparsity=initial_sparsity,
-            gap=gap,
             spread=spread,
             layers=layers,
             classifier=classifier,

@@ -12,7 +12,7 @@ BATCH = 32
 LORA_RANK = 8
 
 # Of these a method gets the one with the best mean over some tasks, on training examples that are held out for it.
-# A higher one, 6e-3, took masks over the 0.09 bits a weight that they are to take (0.109 on MRPC).
+# A higher one, 6e-3, takes masks over the 0.09 bits a weight that they are to take.
 RATES = {
     "masking": (3e-3, 4e-3, 5e-3),
     "finetuning": (5e-5, 1e-4, 2e-4),

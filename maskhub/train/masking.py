@@ -336,7 +336,7 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
 
     That is the pull to the initial scores, the limits of ``sign``, the sparsity's schedule and its penalty; without
     one of these ``attach`` does nothing. ``steps`` are all steps of the training, which a ``final_sparsity`` needs;
-    a pull that goes by the length is 0.01 without. ``step`` is how many are done. Raises TrainingError where the
+    a pull that goes by the length is 0.007 without. ``step`` is how many are done. Raises TrainingError where the
     optimizer has no scores of the model, or ``steps`` is below 1.
     """
     masked = list(masked_weights(model).values())

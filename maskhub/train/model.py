@@ -64,7 +64,7 @@ def mask_model(
 
         model = AutoModelForSequenceClassification.from_pretrained("user/base")
         maskhub.train.mask_model(model)
-        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=4e-3)
+        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=4e-3, betas=(0.9, 0.95))
         maskhub.train.attach(model, optimizer, steps=1000)  # in a Trainer: callbacks=[maskhub.train.MaskCallback()]
         ...  # train as ever
         maskhub.train.pack(model, "task.msk")

@@ -113,7 +113,7 @@ def train(
         typer.Option(
             metavar="pull|paper",
             help="Defaults of --learning-rate, --beta2, --pull, --band, --initial-sparsity, --spread, --layers and "
-            "--classifier: 4e-3, 0.999, by length, none, 0.005, 0.6, all, dense; or Zhao et al.'s: 1e-3, 0.999, 0, "
+            "--classifier: 4e-3, 0.95, by length, none, 0.005, 0.6, all, dense; or Zhao et al.'s: 1e-3, 0.999, 0, "
             "none, 0.05, as wide as that gives, upper, masked.",
             rich_help_panel=METHOD,
         ),
@@ -172,7 +172,7 @@ def train(
         float | None,
         typer.Option(
             help="Share of the way that each score goes back to its initial value after a step. Default: the recipe's; "
-            "by length is 5 / steps, but 0.0025 to 0.01.",
+            "by length is 3 / steps, but 0.0015 to 0.007.",
             rich_help_panel=METHOD,
             show_default=False,
         ),

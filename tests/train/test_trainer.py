@@ -51,14 +51,17 @@ def test_scores_and_head_come_back(tmp_path: Path, names: dict[str, str]) -> Non
 
 
 def test_the_first_interrupt_is_noted_and_the_second_one_ends() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with StopOnInterrupt() as stop:
-        assert not stop.interrupted
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.interrupted
-        with pytest.raises(KeyboardInterrupt):
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore interrupts
+    try:
+        with StopOnInterrupt() as stop:
+            assert not stop.interrupted
             os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+            assert stop.interrupted
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, found)
 
 
 def test_in_another_thread_interrupts_are_left_alone() -> None:

@@ -75,8 +75,7 @@ class Job:
     def path(self) -> Path:
         """Where its result is kept."""
         parts = [self.task, self.method, f"{self.learning_rate:g}"]
-        # beta2 is not in the name: it goes with the layers of the sweep
-        changes = {"pull": self.pull, "band": self.band, "sparsity": self.sparsity}
+        changes = {"pull": self.pull, "band": self.band, "sparsity": self.sparsity, "beta2-": self.beta2}
         parts += [f"{name}{value:g}" for name, value in changes.items() if value is not None]
         parts += [self.layers] if self.layers else []
         return RESULTS / f"{'-'.join(parts)}-{'pick' if self.pick else self.seed}.json"

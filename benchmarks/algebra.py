@@ -17,8 +17,8 @@ import numpy as np
 import maskhub
 from benchmarks import samples
 from benchmarks.report import Report, medians, peak_memory
-from maskhub.compare import diff, matrix
-from maskhub.mask import BaseBinding, Mask, MaskSet
+from maskhub.masks.compare import diff, matrix
+from maskhub.masks.mask import BaseBinding, Mask, MaskSet
 
 LAYERS, HIDDEN = 12, 768  # BERT-base's encoder: 85 M weights in 72 tensors
 RUNS = 11

@@ -25,7 +25,7 @@ from benchmarks.report import Report, medians
 from maskhub.container import codecs
 from maskhub.container.manifest import KEY
 from maskhub.container.reader import MaskFile
-from maskhub.mask import Mask
+from maskhub.masks.mask import Mask
 
 SPARSITIES = (0.01, 0.03, 0.05, 0.10)
 LAYERS, HIDDEN = 12, 768  # BERT-base's encoder: 85 M weights in 72 tensors

@@ -21,9 +21,9 @@ import numpy as np
 import maskhub
 from benchmarks.report import Report
 from maskhub.container.reader import open_mask
-from maskhub.data import read_file
-from maskhub.mask import Mask, MaskSet
-from maskhub.scores import draw
+from maskhub.masks.mask import Mask, MaskSet
+from maskhub.masks.scores import draw
+from maskhub.tasks.data import read_file
 
 ROWS, HELD_OUT = 6000, 1000
 SETTINGS = (

@@ -20,9 +20,9 @@ import numpy as np
 
 import maskhub
 from benchmarks.report import Report, peak_memory
-from maskhub.basepass import scan
-from maskhub.mask import BaseBinding, Mask, MaskSet
-from maskhub.tensorfile import layout, write_header
+from maskhub.checkpoints.scan import scan
+from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.storage.safetensors import layout, write_header
 
 RUNS = 5
 Specs = dict[str, tuple[str, tuple[int, ...]]]
@@ -142,7 +142,7 @@ def _measure(report: Report, key: str, what: str, base: Path, folder: Path, runs
             shutil.rmtree(path)
 
     def build(count: int) -> Any:
-        from maskhub.dense import apply_all
+        from maskhub.checkpoints.apply import apply_all
 
         return lambda: apply_all(checkpoint, [(opened[i], folder / f"out{i}") for i in range(count)])
 

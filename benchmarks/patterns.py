@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks import samples
 from benchmarks.report import Report, medians, peak_memory
 from maskhub.container import codecs
-from maskhub.mask import Mask
-from maskhub.scores import Initial
+from maskhub.masks.mask import Mask
+from maskhub.masks.scores import Initial
 
 ROWS, COLUMNS = 27_648, 3_072  # 85 M weights in one tensor
 RUNS = 5

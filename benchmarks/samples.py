@@ -8,9 +8,9 @@ import numpy as np
 from blake3 import blake3
 
 from maskhub.container.codecs import Target
-from maskhub.mask import BaseBinding, Mask, MaskSet, Task
-from maskhub.scores import Initial, draw
-from maskhub.tensor import RawTensor
+from maskhub.masks.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.masks.scores import Initial, draw
+from maskhub.storage.tensor import RawTensor
 
 Shapes = dict[str, tuple[int, ...]]
 

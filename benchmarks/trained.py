@@ -15,8 +15,8 @@ from benchmarks import samples
 from benchmarks.report import Report, medians
 from maskhub.container import codecs
 from maskhub.container.reader import MaskFile
-from maskhub.mask import Mask
-from maskhub.scores import Initial
+from maskhub.masks.mask import Mask
+from maskhub.masks.scores import Initial
 
 MASKS = Path(__file__).parent / "masks"
 NAMES = ("bits", "zstd", "gaps", "drift")

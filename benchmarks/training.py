@@ -58,7 +58,7 @@ def run(report: Report) -> None:
 
 def initialise() -> float:
     """Make the initial scores of BERT-base's layers, in this process; the best of three."""
-    from maskhub.scores import UniformScores
+    from maskhub.masks.scores import UniformScores
 
     scores = UniformScores.for_sparsity(0.05, 1e-2, 0)
     shapes = [(768, 768)] * 48 + [(3072, 768)] * 24
@@ -76,9 +76,9 @@ def measure(way: str, model_name: str) -> dict[str, float]:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from maskhub.train.layers import maskable, select
-    from maskhub.train.masking import add_scores, attach
-    from maskhub.train.settings import Method
+    from maskhub.training.layers import maskable, select
+    from maskhub.training.masking import add_scores, attach
+    from maskhub.training.settings import Method
 
     sizes = {
         "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},

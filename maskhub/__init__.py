@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from maskhub.algebra import compose as compose
-    from maskhub.checkpoint import Checkpoint as Checkpoint
-    from maskhub.checkpoint import open_checkpoint as open_checkpoint
-    from maskhub.compare import diff as diff
-    from maskhub.compare import matrix as matrix
+    from maskhub.checkpoints.apply import apply as apply
+    from maskhub.checkpoints.apply import apply_all as apply_all
+    from maskhub.checkpoints.apply import verify_base as verify_base
+    from maskhub.checkpoints.checkpoint import Checkpoint as Checkpoint
+    from maskhub.checkpoints.checkpoint import open_checkpoint as open_checkpoint
+    from maskhub.checkpoints.pruned import from_pruned as from_pruned
     from maskhub.container.reader import open_mask as open  # noqa: F401
     from maskhub.container.writer import save as save
-    from maskhub.dense import apply as apply
-    from maskhub.dense import apply_all as apply_all
-    from maskhub.dense import verify_base as verify_base
     from maskhub.errors import MaskhubError as MaskhubError
-    from maskhub.mask import Mask as Mask
-    from maskhub.mask import MaskSet as MaskSet
-    from maskhub.pruned import from_pruned as from_pruned
+    from maskhub.masks.compare import diff as diff
+    from maskhub.masks.compare import matrix as matrix
+    from maskhub.masks.compose import compose as compose
+    from maskhub.masks.mask import Mask as Mask
+    from maskhub.masks.mask import MaskSet as MaskSet
     from maskhub.remote import list_masks as list_masks
     from maskhub.remote import pull as pull
     from maskhub.remote import push as push
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
     from maskhub.runtime.load import pipeline as pipeline
 
 _PLACES = {
-    "Checkpoint": ("checkpoint", "Checkpoint"),
-    "Mask": ("mask", "Mask"),
-    "MaskSet": ("mask", "MaskSet"),
+    "Checkpoint": ("checkpoints.checkpoint", "Checkpoint"),
+    "Mask": ("masks.mask", "Mask"),
+    "MaskSet": ("masks.mask", "MaskSet"),
     "MaskhubError": ("errors", "MaskhubError"),
     "PushOptions": ("remote.entry", "PushOptions"),
-    "apply": ("dense", "apply"),
-    "apply_all": ("dense", "apply_all"),
-    "compose": ("algebra", "compose"),
-    "diff": ("compare", "diff"),
-    "from_pruned": ("pruned", "from_pruned"),
+    "apply": ("checkpoints.apply", "apply"),
+    "apply_all": ("checkpoints.apply", "apply_all"),
+    "compose": ("masks.compose", "compose"),
+    "diff": ("masks.compare", "diff"),
+    "from_pruned": ("checkpoints.pruned", "from_pruned"),
     "list_masks": ("remote", "list_masks"),
     "load_model": ("runtime.load", "load_model"),
-    "matrix": ("compare", "matrix"),
+    "matrix": ("masks.compare", "matrix"),
     "open": ("container.reader", "open_mask"),
-    "open_checkpoint": ("checkpoint", "open_checkpoint"),
+    "open_checkpoint": ("checkpoints.checkpoint", "open_checkpoint"),
     "pipeline": ("runtime.load", "pipeline"),
     "pull": ("remote", "pull"),
     "push": ("remote", "push"),
     "save": ("container.writer", "save"),
-    "verify_base": ("dense", "verify_base"),
+    "verify_base": ("checkpoints.apply", "verify_base"),
 }
 
 __all__ = [*_PLACES, "__version__"]

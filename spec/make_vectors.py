@@ -26,14 +26,14 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from pcodec import ChunkConfig, PagingSpec, standalone
 
-from maskhub import digest
+from maskhub.checkpoints.apply import drop
 from maskhub.container.codecs import pco
 from maskhub.container.manifest import VERSION
 from maskhub.container.writer import save
-from maskhub.dense import drop
-from maskhub.mask import BaseBinding, HubRevision, Mask, MaskSet, Task
-from maskhub.scores import Initial, draw
-from maskhub.tensor import ITEM_SIZE, RawTensor
+from maskhub.masks.mask import BaseBinding, HubRevision, Mask, MaskSet, Task
+from maskhub.masks.scores import Initial, draw
+from maskhub.storage import digest
+from maskhub.storage.tensor import ITEM_SIZE, RawTensor
 
 FOLDER = Path(__file__).parent / "vectors"
 LONG = 512  # packed bytes; longer masks are listed by their digest only

@@ -15,9 +15,9 @@ os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="maskhub-tests-")
 import pytest
 from hypothesis import settings
 
-from maskhub.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.container.writer import save
-from maskhub.mask import MaskSet
+from maskhub.masks.mask import MaskSet
 from tests import tiny
 
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)

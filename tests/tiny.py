@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from maskhub.checkpoint import INDEX, WEIGHTS, Checkpoint, open_checkpoint
-from maskhub.mask import BaseBinding, Mask, MaskSet, Task
-from maskhub.scores import Initial
-from maskhub.tensor import ITEM_SIZE, Bytes, RawTensor
-from maskhub.tensorfile import write_tensors
+from maskhub.checkpoints.checkpoint import INDEX, WEIGHTS, Checkpoint, open_checkpoint
+from maskhub.masks.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.masks.scores import Initial
+from maskhub.storage.safetensors import write_tensors
+from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor
 
 HIDDEN, INTERMEDIATE, LAYERS = 6, 10, 2
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from maskhub.train.settings import RECIPES, Method, TrainSettings, method_with
+from maskhub.training.settings import RECIPES, Method, TrainSettings, method_with
 
 WORDS = {
     "film": ("good", "bad", "film"),

@@ -24,15 +24,15 @@ from benchmarks.accuracy.data import cut
 from benchmarks.accuracy.plan import BATCH, LORA_RANK, Job
 from benchmarks.report import peak_memory
 from maskhub.container.reader import MaskFile
-from maskhub.data import read_file
+from maskhub.container.summary import summarize
 from maskhub.runtime.evaluate import measure
 from maskhub.runtime.load import processor_from
 from maskhub.runtime.quiet import quiet_transformers
-from maskhub.summary import summarize
 from maskhub.tasks import REGISTRY
+from maskhub.tasks.data import read_file
 from maskhub.tasks.examples import Columns, Examples
-from maskhub.train.settings import DEFAULT_RECIPE, TrainSettings, recipe_with
-from maskhub.train.train import train
+from maskhub.training.settings import DEFAULT_RECIPE, TrainSettings, recipe_with
+from maskhub.training.train import train
 
 Trained = tuple[Any, dict[str, float]]  # the model, and what was measured of its training
 

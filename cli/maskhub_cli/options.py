@@ -50,14 +50,14 @@ def stem(mask: str) -> str:
     """The file name of a path or URL without its suffix: what outputs are called."""
     from pathlib import Path
 
-    from maskhub.address import file_name
+    from maskhub.storage.address import file_name
 
     return Path(file_name(mask)).stem
 
 
 def labels(masks: Sequence[str]) -> list[str]:
     """Short names that tell masks apart: as ``stem``, with as many folders before it as that takes."""
-    from maskhub.source import public_name
+    from maskhub.storage.source import public_name
 
     parts = [[*public_name(mask).split("/")[:-1], stem(mask)] for mask in masks]
     distinct = len(set(masks))

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from maskhub.container.codecs.bits import Bits
-from maskhub.files import explained
-from maskhub.mask import MaskSet
+from maskhub.masks.mask import MaskSet
+from maskhub.storage.atomic import explained
 
 
 def folder() -> Path:

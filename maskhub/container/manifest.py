@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import msgspec
 
 from maskhub.errors import FormatError
-from maskhub.mask import BaseBinding, Digest, Name, Task
-from maskhub.scores import Initial
-from maskhub.tensorfile import unique_keys
+from maskhub.masks.mask import BaseBinding, Digest, Name, Task
+from maskhub.masks.scores import Initial
+from maskhub.storage.safetensors import unique_keys
 
 KEY = "maskhub"  # the manifest's key in the safetensors metadata
 MAJOR, MINOR = 1, 0

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from maskhub import address, digest
 from maskhub.container import cache, codecs
 from maskhub.container.codecs.delta import Delta
 from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, parse
 from maskhub.errors import CodecError, FormatError, IntegrityError, ParentError
-from maskhub.mask import LazyMask, Mask, MaskSet, count_ones, packed_size
-from maskhub.source import LocalFile, Source
-from maskhub.tensor import ITEM_SIZE, Bytes, RawTensor
-from maskhub.tensorfile import TensorFile
+from maskhub.masks.mask import LazyMask, Mask, MaskSet, count_ones, packed_size
+from maskhub.storage import address, digest
+from maskhub.storage.safetensors import TensorFile
+from maskhub.storage.source import LocalFile, Source
+from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor
 
 MAX_WEIGHTS = 1 << 48  # in one tensor: keeps sizes far from where NumPy's integers end
 # A few bytes can claim a mask of any size. Beyond FREE bytes of bits (three times the largest tensor known), a payload
@@ -238,12 +238,12 @@ class MaskFile:
 
 def _source(path: str | Path, token: str | None) -> Source:
     if (place := address.hub(path)) is not None:
-        from maskhub.hubfile import open_hub
+        from maskhub.storage.hubfile import open_hub
 
         return open_hub(place, token)
     if address.exists(path) and not Path(path).is_dir():
         return LocalFile(path)
-    from maskhub.folderfile import open_folder
+    from maskhub.storage.folderfile import open_folder
 
     return open_folder(path)
 

@@ -15,14 +15,14 @@ from typing import IO
 
 import msgspec
 
-from maskhub import digest
 from maskhub.container import codecs
 from maskhub.container.codecs.delta import Delta
 from maskhub.container.manifest import KEY, VERSION, DenseEntry, Manifest, MaskEntry, parse, render
 from maskhub.errors import BaseMismatchError, CodecError, FormatError
-from maskhub.files import atomic_file, explained
-from maskhub.mask import Mask, MaskSet
-from maskhub.tensorfile import layout, write_header
+from maskhub.masks.mask import Mask, MaskSet
+from maskhub.storage import digest
+from maskhub.storage.atomic import atomic_file, explained
+from maskhub.storage.safetensors import layout, write_header
 
 SPOOL = 1 << 22  # bytes of payloads that are kept in memory
 PIECE = 1 << 20

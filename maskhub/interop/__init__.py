@@ -11,17 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from maskhub.checkpoint import Checkpoint
+from maskhub.checkpoints.apply import verify_base
+from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.checkpoints.pruned import Progress, from_pruned
 from maskhub.container.manifest import KEY
 from maskhub.container.reader import open_mask
-from maskhub.dense import verify_base
 from maskhub.errors import FormatError, MaskhubError, reason
-from maskhub.files import atomic_file
 from maskhub.interop import boolean, compressed, hdf5, maskllm, prune, scores, tall
 from maskhub.interop.bind import Format, Options
 from maskhub.interop.tensors import NamedTensors, kind_of, open_tensors
-from maskhub.mask import MaskSet
-from maskhub.pruned import Progress, from_pruned
+from maskhub.masks.mask import MaskSet
+from maskhub.storage.atomic import atomic_file
 
 
 def _is_mask(source: NamedTensors, base: Checkpoint) -> bool:

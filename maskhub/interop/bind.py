@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from maskhub.checkpoint import Checkpoint
-from maskhub.dense import MASKABLE, drop
+from maskhub.checkpoints.apply import MASKABLE, drop
+from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.checkpoints.pruned import Progress, pair, task_of
 from maskhub.errors import BaseMismatchError, FormatError
 from maskhub.interop.tensors import Kind, NamedTensors
-from maskhub.mask import BaseBinding, Mask, MaskSet
-from maskhub.pruned import Progress, pair, task_of
-from maskhub.tensor import RawTensor
+from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.storage.tensor import RawTensor
 
 # The bit pattern of 1.
 ONE = {

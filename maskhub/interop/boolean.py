@@ -7,13 +7,13 @@ from typing import IO
 
 import numpy as np
 
-from maskhub.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.interop.bind import Format, Options, bind, zero_one
 from maskhub.interop.maskllm import SUFFIX
 from maskhub.interop.tensors import NamedTensors
-from maskhub.mask import MaskSet
-from maskhub.tensorfile import layout, write_header
-from maskhub.torchfile import torch_library
+from maskhub.masks.mask import MaskSet
+from maskhub.storage.safetensors import layout, write_header
+from maskhub.storage.torch import torch_library
 
 
 def fits(source: NamedTensors, base: Checkpoint) -> bool:

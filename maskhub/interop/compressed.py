@@ -12,13 +12,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhub.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.checkpoints.pruned import from_pruned
 from maskhub.errors import FormatError
 from maskhub.interop.bind import Format, Options
 from maskhub.interop.tensors import NamedTensors
-from maskhub.mask import MaskSet
-from maskhub.pruned import from_pruned
-from maskhub.tensor import NUMPY_DTYPE, RawTensor, Spec
+from maskhub.masks.mask import MaskSet
+from maskhub.storage.tensor import NUMPY_DTYPE, RawTensor, Spec
 
 PARTS = (".shape", ".compressed", ".bitmask", ".row_offsets")
 CONFIG_KEYS = {"quantization_config", "compression_config"}  # how it was stored, not what the task is

@@ -14,15 +14,15 @@ from typing import IO, Any
 
 import numpy as np
 
-from maskhub import digest
-from maskhub.checkpoint import Checkpoint
+from maskhub.checkpoints.apply import verify_base
+from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.container.manifest import VERSION, Manifest, parse, render
-from maskhub.dense import verify_base
 from maskhub.errors import FormatError, IntegrityError, OutputError, damaged, library
 from maskhub.interop.bind import Options
 from maskhub.interop.tensors import choose
-from maskhub.mask import Mask, MaskSet, packed_size
-from maskhub.tensor import ITEM_SIZE, RawTensor
+from maskhub.masks.mask import Mask, MaskSet, packed_size
+from maskhub.storage import digest
+from maskhub.storage.tensor import ITEM_SIZE, RawTensor
 
 FORMAT = "maskhub bank"  # the file's attribute ``format``
 CHUNK = 1 << 20

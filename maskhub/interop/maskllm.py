@@ -10,11 +10,11 @@ from typing import IO
 
 import numpy as np
 
-from maskhub.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.errors import FormatError
 from maskhub.interop.bind import Format, Options, bind, expect
 from maskhub.interop.tensors import NamedTensors
-from maskhub.mask import Mask, MaskSet, packed_size
+from maskhub.masks.mask import Mask, MaskSet, packed_size
 
 SUFFIX = ".mask"
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from maskhub.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.errors import FormatError
 from maskhub.interop.bind import Format, Options, bind, zero_one
 from maskhub.interop.tensors import NamedTensors
-from maskhub.mask import MaskSet
+from maskhub.masks.mask import MaskSet
 
 ORIGINAL, MASK = "_orig", "_mask"
 

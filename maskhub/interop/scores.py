@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhub.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.errors import FormatError
 from maskhub.interop.bind import Format, Options, bind, expect
 from maskhub.interop.tensors import NamedTensors
-from maskhub.mask import Mask, MaskSet
-from maskhub.tensor import NUMPY_DTYPE
+from maskhub.masks.mask import Mask, MaskSet
+from maskhub.storage.tensor import NUMPY_DTYPE
 
 SUFFIX = "_mask"
 THRESHOLD = 1e-2  # the authors' default

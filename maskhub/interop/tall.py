@@ -12,12 +12,12 @@ import math
 
 import numpy as np
 
-from maskhub.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.checkpoints.pruned import pair
 from maskhub.errors import FormatError
 from maskhub.interop.bind import Format, Options, bind, expect
 from maskhub.interop.tensors import NamedTensors, choose
-from maskhub.mask import Mask, MaskSet, packed_size
-from maskhub.pruned import pair
+from maskhub.masks.mask import Mask, MaskSet, packed_size
 
 
 def fits(source: NamedTensors, base: Checkpoint) -> bool:

@@ -11,11 +11,11 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from maskhub.checkpoint import CONFIG, Checkpoint, open_checkpoint, read_json
+from maskhub.checkpoints.checkpoint import CONFIG, Checkpoint, open_checkpoint, read_json
 from maskhub.errors import FormatError, damaged
-from maskhub.tensor import NUMPY_DTYPE, RawTensor, Spec
-from maskhub.tensorfile import TensorFile
-from maskhub.torchfile import TorchFile
+from maskhub.storage.safetensors import TensorFile
+from maskhub.storage.tensor import NUMPY_DTYPE, RawTensor, Spec
+from maskhub.storage.torch import TorchFile
 
 Kind = Literal["safetensors", "torch", "npz", "npy", "hdf5"]
 

@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from maskhub import address
-from maskhub.address import Hub
-from maskhub.basepass import Progress
+from maskhub.checkpoints.scan import Progress
 from maskhub.container.reader import MaskFile
+from maskhub.container.summary import summarize
 from maskhub.errors import CodecError, FormatError, IntegrityError, RemoteError, SignatureError
-from maskhub.files import atomic_file, claim_file
-from maskhub.mask import MaskSet
+from maskhub.masks.mask import MaskSet
 from maskhub.remote import fit, folder, hub, signing
 from maskhub.remote.entry import Entry, Fetched, Listed, Pulled, Pushed, PushOptions
-from maskhub.summary import summarize
+from maskhub.storage import address
+from maskhub.storage.address import Hub
+from maskhub.storage.atomic import atomic_file, claim_file
 
 DEFAULTS = PushOptions()
 

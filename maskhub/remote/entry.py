@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from maskhub.summary import MaskSummary
+from maskhub.container.summary import MaskSummary
 
 
 @dataclass(frozen=True)

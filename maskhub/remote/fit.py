@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from maskhub import address
-from maskhub.address import Hub
-from maskhub.basepass import Progress
-from maskhub.checkpoint import open_checkpoint
+from maskhub.checkpoints.apply import verify_base
+from maskhub.checkpoints.checkpoint import open_checkpoint
+from maskhub.checkpoints.scan import Progress
 from maskhub.container.reader import MaskFile
-from maskhub.dense import verify_base
 from maskhub.errors import BaseMismatchError
-from maskhub.hubfile import client, explained
+from maskhub.storage import address
+from maskhub.storage.address import Hub
+from maskhub.storage.hubfile import client, explained
 
 
 def check_base(file: MaskFile, base: str | Path, *, token: str | None = None, progress: Progress | None = None) -> str:

@@ -17,16 +17,17 @@ from typing import Any
 
 import msgspec
 
-from maskhub import files, folderfile
-from maskhub.address import INDEX, SUFFIX, Folder
 from maskhub.container import cache
 from maskhub.container.reader import MaskFile
 from maskhub.errors import ForbiddenError, FormatError, IntegrityError, MaskhubError, MissingError, RemoteError
-from maskhub.folderfile import NAME, OBJECTS, Sha256, join, mask_path, names, read_pointer
 from maskhub.remote import card, signing
 from maskhub.remote.entry import Entry, Fetched, Listed, Pushed, PushOptions
-from maskhub.remotefile import file_system, read_small, read_whole
-from maskhub.source import is_url, public_name
+from maskhub.storage import atomic as files
+from maskhub.storage import folderfile
+from maskhub.storage.address import INDEX, SUFFIX, Folder
+from maskhub.storage.folderfile import NAME, OBJECTS, Sha256, join, mask_path, names, read_pointer
+from maskhub.storage.remotefile import file_system, read_small, read_whole
+from maskhub.storage.source import is_url, public_name
 
 # File systems of fsspec where a written file appears at once and whole, also in the place of another one.
 AT_ONCE = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss"}

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskhub.address import Hub
 from maskhub.container.reader import MaskFile
+from maskhub.container.summary import summarize
 from maskhub.errors import FormatError, MaskhubError, MissingError, RemoteError
-from maskhub.hubfile import client, download, explained, masks, named
 from maskhub.remote import card, signing
 from maskhub.remote.entry import Entry, Fetched, Listed, Pushed, PushOptions
-from maskhub.summary import summarize
+from maskhub.storage.address import Hub
+from maskhub.storage.hubfile import client, download, explained, masks, named
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

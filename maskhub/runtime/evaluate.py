@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from maskhub import tasks
-from maskhub.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import DataError, FormatError
-from maskhub.mask import MaskSet
-from maskhub.metrics import IGNORED
+from maskhub.masks.mask import MaskSet
 from maskhub.runtime.load import load_model, load_processor
 from maskhub.tasks.examples import Examples
+from maskhub.tasks.metrics import IGNORED
 from maskhub.tasks.task import TaskType
 
 BATCH = 32

@@ -8,13 +8,14 @@ from typing import Any
 import transformers
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from maskhub import dense, tasks
-from maskhub.checkpoint import TOKENIZER_FILES, Checkpoint, open_checkpoint
+from maskhub import tasks
+from maskhub.checkpoints import apply as dense
+from maskhub.checkpoints.checkpoint import TOKENIZER_FILES, Checkpoint, open_checkpoint
 from maskhub.container.reader import open_mask
 from maskhub.errors import CheckpointError, FormatError, reason
-from maskhub.mask import MaskSet
+from maskhub.masks.mask import MaskSet
 from maskhub.runtime.quiet import quiet_transformers
-from maskhub.runtime.tensors import to_torch
+from maskhub.storage.torch_tensors import to_torch
 from maskhub.tasks.task import TaskType
 
 VOCABULARIES = [f for f in TOKENIZER_FILES if f.startswith(("tokenizer.", "vocab.", "spiece.", "sentencepiece."))]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from maskhub.errors import DataError, library, reason
-from maskhub.metrics import classification_metrics, classification_names
 from maskhub.tasks.examples import LABEL_COLUMNS, Examples, Table, label_ids
+from maskhub.tasks.metrics import classification_metrics, classification_names
 from maskhub.tasks.task import Names, TaskType
 from maskhub.tasks.text_classification import single_label_config
 

@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from maskhub.errors import DataError
-from maskhub.metrics import CHOICE, choice_metrics
 from maskhub.tasks.examples import Examples, Table
+from maskhub.tasks.metrics import CHOICE, choice_metrics
 from maskhub.tasks.task import Names, TaskType, rows
 
 PROMPT_COLUMNS = ("prompt", "question_propmt", "question", "ctx", "context", "startphrase")  # the second is CODAH's

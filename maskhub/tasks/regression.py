@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from maskhub.errors import DataError
-from maskhub.metrics import REGRESSION, regression_metrics
 from maskhub.tasks.examples import LABEL_COLUMNS, Examples, Table
+from maskhub.tasks.metrics import REGRESSION, regression_metrics
 from maskhub.tasks.task import Names, TaskType, classes_config
 from maskhub.tasks.text_classification import encode_texts, read_texts, text_collator, text_columns
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from maskhub.metrics import classification_metrics, classification_names
 from maskhub.tasks.examples import LABEL_COLUMNS, Examples, Table, label_ids
+from maskhub.tasks.metrics import classification_metrics, classification_names
 from maskhub.tasks.task import Names, TaskType, classes_config, rows
 
 # Usual names, in the order they are looked for. Pairs come first: ``sentence`` alone may be half of one.

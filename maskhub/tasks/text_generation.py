@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from maskhub.errors import DataError
-from maskhub.metrics import GENERATION, IGNORED, perplexity
 from maskhub.tasks.examples import Examples, Table
+from maskhub.tasks.metrics import GENERATION, IGNORED, perplexity
 from maskhub.tasks.task import Names, TaskType, rows
 from maskhub.tasks.text_classification import TEXT_COLUMNS
 from maskhub.tasks.token_classification import padded_labels

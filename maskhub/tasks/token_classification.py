@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from maskhub.errors import CheckpointError, DataError
-from maskhub.metrics import IGNORED, tagging_metrics, tagging_names
 from maskhub.tasks.examples import Examples, Table, label_ids
+from maskhub.tasks.metrics import IGNORED, tagging_metrics, tagging_names
 from maskhub.tasks.task import Names, TaskType, classes_config, rows
 
 TOKEN_COLUMNS = ("tokens", "words")

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from maskhub import digest
 from maskhub.container.writer import save
-from maskhub.mask import BaseBinding, Mask, MaskSet, Task
-from maskhub.scores import Initial
-from maskhub.tensor import RawTensor
+from maskhub.masks.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.masks.scores import Initial
+from maskhub.storage import digest
+from maskhub.storage.tensor import RawTensor
 from tests.tiny import read_parts
 
 Parts = tuple[dict[str, Any], dict[str, bytes]]  # manifest and payloads

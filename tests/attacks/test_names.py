@@ -12,14 +12,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from maskhub import dense
-from maskhub.checkpoint import open_checkpoint
+from maskhub.checkpoints import apply as dense
+from maskhub.checkpoints.checkpoint import open_checkpoint
 from maskhub.container.reader import MaskFile, open_mask
 from maskhub.container.writer import save
 from maskhub.errors import MaskhubError
-from maskhub.mask import MaskSet
-from maskhub.tensor import RawTensor
-from maskhub.tensorfile import TensorFile
+from maskhub.masks.mask import MaskSet
+from maskhub.storage.safetensors import TensorFile
+from maskhub.storage.tensor import RawTensor
 from tests.attacks.forge import changed, honest, parts
 
 PATHS = (

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from maskhub import dense
-from maskhub.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints import apply as dense
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import CheckpointError, FormatError
-from maskhub.mask import MaskSet
+from maskhub.masks.mask import MaskSet
 from tests import tiny
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import maskhub
-from maskhub.checkpoint import Checkpoint, open_checkpoint
-from maskhub.mask import MaskSet
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.masks.mask import MaskSet
 from tests import tiny
 from tests.cli.conftest import Run, fields
 

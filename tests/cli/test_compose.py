@@ -10,7 +10,7 @@ import pytest
 
 import maskhub
 from maskhub.container.writer import save
-from maskhub.mask import MaskSet
+from maskhub.masks.mask import MaskSet
 from tests import tiny
 from tests.cli.conftest import Run, fields
 

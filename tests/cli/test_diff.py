@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import maskhub
-from maskhub import compare
 from maskhub.container.writer import save
-from maskhub.mask import Mask, MaskSet
+from maskhub.masks import compare
+from maskhub.masks.mask import Mask, MaskSet
 from tests import tiny
 from tests.cli.conftest import Run, fields
-from tests.rangeserver import RangeServer
+from tests.storage.rangeserver import RangeServer
 
 
 @pytest.fixture

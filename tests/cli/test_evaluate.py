@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from maskhub.container.writer import save
-from maskhub.mask import MaskSet
+from maskhub.masks.mask import MaskSet
 from tests import tiny
 from tests.cli.conftest import Run, fields
 from tests.cli.warm import error, maskhub

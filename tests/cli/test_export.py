@@ -9,8 +9,8 @@ import pytest
 
 import maskhub
 from maskhub import interop
-from maskhub.checkpoint import Checkpoint
-from maskhub.mask import MaskSet
+from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.masks.mask import MaskSet
 from maskhub_cli.commands.export import Kind
 from tests.cli.conftest import Run, fields
 

@@ -10,9 +10,9 @@ import pytest
 
 from maskhub.container.manifest import KEY
 from maskhub.container.writer import save
-from maskhub.mask import MaskSet
-from maskhub.tensor import RawTensor
-from maskhub.tensorfile import write_tensors
+from maskhub.masks.mask import MaskSet
+from maskhub.storage.safetensors import write_tensors
+from maskhub.storage.tensor import RawTensor
 from tests import tiny
 from tests.cli.conftest import Run, fields
 

@@ -157,7 +157,7 @@ def test_what_stops_a_command(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr("maskhub.summary.summarize", fail)
+    monkeypatch.setattr("maskhub.container.summary.summarize", fail)
     ran = run("info", mask_path)
     assert (ran.status, ran.out, ran.err) == (1, "", message)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import maskhub
-from maskhub.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.container import codecs
-from maskhub.mask import MaskSet
-from maskhub.train.run import RunRecord, write_masks, write_metrics, write_record, write_weights
-from maskhub.train.settings import TrainSettings
+from maskhub.masks.mask import MaskSet
+from maskhub.training.run import RunRecord, write_masks, write_metrics, write_record, write_weights
+from maskhub.training.settings import TrainSettings
 from maskhub_cli.commands.pack import CODECS
 from tests import tiny
 from tests.cli.conftest import Run, fields

@@ -12,7 +12,7 @@ import pytest
 import maskhub
 from maskhub.container import cache
 from maskhub.container.writer import save
-from maskhub.mask import Mask, MaskSet
+from maskhub.masks.mask import Mask, MaskSet
 from tests.cli.conftest import Run
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from maskhub.checkpoint import Checkpoint
-from maskhub.compare import diff
+from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.container.writer import save
-from maskhub.mask import MaskSet
+from maskhub.masks.compare import diff
+from maskhub.masks.mask import MaskSet
 from tests import tiny
 from tests.cli.conftest import Run, fields
 

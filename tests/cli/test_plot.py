@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskhub.train.recording import Recorder
+from maskhub.training.recording import Recorder
 from tests.cli.conftest import Run
 
 pytest.importorskip("matplotlib")

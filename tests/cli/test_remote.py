@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import maskhub
-from maskhub.mask import MaskSet
+from maskhub.masks.mask import MaskSet
 from maskhub_cli.options import stem
-from tests import rangeserver
 from tests.cli.conftest import Run, fields
-from tests.rangeserver import RangeServer
+from tests.storage import rangeserver
+from tests.storage.rangeserver import RangeServer
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from maskhub.container.writer import save
-from maskhub.mask import MaskSet
+from maskhub.masks.mask import MaskSet
 from tests import tiny
 from tests.cli.conftest import Run, fields
 

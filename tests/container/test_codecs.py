@@ -15,8 +15,8 @@ from maskhub.container import codecs
 from maskhub.container.codecs.drift import BLOCK
 from maskhub.container.codecs.pco import compress, decompress, width_for
 from maskhub.errors import CodecError
-from maskhub.mask import Mask, count_ones
-from maskhub.scores import Initial, draw
+from maskhub.masks.mask import Mask, count_ones
+from maskhub.masks.scores import Initial, draw
 
 INITIAL = Initial(seed=7, cut=6000, low=-0.02, high=0.3)
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=12)

@@ -16,12 +16,12 @@ import pytest
 from safetensors.numpy import save_file
 
 import maskhub
-from maskhub import digest
 from maskhub.container.reader import MAX_WEIGHTS, MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import CodecError, FormatError, IntegrityError, MaskhubError
-from maskhub.mask import BaseBinding, Mask, MaskSet
-from maskhub.tensor import RawTensor
+from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.storage import digest
+from maskhub.storage.tensor import RawTensor
 from tests.tiny import read_parts, write_parts
 
 

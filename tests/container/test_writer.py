@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 import maskhub
-from maskhub import digest
 from maskhub.container import codecs
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import CodecError, FormatError, OutputError
-from maskhub.mask import BaseBinding, HubRevision, LazyMask, Mask, MaskSet, Task
-from maskhub.scores import Initial
-from maskhub.tensor import RawTensor
+from maskhub.masks.mask import BaseBinding, HubRevision, LazyMask, Mask, MaskSet, Task
+from maskhub.masks.scores import Initial
+from maskhub.storage import digest
+from maskhub.storage.tensor import RawTensor
 from tests.tiny import FLOATS, TASK, random_mask, random_tensor, read_parts
 
 ANY_MASK = [name for name in codecs.NAMES if name != "nm"]  # which needs a pattern

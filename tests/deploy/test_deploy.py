@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import maskhub
-from maskhub.checkpoint import open_checkpoint
+from maskhub.checkpoints.checkpoint import open_checkpoint
 from tests import tiny
 
 torch = pytest.importorskip("torch")

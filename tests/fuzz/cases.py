@@ -17,8 +17,8 @@ import numpy as np
 from maskhub.container import codecs
 from maskhub.container.reader import MaskFile
 from maskhub.errors import CodecError, MaskhubError
-from maskhub.mask import Mask, packed_size
-from maskhub.scores import Initial
+from maskhub.masks.mask import Mask, packed_size
+from maskhub.masks.scores import Initial
 from tests.attacks.forge import honest, parent_parts, parts
 
 CASES = Path(__file__).parent / "cases"

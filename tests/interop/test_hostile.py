@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from maskhub import interop
-from maskhub.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.errors import FormatError, MaskhubError
-from maskhub.mask import MaskSet
+from maskhub.masks.mask import MaskSet
 
 torch = pytest.importorskip("torch")
 h5py = pytest.importorskip("h5py")

@@ -13,10 +13,10 @@ import pytest
 
 import maskhub
 from maskhub import interop
-from maskhub.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import BaseMismatchError, MaskhubError, OutputError
-from maskhub.mask import BaseBinding, Mask, MaskSet
-from maskhub.tensor import RawTensor
+from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.storage.tensor import RawTensor
 from tests import tiny
 from tests.test_imports import HEAVY, loaded
 

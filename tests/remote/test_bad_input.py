@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maskhub.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.container.writer import save
 from tests import tiny
 from tests.remote.conftest import TestHub

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from maskhub.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.container.writer import save
-from maskhub.mask import BaseBinding, HubRevision, MaskSet
+from maskhub.masks.mask import BaseBinding, HubRevision, MaskSet
 from tests import tiny
 from tests.remote.conftest import TestHub
 from tests.remote.test_push import lines, megabyte

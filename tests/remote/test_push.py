@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from maskhub.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.container.writer import save
-from maskhub.mask import BaseBinding, HubRevision, MaskSet
+from maskhub.masks.mask import BaseBinding, HubRevision, MaskSet
 from tests import tiny
 from tests.remote.conftest import TestHub
 
@@ -233,7 +233,7 @@ def megabyte(path: Path, size: int = 1) -> None:
     """A mask whose file has about a megabyte, or that many."""
     import numpy as np
 
-    from maskhub.mask import Mask
+    from maskhub.masks.mask import Mask
 
     keep = np.random.default_rng(0).random((2900 * size, 2900)) < 0.5
     base = BaseBinding.of("base", {"w": "0" * 64}, {"w": "w"}, None)

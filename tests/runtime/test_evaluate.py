@@ -12,9 +12,9 @@ pytest.importorskip("transformers")
 
 import torch
 
-from maskhub.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import DataError, FormatError
-from maskhub.mask import MaskSet
+from maskhub.masks.mask import MaskSet
 from maskhub.runtime.evaluate import evaluate, predict
 from maskhub.runtime.load import load_model, load_tokenizer
 from maskhub.tasks.examples import Examples
@@ -57,7 +57,7 @@ def test_examples_are_cut_to_the_length(bert: Checkpoint, task: MaskSet) -> None
     texts = ["who what when", "who what", "who what when where how is"]
     long = Examples("s", "text-classification", {"text": texts}, ["x"] * 3, ("x",))
     logits = predict(model, tokenizer, long, max_length=4)
-    assert logits[0].tolist() == logits[1].tolist() == logits[2].tolist()
+    assert np.ptp(logits, axis=0) == pytest.approx([0, 0], abs=1e-6)  # rows of a batch may round differently
     assert not np.array_equal(*predict(model, tokenizer, long.head(2)))
 
 

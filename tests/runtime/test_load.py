@@ -18,12 +18,12 @@ import torch
 import transformers
 
 import maskhub
-from maskhub.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import BaseMismatchError, CheckpointError, FormatError, MaskhubError
-from maskhub.mask import MaskSet
+from maskhub.masks.mask import MaskSet
 from maskhub.runtime.load import load_model, load_tokenizer, pipeline, tokenizer_from
-from maskhub.runtime.tensors import from_torch, to_torch
-from maskhub.tensor import RawTensor
+from maskhub.storage.tensor import RawTensor
+from maskhub.storage.torch_tensors import from_torch, to_torch
 from tests import tiny
 
 

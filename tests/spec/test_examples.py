@@ -11,7 +11,7 @@ from pcodec import standalone
 
 from maskhub.container import codecs
 from maskhub.container.reader import MaskFile
-from maskhub.scores import Initial
+from maskhub.masks.scores import Initial
 from tests.spec.tools import load
 
 SPEC = Path(__file__).parents[2] / "spec"

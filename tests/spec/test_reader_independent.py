@@ -19,9 +19,9 @@ from maskhub.container import codecs
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import CodecError, MaskhubError
-from maskhub.mask import BaseBinding, Mask, MaskSet
-from maskhub.scores import Initial, draw
-from maskhub.tensor import ITEM_SIZE, RawTensor
+from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.masks.scores import Initial, draw
+from maskhub.storage.tensor import ITEM_SIZE, RawTensor
 from tests.spec.tools import SPEC, load
 
 reader = load("reader")

@@ -14,9 +14,9 @@ from maskhub.container.manifest import parse
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import FormatError
-from maskhub.mask import BaseBinding, HubRevision, Mask, MaskSet, Task
-from maskhub.scores import Initial
-from maskhub.tensor import RawTensor
+from maskhub.masks.mask import BaseBinding, HubRevision, Mask, MaskSet, Task
+from maskhub.masks.scores import Initial
+from maskhub.storage.tensor import RawTensor
 
 PATH = Path(__file__).parents[2] / "spec" / "manifest.schema.json"
 SCHEMA = json.loads(PATH.read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from maskhub.container.codecs import REGISTRY
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import MaskhubError
-from maskhub.tensor import ITEM_SIZE
+from maskhub.storage.tensor import ITEM_SIZE
 from tests.spec.tools import SPEC, load
 
 FOLDER = SPEC / "vectors"
@@ -185,7 +185,7 @@ def test_a_vector_is_never_overwritten(tmp_path, capsys):
 
 @pytest.mark.parametrize("stop", [1, 15, 16, 17, 100])
 def test_draws_of_the_other_reader(stop):
-    from maskhub.scores import draw
+    from maskhub.masks.scores import draw
 
     assert np.array_equal(reader.draws(5, "ä", 0, stop), draw(5, "ä", stop))
     assert np.array_equal(reader.draws(5, "ä", 32, 32 + stop), draw(5, "ä", stop, 32))

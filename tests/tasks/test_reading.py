@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from maskhub.data import read_dataset, read_file
 from maskhub.errors import DataError
 from maskhub.tasks import REGISTRY
+from maskhub.tasks.data import read_dataset, read_file
 from maskhub.tasks.examples import Columns, label_ids
 from tests import toy
 
@@ -219,7 +219,7 @@ def test_reading_imports_no_torch(tmp_path: Path) -> None:
     toy.write_images(tmp_path / "images", 2)
     paths = [str(write(tmp_path, WORDS)), str(tmp_path / "images")]
     code = (
-        "import sys; from maskhub.data import read_file\n"
+        "import sys; from maskhub.tasks.data import read_file\n"
         f"print([read_file(path).task for path in {paths}], 'torch' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

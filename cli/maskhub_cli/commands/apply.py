@@ -59,10 +59,10 @@ def apply(
 
     Example: maskhub apply user/base task.msk -o task
     """
-    from maskhub.checkpoint import open_checkpoint
+    from maskhub.checkpoints.apply import Options, apply_all
+    from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.container.reader import MaskFile
-    from maskhub.dense import Options, apply_all
-    from maskhub.files import claim_folder
+    from maskhub.storage.atomic import claim_folder
 
     out = Output(format, json, quiet)
     options = Options(verify, parse_size(shard_size), dtype and dtype.upper(), code)

@@ -77,13 +77,13 @@ def compose(
 
     Example: maskhub compose "(a & b) | ~c" a=x.msk b=y.msk c=z.msk -o out.msk
     """
-    from maskhub import algebra
-    from maskhub.address import exists
     from maskhub.container.reader import MaskFile
+    from maskhub.container.summary import summarize
     from maskhub.container.writer import save
     from maskhub.errors import OutputError
-    from maskhub.files import claim_file
-    from maskhub.summary import summarize
+    from maskhub.masks import compose as algebra
+    from maskhub.storage.address import exists
+    from maskhub.storage.atomic import claim_file
 
     out = Output(format, json, quiet)
     if codec.partition(":")[0] not in codec_names():
@@ -116,8 +116,8 @@ def compose(
 
 def named(arguments: list[str], *, all_named: bool) -> dict[str, str]:
     """Masks by name, from NAME=MASK or, unless ``all_named``, from the name of the mask's file."""
-    from maskhub.expression import NAME, VOTE, WORDS
-    from maskhub.source import public_name
+    from maskhub.masks.expression import NAME, VOTE, WORDS
+    from maskhub.storage.source import public_name
 
     matches = [re.fullmatch(rf"({NAME})=(.+)", argument) for argument in arguments]
     if all_named and (bare := [a for a, match in zip(arguments, matches, strict=True) if not match]):

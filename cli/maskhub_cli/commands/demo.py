@@ -45,17 +45,17 @@ def demo(
     import numpy as np
 
     from maskhub import demo as material
-    from maskhub.checkpoint import open_checkpoint
+    from maskhub.checkpoints.apply import apply, verify_base
+    from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.container import writer
     from maskhub.container.reader import MaskFile
-    from maskhub.data import read_file
-    from maskhub.dense import apply, verify_base
+    from maskhub.container.summary import summarize
     from maskhub.errors import IntegrityError
-    from maskhub.files import claim_folder
-    from maskhub.plots import save_picture, sparsity_map
-    from maskhub.summary import summarize
-    from maskhub.train.run import maskset_from_run
-    from maskhub.train.settings import TrainSettings
+    from maskhub.pictures.plots import save_picture, sparsity_map
+    from maskhub.storage.atomic import claim_folder
+    from maskhub.tasks.data import read_file
+    from maskhub.training.run import maskset_from_run
+    from maskhub.training.settings import TrainSettings
 
     out = Output(format, json, quiet)
     claim_folder(output)

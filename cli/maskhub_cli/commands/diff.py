@@ -23,12 +23,12 @@ from maskhub_cli.options import (
 from maskhub_cli.output import Cell, Format, Output
 
 if TYPE_CHECKING:
-    from maskhub.compare import Diff, Matrix, Overlap
     from maskhub.container.reader import MaskFile
+    from maskhub.masks.compare import Diff, Matrix, Overlap
 
 
 def _measures() -> list[str]:
-    from maskhub.compare import MEASURES
+    from maskhub.masks.compare import MEASURES
 
     return list(MEASURES)
 
@@ -78,8 +78,8 @@ def diff(
 
     Example: maskhub diff a.msk b.msk --tensors --report diff.html
     """
-    from maskhub import compare
     from maskhub.container.reader import MaskFile
+    from maskhub.masks import compare
 
     out = Output(format, json, quiet)
     if exit_code:  # an error is not a difference
@@ -91,11 +91,11 @@ def diff(
     if measure not in compare.MEASURES:
         raise typer.BadParameter(f"{measure!r} is not one of {', '.join(compare.MEASURES)}", param_hint="'--measure'")
     if plot:
-        from maskhub.plots import claim_picture
+        from maskhub.pictures.plots import claim_picture
 
         claim_picture(plot, replace=force)
     if report:
-        from maskhub.report import claim_report
+        from maskhub.pictures.report import claim_report
 
         claim_report(report, replace=force)
     files = [MaskFile(m, [*(parent or ()), *(other for other in masks if other != m)], token=token) for m in masks]
@@ -111,13 +111,13 @@ def diff(
             table = compare.matrix(dict(zip(names, sets, strict=True)), measure, progress=progress)
     written = {}
     if plot:
-        from maskhub import plots
+        from maskhub.pictures import plots
 
         heat_map = plots.diff_map(result, measure) if len(files) == 2 else plots.matrix_map(table)
         plots.save_picture(heat_map, plot)
         written["picture"] = str(plot)
     if report:
-        from maskhub.report import save_report
+        from maskhub.pictures.report import save_report
 
         save_report(result if len(files) == 2 else table, sets, report, measure)
         written["report"] = str(report)
@@ -214,7 +214,7 @@ def to_data(diff: Diff, files: Sequence[MaskFile]) -> dict[str, Any]:
 
 
 def _show_many(out: Output, matrix: Matrix, files: Sequence[MaskFile], written: Mapping[str, str]) -> None:
-    from maskhub.compare import MEASURES
+    from maskhub.masks.compare import MEASURES
 
     measure = MEASURES[matrix.measure]
     values = matrix.rows()

@@ -57,10 +57,10 @@ def evaluate(
     Example: maskhub evaluate user/base task.msk --file test.csv
     """
     from maskhub import tasks
-    from maskhub.checkpoint import open_checkpoint
+    from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.container.reader import open_mask
-    from maskhub.data import read_file
-    from maskhub.source import public_name
+    from maskhub.storage.source import public_name
+    from maskhub.tasks.data import read_file
     from maskhub.tasks.examples import Columns
 
     out = Output(format, json, quiet)

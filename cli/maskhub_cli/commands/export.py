@@ -54,9 +54,9 @@ def export(
     Example: maskhub export task.msk --to npz -o mask_compressed.npz
     """
     from maskhub.container.reader import open_mask
-    from maskhub.files import claim_file
     from maskhub.interop import BANK
     from maskhub.interop import export as export_mask
+    from maskhub.storage.atomic import claim_file
 
     out = Output(format, json, quiet)
     bank = to == BANK

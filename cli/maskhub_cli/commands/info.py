@@ -14,7 +14,7 @@ from maskhub_cli.options import FormatOption, JsonOption, MaskArgument, ParentOp
 from maskhub_cli.output import Cell, Format, Output
 
 if TYPE_CHECKING:
-    from maskhub.summary import MaskSummary
+    from maskhub.container.summary import MaskSummary
 
 
 def info(
@@ -38,17 +38,17 @@ def info(
     Example: maskhub info task.msk --tensors --plot task.png
     """
     from maskhub.container.reader import MaskFile
-    from maskhub.summary import summarize
+    from maskhub.container.summary import summarize
 
     out = Output(format, json, quiet)
     if plot:
-        from maskhub.plots import claim_picture
+        from maskhub.pictures.plots import claim_picture
 
         claim_picture(plot, replace=force)
     file = MaskFile(mask, parent or (), token=token)
     summary = summarize(file)
     if plot:
-        from maskhub.plots import save_picture, sparsity_map
+        from maskhub.pictures.plots import save_picture, sparsity_map
 
         save_picture(sparsity_map(file.maskset().masks, f"Dropped weights of {Path(summary.file).name}"), plot)
     out.show(

@@ -14,8 +14,8 @@ from maskhub_cli.options import BASE_HELP, FormatOption, JsonOption, QuietOption
 from maskhub_cli.output import Format, Output
 
 if TYPE_CHECKING:
-    from maskhub.checkpoint import Checkpoint
-    from maskhub.mask import MaskSet
+    from maskhub.checkpoints.checkpoint import Checkpoint
+    from maskhub.masks.mask import MaskSet
 
 CODECS = "auto|bits|zstd|gaps|drift|nm|nm:N:M|delta"
 RUN = "run.json"  # what makes a folder a run
@@ -78,12 +78,12 @@ def pack(
 
     Example: maskhub pack pruned/ --base user/base -o task.msk
     """
-    from maskhub.checkpoint import open_checkpoint
+    from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.container.reader import MaskFile, open_mask
+    from maskhub.container.summary import summarize
     from maskhub.container.writer import save
     from maskhub.errors import OutputError
-    from maskhub.files import claim_file
-    from maskhub.summary import summarize
+    from maskhub.storage.atomic import claim_file
 
     out = Output(format, json, quiet)
     if codec.partition(":")[0] not in codec_names():
@@ -121,16 +121,16 @@ def _read(
     out: Output,
 ) -> MaskSet:
     from maskhub import interop
+    from maskhub.checkpoints.apply import verify_base
     from maskhub.container.reader import open_mask
-    from maskhub.dense import verify_base
-    from maskhub.source import public_name
+    from maskhub.storage.source import public_name
 
     run = (path / RUN).is_file()
     mask = re.search(r"\.msk(@[^@]+)?$", public_name(source)) is not None
     if threshold is not None and (run or mask):
         raise typer.BadParameter("only for another tool's file of scores", param_hint="'--threshold'")
     if run:
-        from maskhub.train.run import maskset_from_run
+        from maskhub.training.run import maskset_from_run
 
         return maskset_from_run(path, base)
     if mask:
@@ -149,7 +149,7 @@ def _read(
 
 def _stem(source: str) -> str:
     """The name of a folder, of a file without its suffix, or of a repo without its owner and revision."""
-    from maskhub.source import public_name
+    from maskhub.storage.source import public_name
 
     path = Path(source)
     if path.exists():

@@ -30,12 +30,12 @@ def plot(
 
     Example: maskhub plot run -o run.png
     """
-    from maskhub.plots import claim_picture, save_curves, save_picture, sparsity_map
+    from maskhub.pictures.plots import claim_picture, save_curves, save_picture, sparsity_map
 
     out = Output(format, json, quiet)
     claim_picture(output, replace=force)
     if Path(source).is_dir():
-        from maskhub.train.recording import read_recording
+        from maskhub.training.recording import read_recording
 
         recording = read_recording(source)
         save_curves(recording, output, f"Run {Path(source).resolve().name}")

@@ -11,8 +11,8 @@ from maskhub_cli.options import BASE_HELP, FormatOption, JsonOption, QuietOption
 from maskhub_cli.output import Format, Output
 
 if TYPE_CHECKING:
-    from maskhub.train.settings import TrainSettings
-    from maskhub.train.train import TrainResult
+    from maskhub.training.settings import TrainSettings
+    from maskhub.training.train import TrainResult
 
 DATA, WEIGHTS, METHOD, TRAINER, RESULT = "Examples", "Which weights", "Method", "Training", "Output"
 
@@ -262,8 +262,8 @@ def train(
     Example: maskhub train user/base --train-file train.csv --eval-file dev.csv -o run
     """
     from maskhub.tasks.examples import Columns
-    from maskhub.train import processes
-    from maskhub.train.settings import TrainSettings, check, recipe_with
+    from maskhub.training import processes
+    from maskhub.training.settings import TrainSettings, check, recipe_with
 
     if output is None and not dry_run:
         raise typer.BadParameter("a folder for the run is needed", param_hint="--output")
@@ -347,7 +347,7 @@ def tell(settings: TrainSettings, out: Output, *, token: str | None = None) -> N
     """Show what a training would mask."""
     import msgspec
 
-    from maskhub.train.train import plan as plan_run
+    from maskhub.training.train import plan as plan_run
 
     plan = plan_run(settings, token=token)
     memory = {name: f"{size:,} bytes" for name, size in plan.memory.items()}
@@ -383,7 +383,7 @@ def learn(
     with out.progress("Loading torch", unit="") as loading:
         if loading:
             loading(0, 1)
-        from maskhub.train.train import train as run
+        from maskhub.training.train import train as run
     with out.progress("Training", unit="batches") as progress:
 
         def report(step: int, steps: int, numbers: object) -> None:

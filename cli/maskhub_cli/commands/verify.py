@@ -39,10 +39,10 @@ def verify(
 
     Example: maskhub verify task.msk --base user/base
     """
-    from maskhub.checkpoint import open_checkpoint
+    from maskhub.checkpoints.apply import verify_base
+    from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.container import cache
     from maskhub.container.reader import MaskFile
-    from maskhub.dense import verify_base
 
     out = Output(format, json, quiet)
     if base is None and revision:

@@ -20,7 +20,7 @@ from maskhub.container.codecs.gaps import Gaps
 from maskhub.container.codecs.nm import NM
 from maskhub.container.codecs.zstd import Zstd
 from maskhub.errors import CodecError
-from maskhub.mask import Mask
+from maskhub.masks.mask import Mask
 
 REGISTRY: dict[str, type[Codec]] = {codec.name: codec for codec in (Bits, Zstd, Gaps, Drift, NM, Delta)}
 AUTO = "auto"

@@ -7,8 +7,8 @@ from typing import ClassVar, Self
 
 from maskhub.container.codecs.codec import Target
 from maskhub.errors import CodecError
-from maskhub.mask import Mask, packed_size
-from maskhub.tensor import Bytes
+from maskhub.masks.mask import Mask, packed_size
+from maskhub.storage.tensor import Bytes
 
 
 @dataclass(frozen=True)

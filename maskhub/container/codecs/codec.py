@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
-from maskhub.mask import Mask
-from maskhub.scores import Initial
-from maskhub.tensor import Bytes
+from maskhub.masks.mask import Mask
+from maskhub.masks.scores import Initial
+from maskhub.storage.tensor import Bytes
 
 
 @dataclass(frozen=True)

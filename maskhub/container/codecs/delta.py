@@ -11,8 +11,8 @@ import numpy as np
 from maskhub.container.codecs import pco
 from maskhub.container.codecs.codec import Target
 from maskhub.errors import CodecError
-from maskhub.mask import Mask
-from maskhub.tensor import Bytes
+from maskhub.masks.mask import Mask
+from maskhub.storage.tensor import Bytes
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from maskhub.container.codecs import pco
 from maskhub.container.codecs.codec import Target
 from maskhub.errors import CodecError
-from maskhub.mask import Mask, packed_size
-from maskhub.scores import LEVELS, Initial, draw
-from maskhub.tensor import Bytes
+from maskhub.masks.mask import Mask, packed_size
+from maskhub.masks.scores import LEVELS, Initial, draw
+from maskhub.storage.tensor import Bytes
 
 BLOCK = 1 << 20  # weights that are put in order together: bounds memory, and fits a cache
 CHUNK = 4096  # changes modelled together: in a block their density falls from one to the next

@@ -9,8 +9,8 @@ import numpy as np
 
 from maskhub.container.codecs import pco
 from maskhub.container.codecs.codec import Target
-from maskhub.mask import Mask, clear_padding, packed_size
-from maskhub.tensor import Bytes
+from maskhub.masks.mask import Mask, clear_padding, packed_size
+from maskhub.storage.tensor import Bytes
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from maskhub.container.codecs import pco
 from maskhub.container.codecs.codec import Target
 from maskhub.errors import CodecError
-from maskhub.mask import Mask, clear_padding, packed_size
-from maskhub.tensor import Bytes
+from maskhub.masks.mask import Mask, clear_padding, packed_size
+from maskhub.storage.tensor import Bytes
 
 GROUPS: tuple[Literal[2, 4, 8, 16], ...] = (2, 4, 8, 16)  # the strictest pattern first: each 1:2 is a 2:4
 WORD = 16  # weights a symbol: a whole number of groups, and few enough patterns for 16 bits

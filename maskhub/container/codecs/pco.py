@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pcodec import ChunkConfig, DeltaSpec, ModeSpec, PagingSpec, standalone
 
 from maskhub.errors import CodecError
-from maskhub.tensor import Bytes
+from maskhub.storage.tensor import Bytes
 
 LEVEL = 12  # the distances of a random mask take it no longer than 8, and come 0.1 % closer to the bound
 FREE = 1 << 30  # bytes of values that a payload of any size may hold; beyond, EXPANSION for each byte of it

@@ -10,8 +10,8 @@ import zstandard
 
 from maskhub.container.codecs.codec import Target
 from maskhub.errors import CodecError
-from maskhub.mask import Mask, packed_size
-from maskhub.tensor import Bytes
+from maskhub.masks.mask import Mask, packed_size
+from maskhub.storage.tensor import Bytes
 
 LEVEL = 3  # 19 takes 100 times as long and wins little but on structured masks, which are tiny either way
 DENSEST = 1 << 15  # bytes that a byte of a frame can stand for: a block takes 4 and gives at most 2**17

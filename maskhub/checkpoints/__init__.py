@@ -1,0 +1,1 @@
+"""Base and dense checkpoints on disk."""

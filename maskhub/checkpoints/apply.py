@@ -1,0 +1,333 @@
+"""Dense checkpoints from a base and a mask: one pass over the base that checks, drops and writes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskhub.checkpoints.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint
+from maskhub.checkpoints.scan import Progress, Sink, scan
+from maskhub.errors import BaseMismatchError, OutputError
+from maskhub.masks.mask import Mask, MaskSet
+from maskhub.storage import casting, digest
+from maskhub.storage.atomic import atomic_folder
+from maskhub.storage.safetensors import layout, write_header
+from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor
+
+CARD = "README.md"
+# Beside weights and config.json: what a tokenizer, a processor or text generation needs.
+COPIED = {*TOKENIZER_FILES, "generation_config.json", "preprocessor_config.json", "processor_config.json"}
+MASKABLE = ITEM_SIZE.keys() - {"F8_E8M0"}  # whose every bit pattern is a power of two
+# Keys of config.json that name code, or kernels of the Hub: a mask is data, and must not bring them.
+CODE = {
+    "auto_map", "custom_pipelines",
+    "attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation",
+}  # fmt: skip
+NAMED_AT_MOST = 5  # tensors listed in one error message
+
+
+@dataclass(frozen=True)
+class Options:
+    """How dense checkpoints are written.
+
+    ``verify`` checks every base tensor against its digest, which costs no second read. ``shard_size`` is the most
+    bytes of a file (None: sharded as the base is). ``dtype`` casts floating-point tensors (safetensors' name).
+    ``code`` copies the base's own Python files, and lets its ``config.json`` go on naming them.
+    """
+
+    verify: bool = True
+    shard_size: int | None = None
+    dtype: str | None = None
+    code: bool = False
+
+
+DEFAULTS = Options()
+
+
+def apply(
+    base: Checkpoint,
+    maskset: MaskSet,
+    output: str | Path,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Path:
+    """Write the dense checkpoint of a task to the new folder ``output``. Plain ``from_pretrained`` loads it.
+
+    ``options`` are the fields of ``Options``. Raises BaseMismatchError (before anything is left behind) where the
+    base is another one, and OutputError where ``output`` cannot be written.
+    """
+    return apply_all(base, [(maskset, output)], Options(**options), progress=progress)[0]
+
+
+def apply_all(
+    base: Checkpoint,
+    builds: Sequence[tuple[MaskSet, str | Path]],
+    options: Options = DEFAULTS,
+    *,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write the dense checkpoints of several tasks, reading the base once: all of them, or none.
+
+    Each mask set goes to a new folder of its own. Raises as ``apply`` does.
+    """
+    if options.dtype is not None and options.dtype not in casting.FLOATS:
+        raise OutputError(f"dtype {options.dtype!r}: expected one of {', '.join(casting.FLOATS)}")
+    outputs = [Path(output) for _, output in builds]
+    for output in outputs:
+        if not Path(base.name).is_file() and output.absolute().resolve().is_relative_to(base.folder.resolve()):
+            raise OutputError(
+                f"{output}: the output lies inside the base's own folder", hint="Name a folder elsewhere."
+            )
+        if outputs.count(output) > 1:
+            raise OutputError(f"{output}: two masks would be written there", hint="Name a folder for each.")
+    for maskset, _ in builds:
+        check_structure(base, maskset)
+    configs = [task_config(base, maskset, options) for maskset, _ in builds]
+    with contextlib.ExitStack() as stack:
+        folders = [stack.enter_context(atomic_folder(output)) for output in outputs]
+        writers = [
+            stack.enter_context(_Writer(base, maskset, folder, options))
+            for (maskset, _), folder in zip(builds, folders, strict=True)
+        ]
+        names = [n for n in base if any(n in maskset.base.tensors for maskset, _ in builds)]
+        found = scan(
+            base,
+            names,
+            lambda name, tensor: [sink for writer in writers for sink in writer.sinks(name, tensor)],
+            digests=options.verify,
+            progress=progress,
+        )
+        for (maskset, _), writer, folder, config in zip(builds, writers, folders, configs, strict=True):
+            _check_digests(base, maskset, found)
+            writer.finish()
+            (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="ascii")
+            (folder / CARD).write_text(card(base, maskset), encoding="utf-8")
+            for source in base.folder.iterdir():
+                if source.name in COPIED or (options.code and source.suffix == ".py"):
+                    shutil.copyfile(source, folder / source.name)
+    return outputs
+
+
+def tensors(base: Checkpoint, maskset: MaskSet, *, verify: bool = True) -> Iterator[tuple[str, RawTensor]]:
+    """The task model's tensors, by its parameter names: base tensors with the dropped weights 0, then dense ones.
+
+    Raises BaseMismatchError as ``apply`` does, at the end at the latest.
+    """
+    check_structure(base, maskset)
+    found = {}
+    for name in maskset.base.tensors:
+        tensor = base.read(name)
+        if verify:
+            found[name] = digest.tensor_digest(tensor.dtype, tensor.shape, tensor.data)
+        mask = maskset.masks.get(name)
+        if mask is not None:
+            tensor = RawTensor(tensor.dtype, tensor.shape, drop(tensor, mask))
+        yield maskset.base.parameter(name), tensor
+    _check_digests(base, maskset, found)
+    yield from maskset.dense.items()
+
+
+def verify_base(base: Checkpoint, maskset: MaskSet, *, progress: Progress | None = None) -> None:
+    """Check that every base tensor the mask was made for is there and the same. Raises BaseMismatchError."""
+    check_structure(base, maskset)
+    _check_digests(base, maskset, scan(base, maskset.base.tensors, lambda name, tensor: (), progress=progress))
+
+
+def drop(tensor: RawTensor, mask: Mask) -> Bytes:
+    """The tensor's bytes with every dropped weight set to +0 and every kept one as it was."""
+    return _drop(tensor.data, mask.bits, ITEM_SIZE[tensor.dtype])
+
+
+def _drop(data: Bytes, bits: Bytes, width: int) -> Bytes:
+    words = data.view(f"<u{width}")
+    keep = np.unpackbits(bits, count=words.size, bitorder="little")
+    # Integer product with 0 or 1: bit patterns survive, also of NaN and negative zero.
+    dropped: NDArray[np.unsignedinteger] = np.multiply(words, keep, dtype=words.dtype)
+    return dropped.view(np.uint8)
+
+
+class _Writer:
+    """The weight files of one dense checkpoint: every tensor has its place in them before it comes."""
+
+    def __init__(self, base: Checkpoint, maskset: MaskSet, folder: Path, options: Options) -> None:
+        self._maskset, self._folder, self._dtype = maskset, folder, options.dtype
+        shards = _plan(base, maskset, options)
+        names = _shard_names(len(shards))
+        self._weight_map = {p: f for f, specs in zip(names, shards, strict=True) for p in specs}
+        self._files: dict[str, IO[bytes]] = {}
+        self._places: dict[str, int] = {}
+        self._total = 0
+        for filename, specs in zip(names, shards, strict=True):
+            file = self._files[filename] = (folder / filename).open("wb")
+            write_header(file, specs, {"format": "pt"})
+            place = file.tell()
+            for parameter in layout({name: dtype for name, (dtype, _) in specs.items()}):
+                dtype, shape = specs[parameter]
+                self._places[parameter] = place
+                place += ITEM_SIZE[dtype] * math.prod(shape)
+            self._total += place - file.tell()
+            file.flush()
+            os.truncate(file.fileno(), place)
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def sinks(self, name: str, tensor: RawTensor) -> Sequence[Sink]:
+        """Where a base tensor's bytes go: to the place of its parameter, masked and cast."""
+        if name not in self._maskset.base.tensors:
+            return ()
+        parameter = self._maskset.base.parameter(name)
+        mask = self._maskset.masks.get(name)
+        bits = None if mask is None else mask.bits
+        width = ITEM_SIZE[tensor.dtype]
+        target = casting.target(tensor.dtype, self._dtype)
+        handle, place = self._files[self._weight_map[parameter]].fileno(), self._places[parameter]
+
+        def sink(start: int, chunk: Bytes) -> None:
+            first = start // width
+            if bits is not None:
+                chunk = _drop(chunk, bits[first // 8 : (first + chunk.size // width + 7) // 8], width)
+            if target != tensor.dtype:
+                chunk = casting.cast(chunk, tensor.dtype, target)
+            _write(handle, chunk, place + first * ITEM_SIZE[target])
+
+        return (sink,)
+
+    def finish(self) -> None:
+        """Write the dense tensors, and the index of several files."""
+        for name, tensor in self._maskset.dense.items():
+            target = casting.target(tensor.dtype, self._dtype)
+            data = tensor.data if target == tensor.dtype else casting.cast(tensor.data, tensor.dtype, target)
+            _write(self._files[self._weight_map[name]].fileno(), data, self._places[name])
+        if len(self._files) > 1:
+            index = {"metadata": {"total_size": self._total}, "weight_map": dict(sorted(self._weight_map.items()))}
+            (self._folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="ascii")
+
+
+def _write(handle: int, data: Bytes, place: int) -> None:
+    view = data.data.cast("B") if data.size else memoryview(b"")
+    while view:
+        written = os.pwrite(handle, view, place)
+        view, place = view[written:], place + written
+
+
+def check_structure(base: Checkpoint, maskset: MaskSet) -> None:
+    """Names and shapes, without reading tensors. Raises BaseMismatchError."""
+    if missing := [name for name in maskset.base.tensors if name not in base.tensors]:
+        raise _mismatch(base, maskset, missing, what="lacks")
+    for name, mask in maskset.masks.items():
+        info = base.info(name)
+        if info.shape != mask.shape:
+            raise BaseMismatchError(
+                f"{base.name}: tensor {name} has shape {list(info.shape)}, and the mask is for {list(mask.shape)}",
+                tensors=(name,),
+                hint=f"This mask belongs to {maskset.base.name}.",
+            )
+        if info.dtype not in MASKABLE:
+            raise BaseMismatchError(f"{base.name}: tensor {name} is {info.dtype}, which has no zero", tensors=(name,))
+
+
+def task_config(base: Checkpoint, maskset: MaskSet, options: Options = DEFAULTS) -> dict[str, Any]:
+    """The base's ``config.json`` with what the task changes, and the ids of base and mask."""
+    config = base.config()
+    if not options.code:
+        config = {key: value for key, value in config.items() if key not in CODE}
+    if maskset.task:
+        config |= {key: value for key, value in maskset.task.config.items() if key not in CODE}
+        config["architectures"] = [maskset.task.architecture]
+    if options.dtype is not None:
+        config["torch_dtype" if "torch_dtype" in config else "dtype"] = casting.FLOATS[options.dtype]
+    return config | {"maskhub": {"base": maskset.base.root, "mask": maskset.id}}
+
+
+def card(base: Checkpoint, maskset: MaskSet) -> str:
+    """A model card that says what the checkpoint was built from."""
+    front: dict[str, Any] = {"library_name": "transformers", "base_model": maskset.base.name, "tags": ["maskhub"]}
+    if maskset.task:
+        front["pipeline_tag"] = maskset.task.type
+    lines = [f"{key}: {json.dumps(value)}" for key, value in front.items()]  # JSON is YAML
+    return "\n".join(
+        [
+            "---",
+            *lines,
+            "---",
+            "",
+            "A dense checkpoint built by MaskHub: the weights of the base, those that the mask drops set to 0.",
+            "",
+            f"- base: `{maskset.base.name}`, root `{maskset.base.root}`",
+            f"- mask: `{maskset.id}`",
+            *(f"- {name}: {value:.4f}" for name, value in sorted(maskset.metrics.items())),
+            "",
+        ]
+    )
+
+
+def _check_digests(base: Checkpoint, maskset: MaskSet, found: Mapping[str, str]) -> None:
+    expected = maskset.base.tensors
+    if differ := [name for name in expected if name in found and found[name] != expected[name]]:
+        raise _mismatch(base, maskset, differ)
+
+
+def _mismatch(base: Checkpoint, maskset: MaskSet, names: list[str], what: str = "differs in") -> BaseMismatchError:
+    listed = ", ".join(names[:NAMED_AT_MOST]) + (
+        f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
+    )
+    return BaseMismatchError(
+        f"{base.name}: not the base this mask was made for: it {what} {len(names)} of "
+        f"{len(maskset.base.tensors)} tensors: {listed}",
+        tensors=tuple(names),
+        hint=f"This mask belongs to {maskset.base.name}.",
+    )
+
+
+Specs = dict[str, tuple[str, tuple[int, ...]]]  # parameter name to dtype and shape
+
+
+def _plan(base: Checkpoint, maskset: MaskSet, options: Options) -> list[Specs]:
+    """What each file holds: the base's tensors that the task reads, by the base's shards, then dense tensors."""
+    binding = maskset.base
+    plan: list[Specs] = []
+    for shard in base.shards:
+        names = [n for n in shard if n in binding.tensors and base.tensors[n] is shard]
+        if names:
+            plan.append({binding.parameter(n): (base.info(n).dtype, base.info(n).shape) for n in names})
+    if not plan:  # a task that reads nothing of the base
+        plan.append({})
+    plan[-1] |= {name: (tensor.dtype, tensor.shape) for name, tensor in maskset.dense.items()}
+    plan = [{n: (casting.target(dtype, options.dtype), shape) for n, (dtype, shape) in specs.items()} for specs in plan]
+    return plan if options.shard_size is None else _split(plan, options.shard_size)
+
+
+def _split(plan: list[Specs], limit: int) -> list[Specs]:
+    """The same tensors in the same order, in files of at most ``limit`` bytes; a larger tensor has its own."""
+    files: list[Specs] = [{}]
+    size = 0
+    for name, (dtype, shape) in (item for specs in plan for item in specs.items()):
+        needed = ITEM_SIZE[dtype] * math.prod(shape)
+        if files[-1] and size + needed > limit:
+            files.append({})
+            size = 0
+        files[-1][name] = (dtype, shape)
+        size += needed
+    return files
+
+
+def _shard_names(count: int) -> list[str]:
+    if count == 1:
+        return [WEIGHTS]
+    return [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]

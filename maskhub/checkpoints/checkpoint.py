@@ -1,0 +1,194 @@
+"""Checkpoints, base or dense, as named tensors on disk: a safetensors or PyTorch file, or shards with an index."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from maskhub.errors import CheckpointError, FormatError
+from maskhub.masks.mask import HubRevision
+from maskhub.storage import digest
+from maskhub.storage.safetensors import TensorFile
+from maskhub.storage.tensor import RawTensor, Spec
+from maskhub.storage.torch import TorchFile
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+TORCH_WEIGHTS = "pytorch_model.bin"
+TORCH_INDEX = "pytorch_model.bin.index.json"
+TORCH_SUFFIXES = (".bin", ".pt", ".pth")
+CONFIG = "config.json"
+# What a tokenizer needs; everything else in a folder (other formats' weights, code) is left alone.
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+    "chat_template.jinja",
+)  # fmt: skip
+
+
+class Shard(Protocol):
+    """One file of a checkpoint: a TensorFile or a TorchFile."""
+
+    @property
+    def path(self) -> Path | str: ...
+
+    @property
+    def tensors(self) -> Mapping[str, Spec]: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def read(self, name: str) -> RawTensor: ...
+
+    def release(self, name: str, start: int, stop: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """``name`` is what the caller asked for; ``tensors`` maps tensor names to the shard that holds each."""
+
+    name: str
+    folder: Path
+    shards: tuple[Shard, ...]
+    tensors: Mapping[str, Shard]
+    hub: HubRevision | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def info(self, name: str) -> Spec:
+        return self.tensors[name].tensors[name]
+
+    def read(self, name: str) -> RawTensor:
+        """One tensor, row-major: a view of its memory-mapped shard where it is stored so."""
+        return self.tensors[name].read(name)
+
+    def release(self, name: str, start: int, stop: int) -> None:
+        """Let go of the memory that these bytes of a tensor take, once they have been read."""
+        self.tensors[name].release(name, start, stop)
+
+    def digest(self, name: str) -> str:
+        tensor = self.read(name)
+        return digest.tensor_digest(tensor.dtype, tensor.shape, tensor.data)
+
+    def config(self) -> dict[str, Any]:
+        """The contents of ``config.json``."""
+        return read_json(self.folder / CONFIG)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all shards."""
+        return sum(shard.size for shard in self.shards)
+
+
+def open_checkpoint(source: str | Path, *, revision: str | None = None, token: str | None = None) -> Checkpoint:
+    """Open a checkpoint folder, one file, or a model on the Hub (``user/repo``, ``user/repo@revision``).
+
+    Of safetensors and PyTorch files beside each other the former are taken; the latter need torch. Raises
+    CheckpointError where there is none, and FormatError where a file of it is damaged.
+    """
+    name = str(source)
+    hub = None
+    path = Path(name)
+    exists = _exists(path)
+    if exists and revision:
+        raise CheckpointError(f"{name}: a local checkpoint has no revision {revision!r}", hint="Leave it out.")
+    if exists and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+        name = f"./{name}"  # masks record it, and must not take it for an id on the Hub
+    if not exists:
+        if not (match := re.fullmatch(r"(?:hf://)?([\w.-]+/[\w.-]+?|[\w.-]+)(?:@([\w./-]+))?", name)) or name.endswith(
+            (".safetensors", *TORCH_SUFFIXES)
+        ):
+            raise CheckpointError(
+                f"{name}: no such folder", hint="Name a folder with config.json and model.safetensors, or a Hub id."
+            )
+        name = match[1]
+        path, hub = _download(match[1], revision or match[2], token)
+    if path.is_file():
+        if path.suffix != ".safetensors" and path.suffix not in TORCH_SUFFIXES:
+            raise CheckpointError(
+                f"{name}: not a checkpoint: expected a folder, a .safetensors or a PyTorch file (.bin)"
+            )
+        return _open_file(name, path, hub)
+    for index, weights in (INDEX, WEIGHTS), (TORCH_INDEX, TORCH_WEIGHTS):
+        if (path / index).is_file():
+            return _open_sharded(name, path / index, hub)
+        if (path / weights).is_file():
+            return _open_file(name, path / weights, hub)
+    raise CheckpointError(f"{name}: the folder has neither {WEIGHTS} nor {TORCH_WEIGHTS}, nor an index of shards")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for this system
+        return False
+
+
+def _open_file(name: str, path: Path, hub: HubRevision | None) -> Checkpoint:
+    file: Shard = TensorFile(path) if path.suffix == ".safetensors" else TorchFile(path)
+    return Checkpoint(name, path.parent, (file,), dict.fromkeys(file, file), hub)
+
+
+def _open_sharded(name: str, index: Path, hub: HubRevision | None) -> Checkpoint:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(
+        isinstance(f, str) and Path(f).name == f for f in weight_map.values()
+    ):
+        raise FormatError(f"{index}: the field 'weight_map' does not map tensors to files beside it")
+    paths = {shard: index.parent / shard for shard in sorted(set(weight_map.values()))}
+    for path in paths.values():
+        if not path.is_file():
+            raise CheckpointError(f"{path}: the shard is missing, and {index.name} names it")
+    opener: type[TensorFile] | type[TorchFile] = TensorFile if index.name == INDEX else TorchFile
+    files: dict[str, Shard] = {shard: opener(path) for shard, path in paths.items()}
+    tensors = {tensor: files[shard] for tensor, shard in weight_map.items()}
+    for tensor, file in tensors.items():
+        if tensor not in file.tensors:
+            raise FormatError(f"{file.path}: {index.name} places tensor {tensor} here, but the shard lacks it")
+    return Checkpoint(name, index.parent, tuple(files.values()), tensors, hub)
+
+
+def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path, HubRevision]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    def snapshot(revision: str | None, files: list[str]) -> Path:
+        return Path(
+            snapshot_download(repo, revision=revision, token=token, allow_patterns=files, ignore_patterns=["*/*"])
+        )
+
+    try:
+        folder = snapshot(revision, ["model*.safetensors", "*.json", *TOKENIZER_FILES])
+        if not any((folder / f).is_file() for f in (INDEX, WEIGHTS)):
+            snapshot(folder.name, [TORCH_WEIGHTS, "pytorch_model-*.bin"])
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"{repo}: no such folder, and the Hub could not give it: {str(error).splitlines()[0]}",
+            hint="Check the name, the token (for private models) and the network, or name a local folder.",
+        ) from error
+    # In the Hub cache a snapshot's files are links to blobs, and large blobs are named by their SHA-256.
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    blobs = {f.name: f.resolve().name for f in files if f.is_symlink()}
+    return folder, HubRevision(repo, folder.name, {f: b for f, b in blobs.items() if re.fullmatch("[0-9a-f]{64}", b)})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; CheckpointError or FormatError where there is none."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise FormatError(f"{path}: expected a JSON object")
+    return value

@@ -1,0 +1,57 @@
+"""One pass over a base: every tensor is read once, in chunks, for its digest and for whoever else wants its bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.storage import digest
+from maskhub.storage.tensor import Bytes, RawTensor
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+Sink = Callable[[int, Bytes], None]  # offset in the tensor's bytes, and a chunk of them, not to be changed
+
+# Bytes worked on at a time: fits a core's cache, and is whole in every dtype, and in bytes of a packed mask.
+CHUNK = 1 << 20
+
+
+def scan(
+    base: Checkpoint,
+    names: Iterable[str],
+    sinks: Callable[[str, RawTensor], Sequence[Sink]],
+    *,
+    digests: bool = True,
+    progress: Progress | None = None,
+) -> dict[str, str]:
+    """Read tensors of the base, several at once, and hand their bytes to the ``sinks`` that each gets.
+
+    Returns the digest of each, or nothing without ``digests``. Memory does not grow with the tensors: what has been
+    read of a memory map is let go.
+    """
+
+    def one(name: str) -> tuple[str, int, str]:
+        tensor = base.read(name)
+        wanted = sinks(name, tensor)
+        hasher = digest.tensor_hasher(tensor.dtype, tensor.shape) if digests else None
+        for start in range(0, tensor.data.size, CHUNK):
+            chunk = tensor.data[start : start + CHUNK]
+            if hasher:
+                hasher.update(chunk.data)
+            for sink in wanted:
+                sink(start, chunk)
+            base.release(name, start, start + chunk.size)
+        return name, tensor.data.size, hasher.hexdigest() if hasher else ""
+
+    names = list(names)
+    total = sum(base.info(name).nbytes for name in names)
+    found = {}
+    done = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name, size, value in pool.map(one, names):
+            found[name] = value
+            done += size
+            if progress:
+                progress(done, total)
+    return found if digests else {}

@@ -1,0 +1,265 @@
+"""``Mask`` (one tensor's packed bits) and ``MaskSet`` (a task: named masks and what belongs to them)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from maskhub.masks.scores import Initial
+from maskhub.storage import digest
+from maskhub.storage.tensor import Bytes, RawTensor
+
+
+def packed_size(shape: tuple[int, ...]) -> int:
+    """Bytes of a packed mask of this shape."""
+    return (math.prod(shape) + 7) // 8
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Which weights of one tensor are kept.
+
+    ``bits`` is a uint8 array of ``ceil(size / 8)`` bytes: row-major, least significant bit first, 1 = keep,
+    the last byte padded with 0.
+    """
+
+    shape: tuple[int, ...]
+    bits: Bytes
+
+    def __post_init__(self) -> None:
+        if self.bits.dtype != np.uint8 or self.bits.shape != (packed_size(self.shape),):
+            raise ValueError(f"a mask of shape {self.shape} needs {packed_size(self.shape)} packed bytes")
+        if self.size % 8 and self.bits[-1] >> (self.size % 8):
+            raise ValueError("the padding of the last byte must be 0")
+
+    @classmethod
+    def from_bool(cls, keep: ArrayLike) -> Mask:
+        """Pack a boolean array; True = keep."""
+        array = np.asarray(keep, dtype=bool)
+        return cls(array.shape, np.packbits(array.reshape(-1), bitorder="little"))
+
+    def to_bool(self) -> NDArray[np.bool_]:
+        """The mask as a boolean array of ``shape``; True = keep."""
+        flags = np.unpackbits(self.bits, count=self.size, bitorder="little")
+        return flags.view(np.bool_).reshape(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of weights, kept or dropped."""
+        return math.prod(self.shape)
+
+    @cached_property
+    def kept(self) -> int:
+        """Number of weights kept."""
+        return count_ones(self.bits)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of weights dropped, 0 to 1 (0 for an empty tensor)."""
+        return 1 - self.kept / self.size if self.size else 0.0
+
+    @cached_property
+    def digest(self) -> str:
+        return digest.mask_digest(self.shape, self.bits)
+
+    def __and__(self, other: Mask) -> Mask:
+        """The weights that both keep. Like all operators on packed bits; ValueError for different shapes."""
+        return self._combined(np.bitwise_and, other)
+
+    def __or__(self, other: Mask) -> Mask:
+        """The weights that either keeps."""
+        return self._combined(np.bitwise_or, other)
+
+    def __xor__(self, other: Mask) -> Mask:
+        """The weights that one of the two keeps."""
+        return self._combined(np.bitwise_xor, other)
+
+    def __sub__(self, other: Mask) -> Mask:
+        """The weights that this mask keeps and the other drops."""
+        return self._combined(without, other)
+
+    def __invert__(self) -> Mask:
+        """The weights that this mask drops."""
+        return Mask(self.shape, clear_padding(~self.bits, self.size))
+
+    def _combined(self, operation: Callable[[Bytes, Bytes], Bytes], other: Mask) -> Mask:
+        if not isinstance(other, Mask):
+            return NotImplemented
+        if self.shape != other.shape:
+            raise ValueError(f"masks of different shapes: {self.shape} and {other.shape}")
+        return Mask(self.shape, operation(self.bits, other.bits))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mask) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Mask(shape={self.shape}, kept={self.kept}, sparsity={self.sparsity:.4f})"
+
+
+class LazyMask(Mask):
+    """A mask whose bits are made each time they are asked for. ``kept`` and ``digest`` may be known beforehand."""
+
+    def __init__(self, shape: tuple[int, ...], make: Callable[[], Bytes], **known: int | str) -> None:
+        self.__dict__.update(shape=shape, _make=make, **known)
+
+    @property
+    def bits(self) -> Bytes:
+        bits: Bytes = self.__dict__["_make"]()
+        return bits
+
+
+def without(bits: Bytes, others: Bytes) -> Bytes:
+    """The set bits of the first that are not set in the second."""
+    return bits & ~others
+
+
+def clear_padding(bits: Bytes, size: int) -> Bytes:
+    """``bits`` with what follows the first ``size`` of them set to 0, in place."""
+    if size % 8:
+        bits[-1] &= (1 << size % 8) - 1
+    return bits
+
+
+def count_ones(bits: Bytes) -> int:
+    """Number of set bits in a uint8 array."""
+    whole = bits.size // 8 * 8
+    words = bits[:whole].view(np.uint64) if bits.flags.c_contiguous else bits[:whole]
+    return int(np.bitwise_count(words).sum(dtype=np.int64)) + int(np.bitwise_count(bits[whole:]).sum(dtype=np.int64))
+
+
+# `$` also matches before a last newline; the length and `(?!\n)` shut that out.
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+Name = Annotated[str, msgspec.Meta(pattern="^[^\\x00-\\x1f\\x7f]+(?!\\n)$", max_length=1024)]
+Prefix = Annotated[str, msgspec.Meta(pattern="^[^\\x00-\\x1f\\x7f]*(?!\\n)$", max_length=1024)]
+
+
+class HubRevision(msgspec.Struct, frozen=True):
+    """Where on the Hub the base came from; ``files`` maps file names to their SHA-256."""
+
+    id: str
+    commit: str
+    files: dict[str, Digest] = {}
+
+
+class BaseBinding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The exact base model a mask belongs to.
+
+    ``name`` is how a person asks for it (Hub id or folder). What counts is ``tensors``, the digest of every base
+    tensor the masked model reads, and ``root``, the digest over them. The task model calls a base tensor
+    ``parameter_prefix`` + its name, or as ``parameters`` says.
+    """
+
+    name: str
+    root: Digest
+    tensors: dict[Name, Digest]
+    parameter_prefix: Prefix = ""
+    parameters: dict[Name, Name] = {}
+    hub: HubRevision | None = None
+
+    def parameter(self, name: str) -> str:
+        """The task model's parameter name for the base tensor ``name``."""
+        return self.parameters.get(name) or self.parameter_prefix + name
+
+    @classmethod
+    def of(
+        cls, name: str, digests: Mapping[str, str], parameters: Mapping[str, str], hub: HubRevision | None
+    ) -> BaseBinding:
+        """Bind to base tensors by ``digests``; ``parameters`` gives the task model's name of each."""
+        prefixes = [parameters[n].removesuffix(n) for n in digests if parameters[n].endswith(n)]
+        prefix = max(set(prefixes), key=lambda p: (prefixes.count(p), p), default="")
+        return cls(
+            name,
+            digest.base_root(digests),
+            dict(sorted(digests.items())),
+            prefix,
+            {n: parameters[n] for n in sorted(digests) if parameters[n] != prefix + n},
+            hub,
+        )
+
+
+class Task(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is needed to rebuild the task model around the masked weights.
+
+    ``config`` overrides keys of the base's ``config.json`` (``id2label``, ...); ``tokenizer`` names another
+    tokenizer than the base's own; ``max_length`` is the length in tokens that examples are cut to.
+    """
+
+    type: str
+    architecture: str
+    config: dict[str, Any] = {}
+    tokenizer: str | None = None
+    max_length: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MaskSet:
+    """A task: one mask for each masked base tensor, dense tensors trained beside them, and where all belongs.
+
+    ``masks`` is keyed by the base checkpoint's tensor names, ``dense`` by the task model's parameter names.
+    Both may decode an entry each time it is asked for. ``initial`` is the mask that training began with.
+    """
+
+    base: BaseBinding
+    masks: Mapping[str, Mask]
+    dense: Mapping[str, RawTensor] = field(default_factory=dict)
+    task: Task | None = None
+    initial: Initial | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    lineage: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)  # manifest keys this version does not know
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.masks) - set(self.base.tensors)):
+            raise ValueError(f"masked tensors that the base binding does not list: {', '.join(unknown)}")
+        parameters = Counter([*map(self.base.parameter, self.base.tensors), *self.dense])
+        if twice := sorted(name for name, count in parameters.items() if count > 1):
+            raise ValueError(f"two tensors for one parameter of the task model: {', '.join(twice)}")
+
+    def __getitem__(self, name: str) -> Mask:
+        return self.masks[name]
+
+    def __and__(self, other: MaskSet) -> MaskSet:
+        """``maskhub.compose("a & b", ...)``: tensor by tensor, when a mask's bits are asked for."""
+        return self._composed("a & b", other)
+
+    def __or__(self, other: MaskSet) -> MaskSet:
+        return self._composed("a | b", other)
+
+    def __xor__(self, other: MaskSet) -> MaskSet:
+        return self._composed("a ^ b", other)
+
+    def __sub__(self, other: MaskSet) -> MaskSet:
+        return self._composed("a - b", other)
+
+    def __invert__(self) -> MaskSet:
+        return self._composed("~a")
+
+    def _composed(self, expression: str, other: MaskSet | None = None) -> MaskSet:
+        from maskhub.masks.compose import compose  # which stands above this module
+
+        if not isinstance(other, MaskSet | None):
+            return NotImplemented
+        return compose(expression, {"a": self} if other is None else {"a": self, "b": other})
+
+    def with_base_name(self, name: str) -> MaskSet:
+        """The same, with another name for the base; the id stays."""
+        return dataclasses.replace(self, base=msgspec.structs.replace(self.base, name=name))
+
+    @cached_property
+    def id(self) -> str:
+        """Content id: the same for the same base, bits and dense tensors, however they are stored."""
+        masks = {name: mask.digest for name, mask in self.masks.items()}
+        dense = {name: digest.tensor_digest(t.dtype, t.shape, t.data) for name, t in self.dense.items()}
+        return digest.mask_id(self.base.root, masks, dense)

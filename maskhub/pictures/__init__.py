@@ -1,0 +1,1 @@
+"""Pictures and pages. Need matplotlib (the extra ``maskhub[plot]``)."""

@@ -1,0 +1,111 @@
+"""What a person's words for a mask mean: a file or folder here, a URL, or a repo on the Hub."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+from maskhub.errors import RemoteError
+from maskhub.storage.source import is_url, public_name
+
+SUFFIX = ".msk"
+INDEX = "index"  # in a folder of masks: a JSON file for each name
+# `user/repo@REVISION/name.msk`, as URLs have it, or `user/repo/name@REVISION`; a revision may hold slashes.
+_REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<early>[^@]+?)(?=/[^/@]+\.msk$|$))?(?:/(?P<rest>.+))?")
+_OTHER_KINDS = ("datasets", "spaces", "buckets")  # of repos, which hf:// URLs name first
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A repo on the Hub. ``name`` is a mask's file in it, None where it goes without saying."""
+
+    repo: str
+    name: str | None = None
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, [self.repo, self.name])) + (f"@{self.revision}" if self.revision else "")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder here or on any file system that fsspec knows. ``name`` is a mask's in it, if one was named."""
+
+    url: str
+    name: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.url.rstrip('/')}/{self.name}" if self.name else self.url
+
+
+def hub(text: str | Path) -> Hub | None:
+    """The Hub address that ``text`` is; None where it is a path here or another URL.
+
+    What exists here is meant, also as a name in a folder's index. What does not is on the Hub if it could be: two
+    components or more (``folder/x.msk``, a file in a folder, is not), and no path from the root, ``.`` or ``~``.
+    """
+    if isinstance(text, Path):
+        return None
+    if text.startswith("hf://"):
+        rest = text.removeprefix("hf://")
+        if rest.partition("/")[0] in _OTHER_KINDS:
+            return None
+        if (found := _parse(rest)) is None:
+            raise RemoteError(f"{text}: not a place on the Hub", hint="Name it as hf://user/repo/name.msk@revision.")
+        return found
+    if is_url(text) or text.startswith(("/", ".", "~")) or exists(text):
+        return None
+    path = Path(text.removesuffix(SUFFIX))
+    if exists(path.parent / INDEX / f"{path.name}.json"):
+        return None
+    if text.count("/") == 1 and "@" not in text and text.endswith(SUFFIX):
+        return None
+    return _parse(text)
+
+
+def parse(text: str) -> Hub | Folder:
+    """Where masks are pushed to and pulled from: a repo on the Hub, or a folder."""
+    if (found := hub(text)) is not None:
+        return found
+    if text.endswith(SUFFIX):
+        url, _, name = text.rpartition("/")
+        return Folder(url or ".", name)
+    return Folder(text)
+
+
+def file_name(mask: str | Path) -> str:
+    """The last part of what a mask is called: a file's name, decoded if it is in a URL; of a repo alone, its name."""
+    if (place := hub(mask)) is not None:
+        return PurePosixPath(place.name or place.repo).name
+    return PurePosixPath(unquote(public_name(mask))).name if is_url(mask) else Path(mask).name
+
+
+def with_suffix(name: str) -> str:
+    """A mask's file name. Raises RemoteError for one that leads elsewhere, or is hidden."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or any(part.startswith(".") for part in parts) or not name.isprintable():
+        raise RemoteError(f"{name!r}: not a name for a mask", hint="Take letters, digits, '-', '_' and '.'.")
+    return "/".join(parts).removesuffix(SUFFIX) + SUFFIX
+
+
+def _parse(text: str) -> Hub | None:
+    match = _REPO.fullmatch(text)
+    if match is None:
+        return None
+    rest, at, late = (match["rest"] or "").partition("@")
+    if at and (match["early"] or not late or not rest):
+        return None
+    try:
+        return Hub(match["repo"], with_suffix(rest) if rest else None, match["early"] or late or None)
+    except RemoteError:
+        return None
+
+
+def exists(text: str | Path) -> bool:
+    """Whether there is such a path here."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # too long for a path, or with a null byte
+        return False

@@ -1,0 +1,227 @@
+"""Masks in repos on the Hub: found, read in parts, taken through the Hub's cache; its errors as one line each."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskhub import __version__
+from maskhub.errors import MaskhubError, MissingError, RemoteError
+from maskhub.storage.address import SUFFIX, Hub
+from maskhub.storage.remotefile import CHUNK, HEAD, HttpReader, RemoteFile, brief
+from maskhub.storage.source import LocalFile, Source
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+LIBRARY: dict[str, Any] = {"library_name": "maskhub", "library_version": __version__}
+AGAIN = "Run it again."
+LOG_IN = "Log in with 'hf auth login', set HF_TOKEN, or pass --token."
+
+
+class UnreachableError(RemoteError):
+    """The Hub gives no answer, or may not be asked. What lies in the cache can be used all the same."""
+
+
+def client(token: str | None) -> HfApi:
+    """The Hub's client. Raises RemoteError for a token that no header can carry."""
+    from huggingface_hub import HfApi, get_token
+
+    if not re.fullmatch(r"[\x21-\x7e]*", token or get_token() or ""):
+        raise RemoteError("the token has characters that no token of the Hub has", hint=LOG_IN)
+    return HfApi(token=token, **LIBRARY)
+
+
+def open_hub(place: Hub, token: str | None = None) -> Source:
+    """A mask on the Hub, to be read: of one that the Hub's cache lacks, only what is asked for is fetched."""
+    from huggingface_hub import hf_hub_url
+
+    place, name = named(place, token)
+    try:
+        with explained(place):
+            found = client(token).get_hf_file_metadata(url=hf_hub_url(place.repo, name, revision=place.revision))
+        exact = replace(place, revision=found.commit_hash)
+    except UnreachableError:
+        exact = place
+        if cached(place) is None:
+            raise
+    path = cached(exact)
+    return LocalFile(path, str(place)) if path else _HubFile(exact, str(place), token)
+
+
+class _HubFile(RemoteFile):
+    """A mask read in parts. Asked for as a whole it comes through the Hub's cache, and stays there."""
+
+    def __init__(self, place: Hub, name: str, token: str | None) -> None:
+        from huggingface_hub import hf_hub_url
+
+        assert place.name is not None
+        super().__init__(hf_hub_url(place.repo, place.name, revision=place.revision))
+        self.name = name
+        self._place, self._token = place, token
+
+    def _start(self, url: str) -> None:
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        headers = build_hf_headers(token=client(self._token).token, **LIBRARY)
+        self._reader = HttpReader(url, str(self.name), headers.get("authorization"))
+        self._take(0, HEAD)
+
+    def fetch(self, start: int, stop: int) -> None:
+        if (start, stop) == (0, self._reader.size) and stop > HEAD:
+            self._reader = _Cached(download(self._place, self._token))
+        super().fetch(start, stop)
+
+
+class _Cached:
+    def __init__(self, path: Path) -> None:
+        self._path, self.size = path, path.stat().st_size
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        with self._path.open("rb") as file:
+            file.seek(start)
+            while chunk := file.read(min(CHUNK, stop - file.tell())):
+                yield chunk
+
+
+def download(place: Hub, token: str | None = None, *, again: bool = False) -> Path:
+    """A file of a repo, in the Hub's cache; with ``again`` fetched anew. Raises RemoteError."""
+    assert place.name is not None
+    try:
+        with explained(place):
+            path = client(token).hf_hub_download(place.repo, place.name, revision=place.revision, force_download=again)
+    except UnreachableError:
+        if again or (found := cached(place)) is None:
+            raise
+        return found
+    return Path(path)
+
+
+def cached(place: Hub) -> Path | None:
+    """A file of a repo, if it lies in the Hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(place.repo, place.name or "", revision=place.revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def named(place: Hub, token: str | None = None) -> tuple[Hub, str]:
+    """The place with the name of its mask: the only one of the repo where none was given. Raises RemoteError."""
+    if place.name is not None:
+        return place, place.name
+    try:
+        with explained(place):
+            info = client(token).model_info(place.repo, revision=place.revision)
+        names = masks(s.rfilename for s in info.siblings or ())
+    except UnreachableError:
+        names = _cached_names(place)
+        if not names:
+            raise
+    if not names:
+        raise RemoteError(f"{place}: the repo has no mask, no file *{SUFFIX}", hint="Masks get there by: maskhub push.")
+    if len(names) > 1:
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        raise RemoteError(
+            f"{place}: the repo has several masks: {', '.join(names[:10])}{more}",
+            hint=f"Name one: {replace(place, name=names[0])}",
+        )
+    return replace(place, name=names[0]), names[0]
+
+
+def masks(files: Iterable[str]) -> list[str]:
+    """Which of a repo's files are masks."""
+    return sorted(name for name in files if name.endswith(SUFFIX) and not name.startswith("."))
+
+
+def _cached_names(place: Hub) -> list[str]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(
+            place.repo, revision=place.revision, allow_patterns=f"*{SUFFIX}", local_files_only=True
+        )
+    except LocalEntryNotFoundError:
+        return []
+    return masks(path.relative_to(found).as_posix() for path in Path(found).rglob(f"*{SUFFIX}"))
+
+
+@contextlib.contextmanager
+def explained(place: Hub | None = None) -> Iterator[None]:
+    """Turn what the Hub's client raises over a place, or over none, into a RemoteError.
+
+    Its messages are not passed on as they are: they hold URLs, some of them signed.
+    """
+    try:
+        yield
+    except MaskhubError:
+        raise
+    except Exception as error:
+        if (known := _explain(place, error)) is None:
+            raise
+        raise known from error
+
+
+def _explain(place: Hub | None, error: BaseException) -> RemoteError | None:
+    from huggingface_hub import errors
+
+    chain = list(_chain(error))
+
+    def find(kind: type[BaseException]) -> Any:
+        return next((e for e in chain if isinstance(e, kind)), None)
+
+    repo = place.repo if place else "the Hub"
+    if find(errors.OfflineModeIsEnabled):
+        what = f"{place}: not in the Hub's cache, and offline mode is on" if place else "offline mode is on"
+        return UnreachableError(what, hint="Unset HF_HUB_OFFLINE.")
+    if find(errors.GatedRepoError):
+        return RemoteError(f"{repo}: gated, and you have no access", hint=f"Ask for it on the repo's page. {LOG_IN}")
+    if find(errors.RevisionNotFoundError):
+        revision = (place and place.revision) or "main"
+        return RemoteError(f"{repo}: no revision {revision}", hint="Name a branch, a tag or a commit.")
+    if find(errors.RemoteEntryNotFoundError):
+        return MissingError(f"{place}: no such file in the repo", hint=f"See what there is: maskhub list {repo}")
+    if find(errors.HFValidationError):
+        return RemoteError(f"{repo}: neither a file here nor a name that the Hub allows", hint="Name it as user/repo.")
+    response: Any = getattr(find(errors.HfHubHTTPError), "response", None)
+    status = response.status_code if response is not None else 0
+    if find(errors.RepositoryNotFoundError) or status == 404:
+        return RemoteError(
+            f"{place}: no such file here, and no repo {repo} on the Hub that you may see",
+            hint=f"Check the name. If it is private: {LOG_IN[0].lower()}{LOG_IN[1:]}",
+        )
+    if status == 401:
+        refused = "authorization" in response.request.headers
+        return RemoteError(f"{repo}: {'the token is not accepted' if refused else 'a token is needed'}", hint=LOG_IN)
+    if status == 403:
+        return RemoteError(f"{repo}: the token does not permit this", hint="Use one with write access, or --create-pr.")
+    if status == 429:
+        wait = response.headers.get("Retry-After", "")
+        when = f"in {wait} seconds" if wait.isdigit() else "later"
+        return UnreachableError(f"{repo}: too many requests", hint=f"Run it again {when}.")
+    if status >= 500:
+        return UnreachableError(f"{repo}: the server answers {status}", hint="Run it again later.")
+    if status:
+        return RemoteError(f"{repo}: the server answers {status}: {brief(find(errors.HfHubHTTPError))}")
+    if local := next((e for e in chain if isinstance(e, OSError) and e.errno and e.filename), None):
+        return RemoteError(f"{local.filename}: the Hub's cache cannot be used: {local.strerror}")
+    # The client's own library for HTTP differs between its versions.
+    if wire := [e for e in chain if isinstance(e, OSError) or type(e).__module__.startswith("httpx")]:
+        # Of what came too short, the client says so with the end of a signed URL.
+        why = "the file ended early" if "Consistency check" in str(wire[-1]) else brief(wire[-1])
+        return UnreachableError(f"{repo}: cannot be reached, or broke off: {why}", hint=AGAIN)
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, and what it came from."""
+    found: BaseException | None = error
+    for _ in range(20):
+        if found is None:
+            return
+        yield found
+        found = found.__cause__

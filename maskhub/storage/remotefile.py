@@ -1,0 +1,284 @@
+"""Files elsewhere, over HTTP or on any file system of fsspec: only what is asked for is fetched, and only once."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import re
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from http import HTTPStatus
+from http.client import HTTPException, HTTPResponse, InvalidURL
+from pathlib import Path
+from typing import Any, Protocol
+from urllib import request
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from maskhub import __version__
+from maskhub.errors import ForbiddenError, MaskhubError, MissingError, RemoteError, reason
+from maskhub.storage.source import public_name, without_logins
+
+HEAD = 3 << 14  # bytes that the first request asks for: all of the header of most masks
+MAX_HEADER = 100_000_000  # what safetensors allows
+MAX_SIZE = 1 << 40  # of a file
+WHOLE = 1 << 26  # bytes taken from a server that gives files only whole; also kept in memory at most
+CHUNK = 1 << 20
+RIGHTS = "You lack the rights, or credentials are missing or wrong."
+CREDENTIALS = "For S3 they are in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile that AWS_PROFILE names."
+TIMEOUT = 30  # seconds without an answer
+
+
+class RemoteFile:
+    """A remote file as a sparse local copy without a name, which fills with what is fetched.
+
+    Raises RemoteError where bytes cannot be had.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.name: Path | str = public_name(url)
+        self._url = url
+        self._fetched: list[tuple[int, int]] = []
+
+    @contextlib.contextmanager
+    def file(self) -> Iterator[Path]:
+        self._handle, name = tempfile.mkstemp(prefix="maskhub-")
+        weakref.finalize(self, os.close, self._handle)
+        try:
+            self._start(self._url)
+            size = self._reader.size
+            if size > MAX_SIZE:
+                raise RemoteError(f"{self.name}: said to have {size:,} bytes, which no mask has")
+            os.truncate(self._handle, size)
+            header = 8 + int.from_bytes(os.pread(self._handle, 8, 0), "little")
+            if header <= min(8 + MAX_HEADER, size):  # else safetensors refuses the file
+                self.fetch(0, header)
+            yield Path(name)
+        finally:
+            Path(name).unlink()
+
+    def fetch(self, start: int, stop: int) -> None:
+        for first, last in sorted(self._fetched):
+            if start < first < stop:
+                self._take(start, first)
+            if first < stop:
+                start = max(start, last)
+        if start < stop:
+            self._take(start, stop)
+
+    def _start(self, url: str) -> None:
+        self._reader = _reader(url)
+        self._take(0, HEAD)
+
+    def _take(self, start: int, stop: int) -> None:
+        place = start
+        for chunk in self._reader.read(start, stop):
+            while chunk:
+                try:
+                    written = os.pwrite(self._handle, chunk, place)
+                except OSError as error:
+                    folder = tempfile.gettempdir()
+                    raise RemoteError(
+                        f"{self.name}: no room for it in {folder}: {error.strerror}",
+                        hint="The variable TMPDIR names another folder.",
+                    ) from error
+                chunk, place = chunk[written:], place + written
+        self._fetched.append((start, place))
+
+
+def read_small(url: str, limit: int) -> bytes:
+    """A whole file of at most ``limit`` bytes, as it is at one time. Raises MissingError and RemoteError."""
+    if _is_http(url):
+        content = b"".join(_reader(url).read(0, limit + 1))
+    else:
+        with file_system(url) as (system, path):
+            if system.async_impl:  # object stores: a second request could meet another file
+                content = system.cat_file(path, start=0, end=limit + 1)
+            else:
+                with system.open(path, "rb", cache_type="none") as file:
+                    content = file.read(limit + 1)
+    if len(content) > limit:
+        raise RemoteError(f"{public_name(url)}: larger than {limit:,} bytes")
+    return content
+
+
+def read_whole(url: str) -> Iterator[bytes]:
+    """A file in pieces. Raises MissingError and RemoteError."""
+    return _reader(url).read(0, MAX_SIZE)
+
+
+@contextlib.contextmanager
+def file_system(url: str, doing: str = "read") -> Iterator[tuple[Any, str]]:
+    """fsspec's file system of a URL or path, and its name for the place; what it raises in the block is explained."""
+    with explained(public_name(url), doing):
+        import fsspec
+
+        system, path = fsspec.url_to_fs(url)
+        system.invalidate_cache()  # of what lies where: others write, too
+        yield system, path
+
+
+@contextlib.contextmanager
+def explained(name: str, doing: str = "read") -> Iterator[None]:
+    """Turn what a file system raises inside the block into a RemoteError (or MissingError, ...) about ``name``."""
+    try:
+        yield
+    except MaskhubError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingError(f"{name}: no such file") from error
+    except IsADirectoryError as error:
+        raise MissingError(f"{name}: a folder, not a file") from error
+    except PermissionError as error:
+        raise ForbiddenError(f"{name}: cannot be {doing}: {brief(error)}", hint=RIGHTS) from error
+    except Exception as error:  # every file system raises its own kinds
+        hint = CREDENTIALS if "credentials" in brief(error) else None
+        raise RemoteError(f"{name}: cannot be {doing}: {brief(error)}", hint=hint) from error
+
+
+def _reader(url: str) -> _Reader:
+    return (HttpReader if _is_http(url) else _FileSystem)(url, public_name(url))
+
+
+def _is_http(url: str) -> bool:
+    return re.match("https?://", url, re.IGNORECASE) is not None
+
+
+class _Reader(Protocol):
+    """``size`` is that of the file, known when something was read."""
+
+    size: int
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        """These bytes, or those up to the file's end; more where they can only be had whole."""
+
+
+class HttpReader:
+    def __init__(self, url: str, name: str, login: str | None = None) -> None:
+        self.size = 0
+        self._name = name
+        self._version: tuple[int, str | None] | None = None
+        try:
+            parts = urlsplit(url)
+            user, _, host = parts.netloc.rpartition("@")
+            self._url = quote(urlunsplit(parts._replace(netloc=host, fragment="")), safe="%/:=&?~+!$,;'@()*[]")
+        except ValueError as error:
+            raise RemoteError(f"{name}: not a valid URL") from error
+        self._login = "Basic " + base64.b64encode(unquote(user).encode()).decode() if user else login
+        self._opener = request.OpenerDirector()
+        for handler in (
+            request.ProxyHandler, request.HTTPHandler, request.HTTPSHandler, request.HTTPRedirectHandler,
+            request.HTTPErrorProcessor, request.HTTPDefaultErrorHandler, request.UnknownHandler,
+        ):  # fmt: skip
+            self._opener.add_handler(handler())
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        asked = request.Request(
+            self._url,
+            headers={
+                "Range": f"bytes={start}-{stop - 1}",
+                "Accept-Encoding": "identity",
+                "User-Agent": f"maskhub/{__version__}",
+            },
+        )
+        if self._login:
+            asked.add_unredirected_header("Authorization", self._login)  # another host must not get it
+        done, length = 0, None
+        try:
+            with self._opener.open(asked, timeout=TIMEOUT) as response:
+                length = self._length(response, start, stop)
+                most = WHOLE if length is None else length
+                while chunk := response.read(min(CHUNK, most - done)):
+                    done += len(chunk)
+                    yield chunk
+                if length is None:
+                    if response.read(1):
+                        raise self._only_whole(f"more than {WHOLE:,}")
+                    self.size = length = done
+        except HTTPError as error:
+            error.close()
+            if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start == 0:
+                return  # an empty file
+            raise self._refused(error.code) from error
+        except (InvalidURL, UnicodeError) as error:
+            raise RemoteError(f"{self._name}: not a valid URL") from error
+        except (OSError, HTTPException) as error:
+            if length is None and not done:
+                raise RemoteError(f"{self._name}: cannot be reached: {brief(error)}") from error
+            raise self._ended(done, length, brief(error)) from error
+        if done < length:
+            raise self._ended(done, length)
+
+    def _length(self, response: HTTPResponse, start: int, stop: int) -> int | None:
+        """How many bytes come; None where the server gives the whole file, and does not say how long it is."""
+        if response.status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            raise self._refused(response.status)
+        whole = response.status == HTTPStatus.OK
+        part = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", response.headers.get("Content-Range", ""))
+        if not whole and not part:
+            raise RemoteError(f"{self._name}: the server does not say which part of the file it gives")
+        first, last, size = map(int, part.groups()) if part and not whole else (0, -1, response.length or 0)
+        version = size, response.headers.get("ETag") or response.headers.get("Last-Modified")
+        if self._version not in (None, version):
+            raise RemoteError(f"{self._name}: the file changed while it was read", hint="Run it again.")
+        self._version, self.size = version, size
+        if whole:
+            if start or size > WHOLE:
+                raise self._only_whole(f"{size:,}" if size else "an unknown number of")
+            return response.length
+        if (first, last + 1) != (start, min(stop, size)):
+            raise RemoteError(f"{self._name}: the server gives another part of the file than was asked for")
+        return last + 1 - first
+
+    def _only_whole(self, size: str) -> RemoteError:
+        return RemoteError(
+            f"{self._name}: the server gives no parts of files (range requests), and this one has {size} bytes",
+            hint="Download it, and name the file.",
+        )
+
+    def _refused(self, status: int) -> RemoteError:
+        phrase = f" {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else ""
+        hint = "A login or a token is missing, wrong or too old." if status in (401, 403) else None
+        kind = {401: ForbiddenError, 403: ForbiddenError, 404: MissingError}.get(status, RemoteError)
+        return kind(f"{self._name}: the server answers {status}{phrase}", hint=hint)
+
+    def _ended(self, done: int, length: int | None, why: str = "") -> RemoteError:
+        total = "" if length is None else f" of {length:,}"
+        return RemoteError(
+            f"{self._name}: the connection ended after {done:,}{total} bytes{f': {why}' if why else ''}",
+            hint="Run it again.",
+        )
+
+
+class _FileSystem:
+    def __init__(self, url: str, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()  # the file has one position
+        with file_system(url) as (system, path):
+            self._system = system  # kept: an archive closes its files when it goes
+            self._file = system.open(path, "rb", cache_type="none")  # nothing is read ahead
+            self._file.seek(0, os.SEEK_END)
+            self.size = int(self._file.tell())
+            if not self.size and system.isdir(path):  # object stores open those, too
+                raise IsADirectoryError(path)
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        stop = min(stop, self.size)
+        while start < stop:
+            with explained(self._name), self._lock:
+                self._file.seek(start)
+                chunk = self._file.read(min(WHOLE, stop - start))
+            if not chunk:
+                raise RemoteError(f"{self._name}: ends after {start:,} of {self.size:,} bytes")
+            yield chunk[: stop - start]
+            start += len(chunk)
+
+
+def brief(error: BaseException) -> str:
+    """What went wrong in a few words, without secrets: other libraries' messages name URLs."""
+    cause = error.reason if isinstance(error, URLError) else error
+    text = cause if isinstance(cause, str) else getattr(cause, "strerror", None) or reason(cause)
+    return re.sub(r"(\w://[^\s?#]*)[?#]\S*", r"\1", without_logins(text))

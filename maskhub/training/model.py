@@ -1,0 +1,193 @@
+"""Masks for a model in anyone's own training: ``mask_model``, ``attach`` or ``MaskCallback``, and ``pack``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from torch import Tensor, nn
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.pruned import task_of
+from maskhub.container import codecs, writer
+from maskhub.container.manifest import Manifest
+from maskhub.errors import TrainingError
+from maskhub.masks.mask import BaseBinding, MaskSet
+from maskhub.masks.scores import Initial
+from maskhub.storage.torch_tensors import from_torch
+from maskhub.training.layers import maskable, select
+from maskhub.training.masking import add_scores, attach, masks_of, plain_name, whole
+from maskhub.training.methods import starting_scores
+from maskhub.training.run import learned
+from maskhub.training.settings import DEFAULT_RECIPE, Method, check_method, method_with
+from maskhub.training.trace import trace
+
+KEPT_AS = "_maskhub"  # the attribute of a masked model that says what it belongs to
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a masked model belongs to; ``head`` names its parameters that travel whole."""
+
+    binding: BaseBinding
+    head: frozenset[str]
+    method: Method
+    base_config: dict[str, Any]
+
+    @property
+    def initial(self) -> Initial | None:
+        """The mask that training begins with, where draws alone tell it."""
+        method = self.method
+        if method.structure != "weights" or method.initialisation == "magnitude":
+            return None
+        return None if method.binarizer in ("nm", "bernoulli") else starting_scores(method).initial(method.cut)
+
+
+def mask_model(
+    model: PreTrainedModel,
+    base: str | Path | Checkpoint | None = None,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    recipe: str = DEFAULT_RECIPE,
+    **method: Any,
+) -> None:
+    """Freeze a model and put scores on its weights, ready for any training loop or Trainer.
+
+    ``base`` is the checkpoint that the model was loaded from, a folder or a Hub id; by default the one its
+    configuration names. What the base does not hold (a new classifier) is trained, or with ``classifier="masked"``
+    masked as well. ``method`` are fields of ``maskhub.training.settings.Method``, in place of the recipe's::
+
+        model = AutoModelForSequenceClassification.from_pretrained("user/base")
+        maskhub.training.mask_model(model)
+        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=4e-3, betas=(0.9, 0.95))
+        maskhub.training.attach(model, optimizer, steps=1000)  # a Trainer: callbacks=[maskhub.training.MaskCallback()]
+        ...  # train as ever
+        maskhub.training.pack(model, "task.msk")
+
+    Raises TrainingError where a parameter cannot be traced to the base, or the method does not fit the model.
+    """
+    if hasattr(model, KEPT_AS):
+        raise TrainingError("the model is masked already")
+    if unknown := sorted(set(method) - set(Method.__struct_fields__)):
+        raise TrainingError(f"training settings: there is no {unknown[0]}")
+    asked = check_method(method_with(recipe, **method))
+    if not isinstance(base, Checkpoint):
+        source = base or model.config._name_or_path
+        if not source:
+            raise TrainingError("the model names no base", hint="Pass base=..., a folder or a Hub id.")
+        base = open_checkpoint(source, revision=revision, token=token)
+    known = set(base)
+    # A parameter is the base's where one of its tensors has the same name, with or without the model's prefix.
+    head = {n for n in model.state_dict() if n not in known and n.partition(".")[2] not in known}
+    head = {n for n in head if not any(f"{model.base_model_prefix}.{n}" == one for one in known)}
+    mask_on_base(model, base, head, asked)
+
+
+def mask_on_base(
+    model: PreTrainedModel, base: Checkpoint, head: set[str], method: Method, base_name: str | None = None
+) -> Origin:
+    """Trace a model to its base, mask it, and let what the method trains besides be trained.
+
+    ``head`` names the parameters that the base does not hold.
+    """
+    digests = {name: base.digest(name) for name in base}
+    state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in head}
+    traced = trace(state.items(), digests, base.name)
+    keys = {parameter: name for name, parameter in traced.items()}
+    trained = _trained(model, method) & set(keys)
+    names = {p: keys[p] for p in select(maskable(model, keys), method)}
+    if method.classifier == "masked":
+        names |= {p: p for p in maskable(model, head)}
+    binding = BaseBinding.of(
+        base_name or base.name,
+        {name: digests[name] for name, parameter in traced.items() if parameter not in trained},
+        traced,
+        base.hub,
+    )
+    add_scores(model, names, method, head)
+    for parameter in trained | (head if method.classifier == "dense" else set()):
+        model.get_parameter(parameter).requires_grad_(True)
+    origin = Origin(binding, frozenset(head | trained), method, base.config())
+    setattr(model, KEPT_AS, origin)
+    return origin
+
+
+def _trained(model: nn.Module, method: Method) -> set[str]:
+    """The biases and the parameters of norms, where the method trains them."""
+    norms = {
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        if type(module).__name__.endswith("Norm")
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    biases = {name for name, _ in model.named_parameters() if name.endswith("bias")} - norms
+    return (norms if method.train_norms else set()) | (biases if method.train_biases else set())
+
+
+def pack(
+    model: PreTrainedModel,
+    path: str | Path,
+    *,
+    max_length: int | None = None,
+    metrics: Mapping[str, float] | None = None,
+    lineage: Mapping[str, Any] | None = None,
+    codec: str = codecs.AUTO,
+) -> Manifest:
+    """Write the mask that a model of ``mask_model`` evaluates with, and what was trained besides, to ``path``.
+
+    The task is told by the model's class and configuration (labels); ``max_length`` is the length in tokens that
+    examples are cut to. Raises TrainingError where the model is not masked.
+    """
+    return writer.save(maskset_of(model, max_length, metrics or {}, lineage or {}), path, codec=codec)
+
+
+def maskset_of(
+    model: PreTrainedModel, max_length: int | None, metrics: Mapping[str, float], lineage: Mapping[str, Any]
+) -> MaskSet:
+    """The mask set of a masked model."""
+    origin: Origin | None = getattr(model, KEPT_AS, None)
+    if origin is None:
+        raise TrainingError("the model is not masked", hint="Call maskhub.training.mask_model before training.")
+    before = type(model.config).from_dict(origin.base_config).to_diff_dict()
+    now = model.config.to_diff_dict() | {"architectures": [type(model).__name__]}
+    if origin.head:
+        now["id2label"] = {str(i): name for i, name in (model.config.id2label or {}).items()}
+        now["label2id"] = model.config.label2id
+    task = task_of(before, now)
+    if task is not None and max_length is not None:
+        task = msgspec.structs.replace(task, max_length=max_length)
+    return learned(
+        origin.binding,
+        masks_of(model),
+        {name: from_torch(whole(tensor)) for name, tensor in head_of(model, origin.head).items()},
+        task=task,
+        initial=origin.initial,
+        metrics=dict(metrics),
+        lineage={"operation": "train", "settings": msgspec.to_builtins(origin.method), **lineage},
+    )
+
+
+def head_of(model: nn.Module, head: frozenset[str]) -> dict[str, Tensor]:
+    """The parameters that travel whole, as they are trained or stay, before their own masks."""
+    state = {plain_name(name): tensor for name, tensor in model.state_dict(keep_vars=True).items()}
+    return {name: state[name] for name in sorted(head)}
+
+
+class MaskCallback(TrainerCallback):
+    """Lets transformers' Trainer do what a masked model's method does after each step, resumed runs included."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        optimizer: Any = None,
+        **_: Any,
+    ) -> None:
+        attach(model, getattr(optimizer, "optimizer", optimizer), state.max_steps, state.global_step)

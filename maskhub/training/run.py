@@ -1,0 +1,133 @@
+"""A run folder: what was asked for, what was learned, and the mask set in it. Read without torch.
+
+``run.json`` (settings, base binding, task), ``scores.safetensors`` and ``masks.safetensors`` (packed bits), both by the
+task model's parameter names, ``head.safetensors`` (what travels whole), ``metrics.json``, ``checkpoints/`` and
+``mask.msk``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from maskhub.checkpoints import apply as dense
+from maskhub.checkpoints.checkpoint import Checkpoint, read_json
+from maskhub.errors import FormatError, TrainingError
+from maskhub.masks.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.masks.scores import Initial
+from maskhub.storage.atomic import write_atomic
+from maskhub.storage.safetensors import TensorFile, write_tensors
+from maskhub.storage.tensor import RawTensor
+from maskhub.training.settings import TrainSettings
+
+RECORD = "run.json"
+METRICS = "metrics.json"
+SCORES = "scores.safetensors"
+MASKS = "masks.safetensors"
+HEAD = "head.safetensors"
+MASK = "mask.msk"
+CHECKPOINTS = "checkpoints"
+
+# What of the settings belongs to a mask's lineage; paths on the trainer's machine do not.
+PRIVATE = {"base", "revision", "base_name", "train_file", "eval_file", "dataset", "columns", "report_to"}
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """Contents of ``run.json``. ``data`` names the examples: file names or dataset, and their numbers."""
+
+    settings: TrainSettings
+    base: BaseBinding
+    task: Task
+    initial: Initial | None
+    data: dict[str, Any]
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    write_atomic(folder / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Raises TrainingError where ``folder`` is no run, FormatError where its record is damaged."""
+    path = folder / RECORD
+    if not path.is_file():
+        raise TrainingError(
+            f"{folder}: no run folder: it has no {RECORD}",
+            hint="Name a folder that maskhub train wrote; a new run goes without --resume.",
+        )
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=RunRecord)
+    except msgspec.DecodeError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def write_weights(folder: Path, scores: Mapping[str, RawTensor], head: Mapping[str, RawTensor]) -> None:
+    """Store scores and head in ``folder``, each file whole or not at all."""
+    for name, tensors in ((SCORES, scores), (HEAD, head)):
+        _write(folder / name, tensors, {"format": "pt"})
+
+
+def write_masks(folder: Path, masks: Mapping[str, Mask]) -> None:
+    """Store the masks that training ended with."""
+    shapes = json.dumps({name: mask.shape for name, mask in masks.items()})
+    tensors = {name: RawTensor.from_numpy(mask.bits) for name, mask in masks.items()}
+    _write(folder / MASKS, tensors, {"shapes": shapes})
+
+
+def _write(path: Path, tensors: Mapping[str, RawTensor], metadata: Mapping[str, str]) -> None:
+    buffer = io.BytesIO()
+    write_tensors(buffer, tensors, metadata)
+    write_atomic(path, buffer.getvalue())
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    write_atomic(folder / METRICS, json.dumps(metrics, indent=2).encode() + b"\n")
+
+
+def maskset_from_run(folder: str | Path, base: Checkpoint | None = None) -> MaskSet:
+    """The mask set that a finished run learned; with ``base``, after checking that it is the run's.
+
+    Raises TrainingError where the run is not finished.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    if not (folder / MASKS).is_file():
+        raise TrainingError(
+            f"{folder}: the run is not finished: it has no {MASKS}", hint="Go on with: maskhub train ... --resume."
+        )
+    bits, head = TensorFile(folder / MASKS), TensorFile(folder / HEAD)
+    try:
+        shapes = msgspec.json.decode(bits.metadata.get("shapes", ""), type=dict[str, tuple[int, ...]])
+        masks = {name: Mask(shapes[name], bits.read(name).data) for name in bits}
+    except (msgspec.DecodeError, KeyError, ValueError) as error:
+        raise FormatError(f"{folder / MASKS}: holds no masks: {error}") from error
+    settings = {k: v for k, v in msgspec.to_builtins(record.settings).items() if k not in PRIVATE}
+    maskset = learned(
+        record.base,
+        masks,
+        {name: head.read(name) for name in head},
+        task=record.task,
+        initial=record.initial,
+        metrics=read_json(folder / METRICS)["metrics"],
+        lineage={"operation": "train", "settings": settings, "data": record.data},
+    )
+    if base is not None:
+        dense.verify_base(base, maskset)
+    return maskset
+
+
+def learned(base: BaseBinding, masks: Mapping[str, Mask], head: Mapping[str, RawTensor], **more: Any) -> MaskSet:
+    """The mask set of masks, by the task model's parameter names, and of tensors that travel whole.
+
+    Masked weights that the base does not hold (the classifier) become dense tensors. ``more`` are its other fields.
+    """
+    of_base = {base.parameter(name): name for name in base.tensors}
+    tensors = dict(head)
+    for parameter in set(masks) - set(of_base):
+        whole = tensors[parameter]
+        tensors[parameter] = RawTensor(whole.dtype, whole.shape, dense.drop(whole, masks[parameter]))
+    return MaskSet(base, {of_base[p]: mask for p, mask in masks.items() if p in of_base}, tensors, **more)

@@ -1,0 +1,223 @@
+"""transformers' Trainer for masked models: its checkpoints hold scores and head, never the base's weights."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from maskhub.errors import OutputError, TrainingError, reason
+from maskhub.storage.safetensors import TensorFile
+from maskhub.storage.torch_tensors import from_torch, to_torch
+from maskhub.tasks.metrics import IGNORED
+from maskhub.training import processes
+from maskhub.training.masking import follow, masked_weights, masks_of, scores_of
+from maskhub.training.methods import RAMP
+from maskhub.training.model import MaskCallback, head_of
+from maskhub.training.recording import Recorder
+from maskhub.training.run import HEAD, SCORES, write_weights
+
+Report = Callable[[int, int, Mapping[str, float]], None]  # step, steps in all, latest numbers
+
+
+class MaskTrainer(Trainer):
+    """Saves and loads the scores, and the parameters named in ``head`` (those the base does not hold)."""
+
+    def __init__(self, *, head: frozenset[str], dense_learning_rate: float | None = None, **options: Any) -> None:
+        self._order = torch.Generator()
+        super().__init__(**options)
+        self.model_accepts_loss_kwargs = False  # many models only seem to: their loss is a batch's mean
+        self.head = head
+        self._dense_rate = dense_learning_rate or self.args.learning_rate
+        self.masked: Any = options["model"]
+        self.add_callback(_SeedOrder(self._order))
+        self.add_callback(_StopOnNan())
+        self.add_callback(MaskCallback())
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The model's loss, in which each label counts the same, whichever process it came to."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training and self.args.world_size > 1:
+            own = inputs["labels"].ne(IGNORED).sum()
+            loss = loss * own / self.accelerator.gather(own).float().mean()
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Scores in the first group; what is trained besides in the second, at its own rate."""
+        if self.optimizer is None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.masked)
+            scores = list(scores_of(self.masked).values())
+            mine = {id(score) for score in scores}
+            others = [p for p in self.masked.parameters() if p.requires_grad and id(p) not in mine]
+            groups = [{"params": scores}, *([{"params": others, "lr": self._dense_rate}] if others else [])]
+            self.optimizer = kind(groups, **options)
+        return self.optimizer
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """While the sparsity still goes to its final one, no evaluation is the best."""
+        masked = next(iter(masked_weights(self.masked).values()))
+        ramp = masked.method.final_sparsity is not None and masked.progress.share < RAMP
+        return False if ramp else bool(super()._determine_best_metric(metrics, trial))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler: Any = super()._get_train_sampler(train_dataset)
+        sampler.generator = self._order
+        if isinstance(sampler, LengthGroupedSampler):  # the same order for any number of processes
+            sampler.batch_size *= self.args.world_size
+        return sampler
+
+    def _save_checkpoint(self, *given: Any, **options: Any) -> None:
+        try:
+            super()._save_checkpoint(*given, **options)
+        except (OSError, RuntimeError, OutputError) as error:  # RuntimeError: torch's way to say that a disk is full
+            raise OutputError(
+                f"{self.args.output_dir}: the checkpoint of step {self.state.global_step} cannot be written: "
+                f"{reason(error)}",
+                hint="Make room; the same command with --resume goes on from the one before.",
+            ) from error
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(str(output_dir or self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(self.masked, self.head, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_weights(model or self.masked, self.head, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        assert self.state.best_model_checkpoint is not None
+        masked = list(masked_weights(self.masked).values())
+        masked[0].progress.step = self.state.best_global_step or 0
+        load_weights(self.masked, self.head, Path(self.state.best_model_checkpoint))
+
+
+class _SeedOrder(TrainerCallback):
+    """Lets the order of an epoch's batches depend on seed and epoch alone: a resumed run goes on in the same one."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._generator.manual_seed(args.seed + int(state.epoch or 0))
+
+
+class _StopOnNan(TrainerCallback):
+    """Ends training before a step with gradients that are no numbers. Those of fp16 may be: torch skips such steps."""
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        sums = [p.grad.sum() for p in model.parameters() if p.grad is not None]
+        if args.fp16 or bool(torch.stack(sums).isfinite().all()):
+            return
+        folder = Path(str(args.output_dir)).parent
+        raise TrainingError(
+            f"{folder}: the loss or its gradient is not a number any more at step {state.global_step + 1} "
+            f"of {state.max_steps}",
+            hint="Start a new run with a lower --learning-rate. The last good state is the newest of its checkpoints.",
+        )
+
+
+class Record(TrainerCallback):
+    """Writes losses, metrics and masks of a run to its recording; masks at the start, each evaluation and the end."""
+
+    def __init__(self, recorder: Recorder, model: nn.Module) -> None:
+        self._recorder = recorder
+        self._model = model
+        self._first = masks_of(model)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step == 0:
+            self._masks(0)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step % args.save_steps == 0 or state.global_step == state.max_steps:
+            self._masks(state.global_step)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        logs = logs or {}
+        if "loss" in logs:
+            self._recorder.train(state.global_step, logs)
+        if measured := {k.removeprefix("eval_"): v for k, v in logs.items() if k.startswith("eval_")}:
+            self._recorder.eval(state.global_step, measured)
+
+    def _masks(self, step: int) -> None:
+        now = masks_of(self._model)
+        density = [mask.kept / mask.size for mask in now.values()]
+        self._recorder.mask(step, density, [(mask ^ self._first[name]).kept for name, mask in now.items()])
+
+
+def save_weights(model: nn.Module, head: frozenset[str], folder: Path) -> None:
+    """Write a masked model's scores and head into ``folder``."""
+    scores = {name: from_torch(tensor) for name, tensor in scores_of(model).items()}
+    write_weights(folder, scores, {name: from_torch(tensor) for name, tensor in head_of(model, head).items()})
+
+
+def load_weights(model: nn.Module, head: frozenset[str], folder: Path) -> None:
+    """Put the scores and head of ``folder`` back into a masked model."""
+    with torch.no_grad():
+        for tensors, filename in ((scores_of(model), SCORES), (head_of(model, head), HEAD)):
+            file = TensorFile(folder / filename)
+            for name, tensor in tensors.items():
+                tensor.copy_(to_torch(file.read(name)))
+    follow(list(masked_weights(model).values()))
+
+
+class Reporter(TrainerCallback):
+    """Tells a ``Report`` function of every step and of each new loss and metric."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._latest: dict[str, float] = {}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._report(state.global_step, state.max_steps, self._latest)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        names = {"loss": "loss", "eval_loss": "eval loss", "eval_accuracy": "accuracy"}
+        self._latest |= {names[key]: value for key, value in (logs or {}).items() if key in names}
+        self._report(state.global_step, state.max_steps, self._latest)
+
+
+class StopOnInterrupt(TrainerCallback):
+    """Turns the first Ctrl-C into a checkpoint and a clean stop after the step; a second one stops at once.
+
+    Several processes would not stop at the same step, so there the first stops at once.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._previous: Any = None
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        signal.signal(signal.SIGINT, self._previous)
+
+    def __enter__(self) -> StopOnInterrupt:
+        # Outside the main thread Python allows no handlers.
+        if threading.current_thread() is threading.main_thread() and processes.number() == 1:
+            self._previous = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.interrupted:
+            control.should_save = True
+            control.should_training_stop = True

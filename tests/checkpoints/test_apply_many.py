@@ -1,0 +1,162 @@
+"""Dense builds in one pass: several masks, sizes of files, casts, and what a killed process leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import maskhub
+from maskhub.checkpoints.apply import Options, apply_all, drop
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.errors import OutputError
+from maskhub.masks.mask import MaskSet
+from maskhub.storage.atomic import atomic_file, atomic_folder
+from maskhub.storage.tensor import RawTensor
+from tests import tiny
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_many_masks_in_one_pass_are_what_each_is_alone(base: Checkpoint, tmp_path: Path) -> None:
+    sets = [tiny.tiny_maskset(base, seed=seed) for seed in range(3)]
+    together = apply_all(base, [(maskset, tmp_path / f"all{i}") for i, maskset in enumerate(sets)])
+    for i, maskset in enumerate(sets):
+        alone = maskhub.apply(base, maskset, tmp_path / f"one{i}")
+        assert contents(alone) == contents(together[i])
+
+
+def test_all_or_none(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("")
+    with pytest.raises(OutputError, match="taken: the output folder exists and is not empty"):
+        apply_all(base, [(maskset, tmp_path / "free"), (maskset, tmp_path / "taken")])
+    with pytest.raises(OutputError, match="same: two masks would be written there"):
+        apply_all(base, [(maskset, tmp_path / "same"), (maskset, tmp_path / "same")])
+    assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_files_of_a_given_size(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
+    whole = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "whole"))
+    split = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "split", shard_size=300))
+    assert len(whole.shards) == 1
+    assert len(split.shards) > 3
+    assert {n: split.read(n).data.tobytes() for n in split} == {n: whole.read(n).data.tobytes() for n in whole}
+    for shard in split.shards:
+        sizes = [split.info(name).nbytes for name in shard]
+        assert sum(sizes) <= 300 or len(sizes) == 1
+
+
+@pytest.mark.parametrize(("asked", "dtype"), [("BF16", ml_dtypes.bfloat16), ("F16", np.float16), ("F64", np.float64)])
+def test_casting_on_the_way(base: Checkpoint, maskset: MaskSet, tmp_path: Path, asked: str, dtype: type) -> None:
+    out = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "out", dtype=asked))
+    for name in maskset.base.tensors:
+        tensor = base.read(name)
+        if name in maskset.masks:
+            tensor = RawTensor(tensor.dtype, tensor.shape, drop(tensor, maskset.masks[name]))
+        written = out.read(maskset.base.parameter(name))
+        if tensor.dtype == "F32":
+            assert (written.dtype, written.shape) == (asked, tensor.shape)
+            assert written.data.tobytes() == tensor.numpy().astype(dtype).tobytes()
+        else:
+            assert written.data.tobytes() == tensor.data.tobytes()
+    assert out.config()["dtype"] == {"BF16": "bfloat16", "F16": "float16", "F64": "float64"}[asked]
+    with pytest.raises(OutputError, match="dtype 'F8': expected one of F64, F32, F16, BF16"):
+        maskhub.apply(base, maskset, tmp_path / "no", dtype="F8")
+
+
+def test_the_card_names_base_and_mask(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
+    text = (maskhub.apply(base, maskset, tmp_path / "out") / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name: ")
+    assert f"- mask: `{maskset.id}`" in text
+    assert f"root `{maskset.base.root}`" in text
+
+
+def test_code_only_when_asked_for(base_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base_folder, tmp_path / "base"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "modeling.Model"}}))
+    (folder / "modeling.py").write_text("code")
+    base = open_checkpoint(folder)
+    maskset = tiny.tiny_maskset(base)
+    plain, coded = (maskhub.apply(base, maskset, tmp_path / str(code), code=code) for code in (False, True))
+    assert not (plain / "modeling.py").exists()
+    assert "auto_map" not in json.loads((plain / "config.json").read_text())
+    assert (coded / "modeling.py").read_text() == "code"
+    assert json.loads((coded / "config.json").read_text())["auto_map"] == {"AutoModel": "modeling.Model"}
+
+
+def test_options_are_a_value() -> None:
+    assert Options() == Options(verify=True, shard_size=None, dtype=None, code=False)
+
+
+BUILD = """
+import sys
+from maskhub.checkpoints.checkpoint import open_checkpoint
+from maskhub.container.reader import open_mask
+from maskhub.checkpoints.apply import apply
+base, mask, out = sys.argv[1:]
+opened, maskset = open_checkpoint(base), open_mask(mask)
+print("ready", flush=True)
+apply(opened, maskset, out)
+"""
+
+
+def test_a_build_killed_at_any_moment_leaves_all_or_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    large = {f"encoder.layer.{i}.w.weight": RawTensor.from_numpy(rng.normal(size=(512, 2048))) for i in range(12)}
+    base = open_checkpoint(tiny.write_checkpoint(tmp_path / "base", large))
+    maskset = tiny.tiny_maskset(base)
+    maskhub.save(maskset, tmp_path / "x.msk")
+    took = []
+    for i in range(3):
+        start = time.perf_counter()
+        expected = contents(maskhub.apply(base, maskset, tmp_path / f"expected{i}"))
+        took.append(time.perf_counter() - start)
+    out = tmp_path / "out" / "dense"
+    begun = False
+    for moment in (None, *np.linspace(0, 1.2 * min(took), 12)):
+        command = [sys.executable, "-c", BUILD, str(tmp_path / "base"), str(tmp_path / "x.msk"), str(out)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            if moment is None:  # as soon as there is something of it
+                while process.poll() is None and not any(out.parent.glob("*")):
+                    pass
+            else:
+                time.sleep(moment)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        if out.exists():
+            assert contents(out) == expected
+            for path in out.iterdir():
+                path.unlink()
+            out.rmdir()
+        else:
+            begun = begun or any(out.parent.glob("*"))
+    assert begun  # one at least was killed at work
+    maskhub.apply(base, maskset, out)
+    assert os.listdir(out.parent) == ["dense"]  # what the killed ones left is gone
+
+
+def test_a_sweep_spares_what_others_are_at_work_on(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "out") as folder, atomic_file(tmp_path / "file") as file:
+        (folder / "half").write_text("")
+        with atomic_folder(tmp_path / "out") as second:
+            assert (folder / "half").exists()
+            (second / "whole").write_text("")
+        (tmp_path / "out" / "whole").unlink()
+        file.write(b"1")
+    assert os.listdir(tmp_path / "out") == ["half"]
+    assert sorted(os.listdir(tmp_path)) == ["file", "out"]

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from maskhub.masks.mask import BaseBinding, Mask, MaskSet, count_ones, packed_size
+from maskhub.storage.tensor import RawTensor
+from tests.tiny import TASK
+
+FLAGS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=9))
+
+
+def binding(**digests: str) -> BaseBinding:
+    digests = digests or {"a": "1" * 64, "b": "2" * 64}
+    return BaseBinding.of("base", digests, {n: f"model.{n}" for n in digests}, None)
+
+
+def small(**changes: object) -> MaskSet:
+    """A mask set of one mask and one dense tensor."""
+    dense = {"head": RawTensor.from_numpy(np.arange(4, dtype=np.float32))}
+    maskset = MaskSet(binding(), {"a": Mask.from_bool([True, False, True])}, dense)
+    return dataclasses.replace(maskset, **changes)  # type: ignore[arg-type]
+
+
+@given(FLAGS)
+def test_to_bool_gives_back_what_from_bool_packed(keep: np.ndarray) -> None:
+    mask = Mask.from_bool(keep)
+    assert mask.shape == keep.shape
+    assert mask.bits.shape == (packed_size(keep.shape),)
+    assert np.array_equal(mask.to_bool(), keep)
+    assert mask.kept == keep.sum()
+    assert mask.size == keep.size
+    assert mask.sparsity == pytest.approx(1 - keep.mean() if keep.size else 0)
+
+
+def test_bits_are_row_major_least_significant_first() -> None:
+    keep = np.zeros((3, 5), bool)
+    keep[0, 0] = keep[0, 2] = keep[1, 3] = True  # positions 0, 2 and 8
+    assert Mask.from_bool(keep).bits.tolist() == [0b00000101, 0b00000001]
+    assert Mask.from_bool(np.asfortranarray(keep)).bits.tolist() == [0b00000101, 0b00000001]
+
+
+def test_a_mask_refuses_bits_that_do_not_fit_its_shape() -> None:
+    with pytest.raises(ValueError, match=r"a mask of shape \(3, 3\) needs 2 packed bytes"):
+        Mask((3, 3), np.zeros(3, np.uint8))
+    with pytest.raises(ValueError, match="needs 2 packed bytes"):
+        Mask((3, 3), np.zeros(2, np.int8))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="the padding of the last byte must be 0"):
+        Mask((3, 3), np.array([0, 0b10], np.uint8))
+    Mask((3, 3), np.array([0xFF, 0b1], np.uint8))
+
+
+def test_equality_and_hash_follow_shape_and_bits() -> None:
+    mask = Mask.from_bool([[True, False], [True, True]])
+    assert mask == Mask.from_bool([[True, False], [True, True]])
+    assert hash(mask) == hash(Mask.from_bool([[True, False], [True, True]]))
+    assert mask != Mask.from_bool([True, False, True, True])
+    assert mask != Mask.from_bool([[True, True], [True, True]])
+    assert mask != "mask"
+    assert repr(mask) == "Mask(shape=(2, 2), kept=3, sparsity=0.2500)"
+
+
+@given(hnp.arrays(np.uint8, st.integers(0, 40)), st.integers(0, 3), st.integers(1, 3))
+def test_count_ones_of_any_view(data: np.ndarray, start: int, step: int) -> None:
+    view = data[start::step]
+    assert count_ones(view) == sum(int(b).bit_count() for b in view)
+
+
+def test_binding_takes_the_commonest_prefix_and_keeps_the_exceptions() -> None:
+    digests = dict.fromkeys(("a", "b", "c", "d"), "0" * 64)
+    parameters = {"a": "bert.a", "b": "bert.b", "c": "roberta.c", "d": "else"}
+    bound = BaseBinding.of("x", digests, parameters, None)
+    assert bound.parameter_prefix == "bert."
+    assert bound.parameters == {"c": "roberta.c", "d": "else"}
+    assert {n: bound.parameter(n) for n in digests} == parameters
+
+
+def test_a_mask_set_refuses_masks_that_its_base_lacks() -> None:
+    with pytest.raises(ValueError, match="the base binding does not list: other"):
+        MaskSet(binding(), {"other": Mask.from_bool([True])})
+
+
+def test_a_mask_set_refuses_two_tensors_for_one_parameter() -> None:
+    tensor = RawTensor.from_numpy(np.zeros(1))
+    with pytest.raises(ValueError, match=r"two tensors for one parameter of the task model: model\.a"):
+        MaskSet(binding(), {}, {"model.a": tensor})
+
+
+@given(
+    st.dictionaries(st.text(), st.floats(allow_nan=False)),
+    st.dictionaries(st.text(), st.integers()),
+    st.text(),
+)
+def test_id_does_not_depend_on_notes(metrics: dict[str, float], lineage: dict[str, int], name: str) -> None:
+    maskset = small()
+    assert small(metrics=metrics, lineage=lineage, task=TASK, extra={"x": 1}).id == maskset.id
+    assert maskset.with_base_name(name).id == maskset.id
+    assert maskset.with_base_name(name).base.name == name
+
+
+@given(FLAGS.filter(lambda keep: keep.size > 0), st.data())
+def test_id_changes_with_every_bit(keep: np.ndarray, data: st.DataObject) -> None:
+    other = keep.copy()
+    other.reshape(-1)[data.draw(st.integers(0, keep.size - 1))] ^= True
+    assert small(masks={"a": Mask.from_bool(keep)}).id != small(masks={"a": Mask.from_bool(other)}).id
+
+
+def test_id_changes_with_all_that_belongs_to_the_content() -> None:
+    keep = [True, False, True, True]
+    head = RawTensor.from_numpy(np.arange(4, dtype=np.float32))
+    one_bit = head.data.copy()
+    one_bit[3] ^= 1
+    variants = [
+        small(),
+        small(masks={}),
+        small(masks={"b": small().masks["a"]}),
+        small(masks={"a": Mask.from_bool(keep)}),
+        small(masks={"a": Mask.from_bool(np.reshape(keep, (2, 2)))}),
+        small(base=binding(a="1" * 64, b="3" * 64)),
+        small(base=binding(a="1" * 64)),
+        small(dense={}),
+        small(dense={"foot": head}),
+        small(dense={"head": RawTensor("F32", (4,), one_bit)}),
+        small(dense={"head": RawTensor("I32", (4,), head.data)}),
+        small(dense={"head": RawTensor("F32", (2, 2), head.data)}),
+    ]
+    assert len({maskset.id for maskset in variants}) == len(variants)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.errors import MaskhubError, OutputError
+from maskhub.masks.compare import MEASURES, Matrix, diff, matrix
+from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.masks.names import ORDER, locate
+from tests import tiny
+
+pytest.importorskip("matplotlib")
+
+from maskhub.pictures.plots import HeatMap, diff_map, draw, matrix_map, save_picture, sparsity_map
+
+
+@pytest.fixture
+def drawn(maskset: MaskSet, tmp_path: Path) -> Path:
+    path = tmp_path / "map.svg"
+    save_picture(sparsity_map(maskset.masks, "a title"), path)
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG\r\n\x1a\n"), ("pdf", b"%PDF-"), ("svg", b"<?xml ")])
+def test_kinds(maskset: MaskSet, tmp_path: Path, suffix: str, start: bytes) -> None:
+    path = tmp_path / f"map.{suffix}"
+    heat_map = sparsity_map(maskset.masks, "a title")
+    save_picture(heat_map, path)
+    assert path.read_bytes().startswith(start)
+    assert path.read_bytes() == draw(heat_map, suffix), "equal maps, equal bytes"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def labels(svg: Path) -> list[str]:
+    """The texts of a picture: matplotlib draws letters as shapes, and says in a comment what they are."""
+    return re.findall(r"<!-- (.*?) -->", svg.read_text())
+
+
+def test_the_numbers_and_labels(drawn: Path, maskset: MaskSet) -> None:
+    texts = labels(drawn)
+    for name, mask in maskset.masks.items():
+        assert f"{100 * mask.sparsity:.2f}" in texts, name
+    kinds = {locate(name)[1] for name in maskset.masks}
+    in_order = [text for text in texts if text in kinds]
+    assert in_order == [kind for kind in ORDER if kind in kinds]
+    assert {"a title", "matrix", "layer", "dropped weights, %", "0", "1", "outside"} <= set(texts)
+    cells = [text for text in texts if re.fullmatch(r"\d+\.\d\d", text)]
+    assert len(cells) == len(maskset.masks)
+
+
+def one(masks: dict[str, np.ndarray]) -> MaskSet:
+    binding = BaseBinding.of("base", dict.fromkeys(masks, "0" * 64), {n: n for n in masks}, None)
+    return MaskSet(base=binding, masks={name: Mask.from_bool(keep) for name, keep in masks.items()})
+
+
+def test_matrices_of_one_cell_are_counted_together() -> None:
+    """Matrices that share layer and kind: their weights, not their shares, are summed."""
+    heat_map = sparsity_map(one({"a.0.w": np.zeros((1, 4)), "b.0.w": np.ones((3, 4))}).masks, "t")
+    assert (heat_map.rows, heat_map.columns, heat_map.values.tolist()) == (("0",), ("w",), [[25.0]])
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_how_two_masks_differ(base: Checkpoint, maskset: MaskSet, measure: str) -> None:
+    result = diff(maskset, tiny.tiny_maskset(base, seed=1, sparsity=0.5), ("one.msk", "other.msk"))
+    heat_map = diff_map(result, measure)
+    assert heat_map.title == "A: one.msk, B: other.msk"
+    assert heat_map.rows == ("0", "1", "outside")
+    assert heat_map.columns == ("Q", "AO", "I", "O", "P")
+    for (layer, kind), overlap in result.cells.items():
+        row = "outside" if layer is None else str(layer)
+        value = heat_map.values[heat_map.rows.index(row), heat_map.columns.index(kind)]
+        assert value == getattr(overlap, measure)
+    assert np.isnan(heat_map.values).sum() == 3 * 5 - len(result.cells)
+
+
+def test_many_masks_pair_by_pair(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
+    masksets = {"x": maskset, "y": tiny.tiny_maskset(base, seed=1), "z": tiny.tiny_maskset(base, seed=2)}
+    result = matrix(masksets)
+    save_picture(matrix_map(result), tmp_path / "map.svg")
+    texts = labels(tmp_path / "map.svg")
+    assert texts.count("x") == texts.count("y") == texts.count("z") == 2
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert texts.count(f"{result.values[i, j]:.4f}") >= 2
+    assert "0.0000" not in texts, "a mask and itself"
+
+
+def test_large_numbers_are_grouped() -> None:
+    values = np.array([[0, 1197667.0], [1197667.0, 0]])
+    svg = draw(matrix_map(Matrix(("a", "b"), "hamming", values, 1, 9_000_000)), "svg").decode()
+    assert svg.count("<!-- 1,197,667 -->") == 2
+
+
+def test_names_are_not_read_as_tex(tmp_path: Path) -> None:
+    names = (r"$\frac$", "<script>", "日本", "x" * 500)
+    values = np.arange(16.0).reshape(4, 4)
+    save_picture(matrix_map(Matrix(names, "z", values, 1, 1)), tmp_path / "map.svg")
+    svg = (tmp_path / "map.svg").read_text()
+    assert labels(tmp_path / "map.svg").count(r"$\frac$") == 2
+    assert "<script" not in svg.replace("<!-- <script> -->", "")
+    assert f"<!-- {'x' * 20}…{'x' * 20} -->" in svg
+
+
+def numbers(heat_map: HeatMap) -> list[str]:
+    return re.findall(r"<!-- (\d+\.\d\d) -->", draw(heat_map, "svg").decode())
+
+
+def test_numbers_are_left_out_where_they_would_not_be_read() -> None:
+    few, many = tuple("abc"), tuple(str(i) for i in range(100))
+    assert len(numbers(HeatMap("t", "u", few, few, np.full((3, 3), 12.34)))) == 9
+    assert numbers(HeatMap("t", "u", many, many, np.full((100, 100), 12.34))) == []
+
+
+def test_an_outlier_does_not_hide_what_the_others_show() -> None:
+    """Greys of a picture, from its pixels: black for the outlier, and both ends of the rest apart."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    values = np.array([[1.0, 2.0, 3.0], [1.5, 2.5, 1000.0]])
+    rows, columns = tuple("ab"), tuple("cde")
+    with Image.open(BytesIO(draw(HeatMap("t", "u", rows, columns, values), "png"))) as image:
+        cells = {shade for count, shade in image.convert("L").getcolors(256) or [] if count > 2000}
+    assert len(cells) == 6, "the page, black for two, and a grey each for the others"
+
+
+def test_nothing_to_draw() -> None:
+    assert draw(sparsity_map({}, "t"), "png").startswith(b"\x89PNG")
+    assert draw(HeatMap("t", "u", ("a",), ("b",), np.array([[np.nan]])), "png").startswith(b"\x89PNG")
+
+
+def test_a_picture_that_cannot_be(maskset: MaskSet, tmp_path: Path) -> None:
+    heat_map = sparsity_map(maskset.masks, "t")
+    with pytest.raises(MaskhubError) as caught:
+        save_picture(heat_map, tmp_path / "map.jpeg")
+    assert str(caught.value) == f"{tmp_path}/map.jpeg: cannot tell what kind of picture this is"
+    assert caught.value.hint == "Name it .png, .svg or .pdf."
+    with pytest.raises(OutputError, match=f"there is no folder {tmp_path}/no"):
+        save_picture(heat_map, tmp_path / "no/map.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_matplotlib(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from maskhub.pictures.plots import save_picture, sparsity_map\n"
+        "from maskhub.errors import MaskhubError\n"
+        "try: save_picture(sparsity_map({}, 't'), 'map.png')\n"
+        "except MaskhubError as error: print(error, '|', error.hint)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (ran.stdout, ran.stderr) == ("pictures need matplotlib | Install it: pip install 'maskhub[plot]'.\n", "")

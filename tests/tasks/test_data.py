@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskhub.errors import DataError
+from maskhub.tasks.data import read_dataset, read_file, split_names
+from maskhub.tasks.examples import Columns, Examples, label_ids
+
+datasets = pytest.importorskip("datasets")
+
+ROWS = [("who is it", "spam"), ("call now, win", "ham"), ("ok", "spam")]
+TEXTS, LABELS = [text for text, _ in ROWS], [label for _, label in ROWS]
+GIVE = "Give each row one, or leave it out."
+
+Write = Callable[[str, str | bytes], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(name: str, content: str | bytes) -> Path:
+        data = content.encode() if isinstance(content, str) else content
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        return tmp_path / name
+
+    return write
+
+
+def lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def parquet(path: Path, columns: dict[str, list[Any]]) -> Path:
+    datasets.Dataset.from_dict(columns).to_parquet(path)
+    return path
+
+
+CSV = 'text,label\nwho is it,spam\n"call now, win",ham\nok,spam\n'
+TSV = "text\tlabel\nwho is it\tspam\ncall now, win\tham\nok\tspam\n"
+OBJECTS = [{"text": text, "label": label} for text, label in ROWS]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", CSV), ("a.CSV", CSV), ("a.b.tsv", TSV),
+        ("a.jsonl", lines(OBJECTS)), ("a.ndjson", lines(OBJECTS)), ("a.json", json.dumps(OBJECTS)),
+    ],
+)  # fmt: skip
+def test_text_files(write: Write, name: str, content: str, suffix: str) -> None:
+    path = write(name + suffix, content)
+    examples = read_file(path)
+    assert examples == Examples(str(path), "text-classification", {"text": TEXTS}, LABELS, ("ham", "spam"))
+    assert len(examples) == 3
+
+
+def test_a_name_is_no_pattern(write: Write) -> None:
+    write("a1.csv", "text,label\n")
+    for name in ("a[1].csv", "a*.csv"):
+        assert read_file(write(name, CSV)).inputs["text"] == TEXTS
+
+
+def test_parquet(tmp_path: Path) -> None:
+    examples = read_file(parquet(tmp_path / "a.parquet", {"text": TEXTS, "label": LABELS}))
+    assert (examples.inputs["text"], examples.labels, examples.label_names) == (TEXTS, LABELS, ("ham", "spam"))
+
+
+def test_a_changed_file_is_read_again(write: Write) -> None:
+    assert read_file(write("a.csv", "text,label\na,x\n")).inputs["text"] == ["a"]
+    assert read_file(write("a.csv", "text,label\nbb,x\nc,y\n")).inputs["text"] == ["bb", "c"]
+
+
+@pytest.mark.parametrize(
+    ("header", "texts", "pairs"),
+    [
+        ("sentence1,sentence2,label", ["a"], ["b"]),
+        ("label,premise,hypothesis", ["x"], ["b"]),
+        ("question,sentence,label", ["a"], ["b"]),
+        ("sentence,question,label", ["b"], ["a"]),
+        ("text,text_pair,target", ["a"], ["b"]),
+        ("sentence,idx,label", ["a"], None),
+        ("idx,sms,category", ["b"], None),
+    ],
+)
+def test_columns_found_by_the_usual_names(write: Write, header: str, texts: list[str], pairs: list[str] | None) -> None:
+    row = "x,a,b" if header.startswith("label") else "a,b,x"
+    if header.startswith("label"):
+        texts, pairs = ["a"], ["b"]
+    examples = read_file(write("a.csv", f"{header}\n{row}\n"))
+    assert (examples.inputs["text"], examples.inputs.get("pair")) == (texts, pairs)
+    assert examples.labels == ["x"]
+
+
+def test_columns_given(write: Write) -> None:
+    path = write("a.csv", "text,body,title,label,kind\n1,2,3,4,5\n")
+
+    def read(*names: str | None) -> tuple[list[str], list[str] | None, list[str]]:
+        examples = read_file(path, Columns(*names))
+        return examples.inputs["text"], examples.inputs.get("pair"), examples.labels
+
+    assert read() == (["1"], None, ["4"])
+    assert read("body") == (["2"], None, ["4"])
+    assert read("body", "title", "kind") == (["2"], ["3"], ["5"])
+    assert read(None, "title") == (["1"], ["3"], ["4"])
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "names"),
+    [
+        (["b", "a", "b"], ["b", "a", "b"], ("a", "b")),
+        ([10, 9, -1], ["10", "9", "-1"], ("-1", "9", "10")),
+        ([1.0, 0.0, 2.0], ["1", "0", "2"], ("0", "1", "2")),
+        ([True, False, True], ["True", "False", "True"], ("False", "True")),
+        (["x", "10", "9"], ["x", "10", "9"], ("9", "10", "x")),
+        (["²", "--5", "3"], ["²", "--5", "3"], ("3", "--5", "²")),
+    ],
+)
+def test_labels_and_their_order(write: Write, values: list[Any], labels: list[str], names: tuple[str, ...]) -> None:
+    examples = read_file(write("a.jsonl", lines([{"text": "t", "label": value} for value in values])))
+    assert (examples.labels, examples.label_names) == (labels, names)
+
+
+def test_cells_that_pandas_takes_for_missing_are_texts(write: Write) -> None:
+    examples = read_file(write("a.csv", "text,label\nNA,x\n,y\nnull,x\n"))
+    assert examples.inputs["text"] == ["NA", "", "null"]
+
+
+def test_the_first_examples(write: Write) -> None:
+    examples = read_file(write("a.csv", "sentence1,sentence2,label\na,b,x\nc,d,y\n")).head(1)
+    assert (examples.inputs, examples.labels) == ({"text": ["a"], "pair": ["b"]}, ["x"])
+    assert examples.label_names == ("x", "y")
+    assert len(examples.head(None)) == 1
+
+
+def test_label_ids(write: Write) -> None:
+    examples = read_file(write("a.csv", CSV))
+    assert label_ids(examples, ("spam", "other", "ham")) == [0, 2, 0]
+    with pytest.raises(DataError) as caught:
+        label_ids(examples, ("spam", "other"))
+    assert str(caught.value) == f"{examples.source}: row 2 has the label 'ham', which the task does not know"
+    assert caught.value.hint == "It knows: spam, other."
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message", "hint"),
+    [
+        ("a.txt", "x", "cannot tell what kind of file this is", "Name it .csv, .tsv, .json, "),
+        ("a", "x", "cannot tell what kind of file this is", "Name it .csv"),
+        ("a.csv.zip", "x", "cannot tell what kind of file this is", "Name it .csv"),
+        ("a.csv", "", "the file is empty", None),
+        ("a.csv", "\n", "cannot be read: No columns to parse from file", None),
+        ("a.csv.gz", "", "cannot be read: No columns to parse from file", None),
+        ("a.csv", "text,label\n", "no examples in it", None),
+        ("a.json", "[]", "no examples in it", None),
+        ("a.jsonl", "\n", "no examples in it", None),
+        ("a.csv", "text,x\nx,y\n", "no label column found among text, x", "Name it with --label-column."),
+        ("a.csv", "a;label\nx;1\n", "no text column found among a;label", "Name it with --text-column."),
+        ("a.csv", "text,label\nx,a\ny,\n", "row 2 has no label in column 'label'", GIVE),
+        ("a.jsonl", '{"text": "x", "label": null}\n', "row 1 has no label in column 'label'", GIVE),
+        ("a.jsonl", '{"text": "x", "label": 1}\n{"label": 1}\n', "row 2 has no text in column 'text'", GIVE),
+        ("a.jsonl", '{"text": ["x"], "label": 1}\n', "row 1 has no text in column 'text'", GIVE),
+        ("a.jsonl", '{"text": "x", "label": [1]}\n', "column 'label' holds lists, not one label a row", None),
+        ("a.csv", 'text,label\n"x,1\n', "cannot be read: Error tokenizing data. C error: EOF inside string", None),
+        ("a.csv", "text,label\nx,1\ny, or z,1\n", "cannot be read: Error tokenizing data. C error: Expected 2", None),
+        ("a.csv", "text,label\nx, or y,1\n", "cannot be read: Length of header or names does not match", None),
+        ("a.csv", b"text,label\n\xff,1\n", "cannot be read: 'utf-8' codec can't decode byte 0xff", None),
+        ("a.jsonl", '{"text": "x", "label": 1', "cannot be read: JSON parse error", None),
+        ("a.jsonl", '"x"\n', "cannot be read: ", None),
+        ("a.json", '{"rows": [{"text": "x"}]}', "no text column found among rows", "Name it with --text-column."),
+        ("a.parquet", "PAR1 and no more", "cannot be read: Parquet magic bytes not found in footer", None),
+    ],
+)
+def test_files_that_cannot_be_used(
+    write: Write, capfd: pytest.CaptureFixture[str], name: str, content: str | bytes, message: str, hint: str | None
+) -> None:
+    path = write(name, content)
+    with pytest.raises(DataError) as caught:
+        read_file(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(caught.value)
+    assert (caught.value.hint or "").startswith(hint or "") and (hint is None) == (caught.value.hint is None)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    path = tmp_path / "no.csv"
+    with pytest.raises(DataError, match=f"^{path}: no such file$"):
+        read_file(path)
+
+
+def test_a_truncated_gzip(tmp_path: Path) -> None:
+    data = gzip.compress(b"text,label\n" + b"".join(b"row %d,%d\n" % (i * i, i % 2) for i in range(9999)))
+    (tmp_path / "a.csv.gz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"a\.csv\.gz: cannot be read: Compressed file ended before"):
+        read_file(tmp_path / "a.csv.gz")
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "name"),
+    [(Columns(text="body"), "text", "body"), (Columns(pair="b"), "pair", "b"), (Columns(label="c"), "label", "c")],
+)
+def test_a_given_column_that_is_missing(write: Write, columns: Columns, kind: str, name: str) -> None:
+    path = write("a.csv", CSV)
+    with pytest.raises(DataError) as caught:
+        read_file(path, columns)
+    assert str(caught.value) == f"{path}: no column {name!r} (asked for as the {kind} column)"
+    assert caught.value.hint == "It has: text, label."
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A dataset in a folder, with two splits, its classes in an order of their own, and a configuration."""
+    folder = tmp_path / "some" / "news"
+    (folder / "data").mkdir(parents=True)
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["world", "business", "arts"])}
+    )
+    for split, labels in {"train": [1, 0, 2], "validation": [2, 1, 1]}.items():
+        rows = {"text": ["a", "b", "c"], "label": labels}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"data/{split}-00000-of-00001.parquet")
+    parquet(folder / "data/short.parquet", {"text": ["d"], "label": ["x"]})
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: all\n  default: true\n  data_files:\n"
+        "  - split: train\n    path: data/train-*\n  - split: validation\n    path: data/validation-*\n"
+        "- config_name: short\n  data_files: data/short.parquet\n---\n"
+    )
+    return folder
+
+
+def test_a_dataset_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = read_dataset(str(folder), "train")
+    assert examples == Examples(
+        f"{folder}[train]",
+        "text-classification",
+        {"text": ["a", "b", "c"]},
+        ["business", "world", "arts"],
+        ("world", "business", "arts"),
+    )
+    assert read_dataset(str(folder), "validation").labels == ["arts", "business", "business"]
+    assert read_dataset(f"{folder}/all", "train").labels == examples.labels
+    assert read_dataset(f"{folder}/short", "train").inputs["text"] == ["d"]
+    assert split_names(str(folder)) == ["train", "validation"]
+    assert split_names(f"{folder}/short") == ["train"]
+    monkeypatch.chdir(folder.parent)
+    assert read_dataset("news", "train").source == "news[train]"
+    assert read_dataset("news/short", "train").inputs["text"] == ["d"]
+    monkeypatch.chdir(folder.parent.parent)
+    assert len(read_dataset("some/news", "train")) == 3
+
+
+def test_a_dataset_folder_without_the_split_or_configuration(folder: Path) -> None:
+    for name, split, reason in (
+        (folder, "test", "Unknown split \"test\". Should be one of ['train', 'validation']."),
+        (folder / "long", "train", "BuilderConfig 'long' not found."),
+    ):
+        with pytest.raises(DataError) as caught:
+            read_dataset(str(name), split)
+        assert str(caught.value).startswith(f"{name}: cannot be read: {reason}")
+        assert caught.value.hint == "Check its name, its splits and the network."
+
+
+def test_a_split_without_examples(tmp_path: Path) -> None:
+    whole = datasets.Dataset.from_dict({"text": ["x", "y"], "label": ["a", "b"]})
+    whole.to_parquet(tmp_path / "train.parquet")
+    whole.select([]).to_parquet(tmp_path / "validation.parquet")
+    assert len(read_dataset(str(tmp_path), "train")) == 2
+    with pytest.raises(DataError) as caught:
+        read_dataset(str(tmp_path), "validation")
+    assert str(caught.value) == f"{tmp_path}[validation]: no examples in it"
+    with pytest.raises(DataError) as caught:
+        read_file(tmp_path / "validation.parquet")
+    assert str(caught.value) == f"{tmp_path / 'validation.parquet'}: no examples in it"
+
+
+def test_rows_without_a_class(tmp_path: Path) -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["a", "b"])})
+    datasets.Dataset.from_dict({"text": ["x", "y"], "label": [1, -1]}, features=features).to_parquet(
+        tmp_path / "test.parquet"
+    )
+    with pytest.raises(DataError, match="column 'label' has rows without a label") as caught:
+        read_dataset(str(tmp_path), "test")
+    assert caught.value.hint == GIVE
+
+
+@pytest.mark.parametrize("name", ["some-dataset", "user/some-dataset", "user/some-dataset/config"])
+def test_the_hub_without_a_network(name: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_dataset(name, "train")
+    assert str(caught.value).startswith(f"{name}: cannot be read: Couldn't reach ")
+    assert caught.value.hint == "Check its name, its splits and the network."
+    assert split_names(name) == []
+
+
+def test_reading_does_not_import_torch(write: Write) -> None:
+    path = write("a.jsonl", lines(OBJECTS))
+    code = (
+        f"import sys; from maskhub.tasks.data import read_file; read_file({str(path)!r}); print('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("False\n", "")

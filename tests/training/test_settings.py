@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from maskhub.errors import TrainingError
+from maskhub.training.methods import starting_scores
+from maskhub.training.settings import RECIPES, Method, TrainSettings, check, method_with
+
+
+def test_the_defaults_are_those_of_the_default_recipe() -> None:
+    settings = check(TrainSettings(base="b", train_file="t.csv"))
+    assert {name: getattr(settings, name) for name in RECIPES["pull"]} == RECIPES["pull"]
+    assert (settings.initial_sparsity, settings.learning_rate, settings.pull) == (0.005, 4e-3, None)
+
+
+def test_the_recipe_of_the_paper() -> None:
+    settings = check(TrainSettings(base="b", train_file="t.csv", **RECIPES["paper"]))
+    assert (settings.threshold, settings.initial_sparsity, settings.learning_rate) == (1e-2, 0.05, 1e-3)
+    assert (settings.batch_size, settings.epochs, settings.max_length, settings.eval_steps) == (32, 10, 128, 60)
+    assert (settings.layers, settings.classifier, settings.pull) == ("upper", "masked", 0)
+    scores = starting_scores(settings)
+    assert (scores.low, scores.high) == (-0.02, pytest.approx(0.58))
+
+
+def test_without_a_pull_of_its_own_a_long_training_has_a_weaker_one() -> None:
+    method = Method()
+    assert [method.pull_over(steps) for steps in (None, 100, 500, 1000, 10**5)] == [0.007, 0.007, 0.006, 0.003, 0.0015]
+    assert Method(pull=0.02).pull_over(1200) == 0.02
+    assert not method_with("paper").needs_steps and method.needs_steps
+
+
+def test_recipes_differ_in_the_same_settings() -> None:
+    assert len({tuple(recipe) for recipe in RECIPES.values()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "hint"),
+    [
+        ({"initial_sparsity": 1.5}, "initial_sparsity: 1.5 is not above 0 and below 1", None),
+        ({"initial_sparsity": 0.0}, "initial_sparsity: 0.0 is not above 0 and below 1", None),
+        ({"learning_rate": -1.0}, "learning_rate: -1.0 is not above 0", None),
+        ({"epochs": float("inf")}, "epochs: inf is no number to work with", None),
+        ({"threshold": float("nan")}, "threshold: nan is no number to work with", None),
+        ({"threshold": -0.02, "spread": None}, "threshold must be above -0.02", None),
+        ({"beta2": 1.0}, "beta2: 1.0 is not at least 0 and below 1", None),
+        ({"spread": 0.0}, "spread: 0.0 is not above 0", None),
+        ({"warmup": 1.0}, "warmup: 1.0 is not at least 0 and below 1", None),
+        ({"batch_size": 0}, "batch_size: 0 is not at least 1", None),
+        ({"seed": 1 << 32}, "seed: 4294967296 is not at least 0 and below 4294967296", None),
+        ({"seed": -1}, "seed: -1 is not at least 0 and below 4294967296", None),
+        ({"classifier": "none"}, "classifier: Invalid enum value 'none'", "It is one of: masked, frozen, dense."),
+        ({"precision": "int8"}, "precision: Invalid enum value 'int8'", "It is one of: fp32, bf16, fp16."),
+        ({"dataset": "imdb"}, "give either a training file or a dataset", None),
+        ({"final_sparsity": 0.5}, "final_sparsity needs topk, or a sparsity_penalty", None),
+        (
+            {"binarizer": "topk", "sparsity_penalty": 1.0},
+            "topk has its sparsity exactly: leave sparsity_penalty out",
+            None,
+        ),
+        (
+            {"binarizer": "bernoulli", "initialisation": "random"},
+            "bernoulli starts all scores alike: leave initialisation out",
+            None,
+        ),
+        ({"binarizer": "nm", "nm": "4:4"}, "nm: '4:4' is not N:M, as 2:4, with M 2, 4, 8 or 16", None),
+        ({"binarizer": "nm", "structure": "rows"}, "nm masks single weights, not heads, rows or layers", None),
+        (
+            {"band": 0.1, "initialisation": "magnitude"},
+            "band needs threshold or sign, and uniform scores of single weights",
+            None,
+        ),
+        ({"topk_scope": "global"}, "topk_scope: the binarizer is not topk", None),
+        ({"initialisation": "random", "threshold": 0.0}, "random scores need a threshold above 0", None),
+        ({"pull": 1.0}, "pull: 1.0 is not at least 0 and below 1", None),
+        ({"train_file": None}, "give either a training file or a dataset", None),
+    ],
+)
+def test_settings_that_are_not_allowed(given: dict[str, Any], message: str, hint: str | None) -> None:
+    with pytest.raises(TrainingError) as caught:
+        check(TrainSettings(**({"base": "b", "train_file": "t.csv"} | given)))
+    assert str(caught.value) == f"training settings: {message}"
+    assert caught.value.hint == hint

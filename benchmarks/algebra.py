@@ -17,8 +17,9 @@ import numpy as np
 import maskhub
 from benchmarks import samples
 from benchmarks.report import Report, medians, peak_memory
+from maskhub.masks.binding import BaseBinding
 from maskhub.masks.compare import diff, matrix
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.masks.mask import Mask, MaskSet
 
 LAYERS, HIDDEN = 12, 768  # BERT-base's encoder: 85 M weights in 72 tensors
 RUNS = 11

@@ -21,7 +21,8 @@ import numpy as np
 import maskhub
 from benchmarks.report import Report, peak_memory
 from maskhub.checkpoints.scan import scan
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.masks.binding import BaseBinding
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.safetensors import layout, write_header
 
 RUNS = 5

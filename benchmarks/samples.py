@@ -8,7 +8,8 @@ import numpy as np
 from blake3 import blake3
 
 from maskhub.container.codecs import Target
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.masks.binding import BaseBinding, Task
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial, draw
 from maskhub.storage.tensor import RawTensor
 

@@ -30,7 +30,8 @@ from maskhub.checkpoints.apply import drop
 from maskhub.container.codecs import pco
 from maskhub.container.manifest import VERSION
 from maskhub.container.writer import save
-from maskhub.masks.mask import BaseBinding, HubRevision, Mask, MaskSet, Task
+from maskhub.masks.binding import BaseBinding, HubRevision, Task
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial, draw
 from maskhub.storage import digest
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor

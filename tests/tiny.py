@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from maskhub.checkpoints.checkpoint import INDEX, WEIGHTS, Checkpoint, open_checkpoint
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.masks.binding import BaseBinding, Task
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage.safetensors import write_tensors
 from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor

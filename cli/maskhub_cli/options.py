@@ -57,7 +57,7 @@ def stem(mask: str) -> str:
 
 def labels(masks: Sequence[str]) -> list[str]:
     """Short names that tell masks apart: as ``stem``, with as many folders before it as that takes."""
-    from maskhub.storage.source import public_name
+    from maskhub.storage.url import public_name
 
     parts = [[*public_name(mask).split("/")[:-1], stem(mask)] for mask in masks]
     distinct = len(set(masks))

@@ -19,10 +19,10 @@ from maskhub.checkpoints.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGH
 from maskhub.checkpoints.scan import Progress, Sink, scan
 from maskhub.errors import BaseMismatchError, OutputError
 from maskhub.masks.mask import Mask, MaskSet
-from maskhub.storage import casting, digest
+from maskhub.storage import digest
 from maskhub.storage.atomic import atomic_folder
 from maskhub.storage.safetensors import layout, write_header
-from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor
+from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, cast, cast_dtype
 
 CARD = "README.md"
 # Beside weights and config.json: what a tokenizer, a processor or text generation needs.
@@ -81,8 +81,8 @@ def apply_all(
 
     Each mask set goes to a new folder of its own. Raises as ``apply`` does.
     """
-    if options.dtype is not None and options.dtype not in casting.FLOATS:
-        raise OutputError(f"dtype {options.dtype!r}: expected one of {', '.join(casting.FLOATS)}")
+    if options.dtype is not None and options.dtype not in FLOATS:
+        raise OutputError(f"dtype {options.dtype!r}: expected one of {', '.join(FLOATS)}")
     outputs = [Path(output) for _, output in builds]
     for output in outputs:
         if not Path(base.name).is_file() and output.absolute().resolve().is_relative_to(base.folder.resolve()):
@@ -195,7 +195,7 @@ class _Writer:
         mask = self._maskset.masks.get(name)
         bits = None if mask is None else mask.bits
         width = ITEM_SIZE[tensor.dtype]
-        target = casting.target(tensor.dtype, self._dtype)
+        target = cast_dtype(tensor.dtype, self._dtype)
         handle, place = self._files[self._weight_map[parameter]].fileno(), self._places[parameter]
 
         def sink(start: int, chunk: Bytes) -> None:
@@ -203,7 +203,7 @@ class _Writer:
             if bits is not None:
                 chunk = _drop(chunk, bits[first // 8 : (first + chunk.size // width + 7) // 8], width)
             if target != tensor.dtype:
-                chunk = casting.cast(chunk, tensor.dtype, target)
+                chunk = cast(chunk, tensor.dtype, target)
             _write(handle, chunk, place + first * ITEM_SIZE[target])
 
         return (sink,)
@@ -211,8 +211,8 @@ class _Writer:
     def finish(self) -> None:
         """Write the dense tensors, and the index of several files."""
         for name, tensor in self._maskset.dense.items():
-            target = casting.target(tensor.dtype, self._dtype)
-            data = tensor.data if target == tensor.dtype else casting.cast(tensor.data, tensor.dtype, target)
+            target = cast_dtype(tensor.dtype, self._dtype)
+            data = tensor.data if target == tensor.dtype else cast(tensor.data, tensor.dtype, target)
             _write(self._files[self._weight_map[name]].fileno(), data, self._places[name])
         if len(self._files) > 1:
             index = {"metadata": {"total_size": self._total}, "weight_map": dict(sorted(self._weight_map.items()))}
@@ -251,7 +251,7 @@ def task_config(base: Checkpoint, maskset: MaskSet, options: Options = DEFAULTS)
         config |= {key: value for key, value in maskset.task.config.items() if key not in CODE}
         config["architectures"] = [maskset.task.architecture]
     if options.dtype is not None:
-        config["torch_dtype" if "torch_dtype" in config else "dtype"] = casting.FLOATS[options.dtype]
+        config["torch_dtype" if "torch_dtype" in config else "dtype"] = FLOATS[options.dtype]
     return config | {"maskhub": {"base": maskset.base.root, "mask": maskset.id}}
 
 
@@ -309,7 +309,7 @@ def _plan(base: Checkpoint, maskset: MaskSet, options: Options) -> list[Specs]:
     if not plan:  # a task that reads nothing of the base
         plan.append({})
     plan[-1] |= {name: (tensor.dtype, tensor.shape) for name, tensor in maskset.dense.items()}
-    plan = [{n: (casting.target(dtype, options.dtype), shape) for n, (dtype, shape) in specs.items()} for specs in plan]
+    plan = [{n: (cast_dtype(dtype, options.dtype), shape) for n, (dtype, shape) in specs.items()} for specs in plan]
     return plan if options.shard_size is None else _split(plan, options.shard_size)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from maskhub.errors import CheckpointError, FormatError
-from maskhub.masks.mask import HubRevision
+from maskhub.masks.binding import HubRevision
 from maskhub.storage import digest
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.tensor import RawTensor, Spec

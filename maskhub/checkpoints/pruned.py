@@ -9,7 +9,8 @@ import numpy as np
 
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.errors import CheckpointError
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.masks.binding import BaseBinding, Task
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import digest
 from maskhub.storage.tensor import RawTensor
 

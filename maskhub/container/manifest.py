@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from maskhub.errors import FormatError
-from maskhub.masks.mask import BaseBinding, Digest, Name, Task
+from maskhub.masks.binding import BaseBinding, Digest, Name, Task
 from maskhub.masks.scores import Initial
 from maskhub.storage.safetensors import unique_keys
 

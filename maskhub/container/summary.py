@@ -9,7 +9,7 @@ from typing import Any
 
 from maskhub.container.manifest import DenseEntry, MaskEntry
 from maskhub.container.reader import MaskFile
-from maskhub.masks.mask import HubRevision, Task
+from maskhub.masks.binding import HubRevision, Task
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.pruned import Progress, pair, task_of
 from maskhub.errors import BaseMismatchError, FormatError
 from maskhub.interop.tensors import Kind, NamedTensors
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.masks.binding import BaseBinding
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.tensor import RawTensor
 
 # The bit pattern of 1.

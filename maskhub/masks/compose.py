@@ -13,8 +13,9 @@ import numpy as np
 
 from maskhub.errors import BaseMismatchError, MaskhubError
 from maskhub.masks import expression as expressions
+from maskhub.masks.binding import BaseBinding
 from maskhub.masks.expression import Expression
-from maskhub.masks.mask import BaseBinding, LazyMask, MaskSet, clear_padding, packed_size
+from maskhub.masks.mask import LazyMask, MaskSet, clear_padding, packed_size
 from maskhub.storage.tensor import Bytes
 
 SHOWN = 5  # names that an error lists

@@ -27,7 +27,7 @@ from maskhub.storage import folderfile
 from maskhub.storage.address import INDEX, SUFFIX, Folder
 from maskhub.storage.folderfile import NAME, OBJECTS, Sha256, join, mask_path, names, read_pointer
 from maskhub.storage.remotefile import file_system, read_small, read_whole
-from maskhub.storage.source import is_url, public_name
+from maskhub.storage.url import is_url, public_name
 
 # File systems of fsspec where a written file appears at once and whole, also in the place of another one.
 AT_ONCE = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss"}

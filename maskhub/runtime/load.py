@@ -15,7 +15,7 @@ from maskhub.container.reader import open_mask
 from maskhub.errors import CheckpointError, FormatError, reason
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.quiet import quiet_transformers
-from maskhub.storage.torch_tensors import to_torch
+from maskhub.storage.torch import to_torch
 from maskhub.tasks.task import TaskType
 
 VOCABULARIES = [f for f in TOKENIZER_FILES if f.startswith(("tokenizer.", "vocab.", "spiece.", "sentencepiece."))]

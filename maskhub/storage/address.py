@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from maskhub.errors import RemoteError
-from maskhub.storage.source import is_url, public_name
+from maskhub.storage.url import is_url, public_name
 
 SUFFIX = ".msk"
 INDEX = "index"  # in a folder of masks: a JSON file for each name

@@ -14,7 +14,8 @@ import msgspec
 from maskhub.errors import ForbiddenError, FormatError, MissingError, RemoteError
 from maskhub.storage.address import INDEX, SUFFIX, exists
 from maskhub.storage.remotefile import RemoteFile, file_system, read_small
-from maskhub.storage.source import SCHEMES, LocalFile, Source, is_url, public_name
+from maskhub.storage.source import LocalFile, Source
+from maskhub.storage.url import SCHEMES, is_url, public_name
 
 OBJECTS = "objects"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # never a path

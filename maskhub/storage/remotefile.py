@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from maskhub import __version__
 from maskhub.errors import ForbiddenError, MaskhubError, MissingError, RemoteError, reason
-from maskhub.storage.source import public_name, without_logins
+from maskhub.storage.url import public_name, without_logins
 
 HEAD = 3 << 14  # bytes that the first request asks for: all of the header of most masks
 MAX_HEADER = 100_000_000  # what safetensors allows

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from maskhub.errors import FormatError
-
-SCHEMES = re.compile(r"(?:[a-z][a-z0-9+.-]+::)*[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # chained ones, too
+from maskhub.storage.url import is_url
 
 
 class Source(Protocol):
@@ -47,17 +45,3 @@ def open_source(path: str | Path) -> Source:
     from maskhub.storage.remotefile import RemoteFile
 
     return RemoteFile(str(path))
-
-
-def is_url(path: str | Path) -> bool:
-    return SCHEMES.match(str(path)) is not None
-
-
-def public_name(path: str | Path) -> str:
-    """A path as it is; a URL without what may be secret: user, password, query."""
-    return without_logins(re.split(r"[?#]", str(path))[0]) if is_url(path) else str(path)
-
-
-def without_logins(text: str) -> str:
-    """Text with user and password taken out of its URLs."""
-    return re.sub(r"://[^\s/?#]*@", "://", text)

@@ -1,4 +1,4 @@
-"""A tensor as raw little-endian bytes, so that every dtype passes through bit for bit."""
+"""A tensor as raw little-endian bytes, so that every dtype passes through bit for bit; and casts between floats."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ NUMPY_DTYPE = {
     "BOOL": "?", "U8": "<u1", "I8": "<i1", "I16": "<i2", "U16": "<u2", "F16": "<f2",
     "I32": "<i4", "U32": "<u4", "F32": "<f4", "I64": "<i8", "U64": "<u8", "F64": "<f8", "C64": "<c8",
 }  # fmt: skip
+
+# What can be cast, with torch's name of it, as ``config.json`` has it.
+FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -67,3 +70,22 @@ class RawTensor:
     def words(self) -> NDArray[np.unsignedinteger]:
         """The elements as unsigned integers of their width: equal integers mean equal bit patterns."""
         return self.data.view(f"<u{ITEM_SIZE[self.dtype]}")
+
+
+def cast_dtype(dtype: str, asked: str | None) -> str:
+    """The dtype a tensor of ``dtype`` is written in: what was asked for, where both are floating-point."""
+    return asked if asked is not None and dtype in FLOATS else dtype
+
+
+def cast(data: Bytes, dtype: str, asked: str) -> Bytes:
+    """Elements of one floating-point dtype as another, rounded to nearest, ties to even. As raw bytes."""
+    return data.view(_numpy(dtype)).astype(_numpy(asked)).view(np.uint8)
+
+
+def _numpy(dtype: str) -> np.dtype[np.generic]:
+    if dtype == "BF16":
+        import ml_dtypes
+
+        bfloat16: np.dtype[np.generic] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
+    return np.dtype({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype])

@@ -1,4 +1,7 @@
-"""PyTorch files as raw bytes: state dicts, read with ``weights_only``, so that no code in them runs."""
+"""PyTorch's tensors and files as raw bytes, bit for bit.
+
+State dicts are read with ``weights_only``, so that no code in them runs. torch itself is imported inside functions.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,53 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from maskhub.errors import FormatError, damaged, library
-from maskhub.storage.tensor import RawTensor, Spec
+import numpy as np
+
+from maskhub.errors import FormatError, MaskhubError, damaged, library
+from maskhub.storage.tensor import FLOATS, RawTensor, Spec
+
+if TYPE_CHECKING:
+    import torch
+
+# Safetensors' names of dtypes, and torch's.
+DTYPES = FLOATS | {
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "BOOL": "bool",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+}  # fmt: skip
+
+
+@cache
+def dtype_names() -> dict[torch.dtype, str]:
+    """Safetensors' name of each dtype of torch's that has one."""
+    import torch
+
+    return {getattr(torch, name): dtype for dtype, name in DTYPES.items()}
+
+
+def to_torch(tensor: RawTensor) -> torch.Tensor:
+    """A copy of the tensor in torch; MaskhubError for a dtype that torch lacks."""
+    import torch
+
+    if tensor.dtype not in DTYPES:
+        raise MaskhubError(f"torch has no dtype for {tensor.dtype}")
+    dtype = getattr(torch, DTYPES[tensor.dtype])
+    if not tensor.size:
+        return torch.empty(tensor.shape, dtype=dtype)
+    return torch.from_numpy(np.array(tensor.data)).view(dtype).reshape(tensor.shape)
+
+
+def from_torch(tensor: torch.Tensor) -> RawTensor:
+    """The tensor's elements as they are, from any device; a view where torch allows one."""
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return RawTensor(dtype_names()[tensor.dtype], tuple(tensor.shape), flat.view(torch.uint8).numpy())
 
 
 class TorchFile:
@@ -23,12 +68,11 @@ class TorchFile:
 
     def __init__(self, path: Path, within: Sequence[str] = ()) -> None:
         torch_library()
-        from maskhub.storage.torch_tensors import NAMES
-
         self.path = path
         with damaged(path, "PyTorch file"):
+            names = dtype_names()
             self._tensors = _load(path, within)
-            self.tensors = {name: Spec(NAMES[t.dtype], tuple(t.shape)) for name, t in self._tensors.items()}
+            self.tensors = {name: Spec(names[t.dtype], tuple(t.shape)) for name, t in self._tensors.items()}
             self.size = path.stat().st_size  # bytes of the whole file
 
     def __iter__(self) -> Iterator[str]:
@@ -36,8 +80,6 @@ class TorchFile:
 
     def read(self, name: str) -> RawTensor:
         """One tensor, row-major; copied only where it is stored otherwise."""
-        from maskhub.storage.torch_tensors import from_torch
-
         return from_torch(self._tensors[name])
 
     def release(self, name: str, start: int, stop: int) -> None:
@@ -82,12 +124,10 @@ def _load(path: Path, within: Sequence[str]) -> dict[str, Any]:
 def _check(name: object, tensor: Any, path: Path) -> None:
     import torch
 
-    from maskhub.storage.torch_tensors import NAMES
-
     if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
         raise FormatError(f"{path}: no state dict: {name!r} is {type(tensor).__name__}, not a tensor")
     strided = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_neg()
-    if not strided or tensor.dtype not in NAMES:
+    if not strided or tensor.dtype not in dtype_names():
         raise FormatError(f"{path}: tensor {name} is {tensor.dtype}, {tensor.layout}: only dense ones are read")
     if tensor.nbytes > tensor.untyped_storage().nbytes():  # one element can claim to be a million
         raise FormatError(f"{path}: tensor {name} is larger than what is stored of it")

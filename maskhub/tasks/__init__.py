@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from maskhub.errors import FormatError
-from maskhub.masks.mask import Task
+from maskhub.masks.binding import Task
 from maskhub.tasks.examples import Examples, Table
 from maskhub.tasks.image_classification import IMAGE_CLASSIFICATION
 from maskhub.tasks.multiple_choice import MULTIPLE_CHOICE

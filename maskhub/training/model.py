@@ -16,9 +16,10 @@ from maskhub.checkpoints.pruned import task_of
 from maskhub.container import codecs, writer
 from maskhub.container.manifest import Manifest
 from maskhub.errors import TrainingError
-from maskhub.masks.mask import BaseBinding, MaskSet
+from maskhub.masks.binding import BaseBinding
+from maskhub.masks.mask import MaskSet
 from maskhub.masks.scores import Initial
-from maskhub.storage.torch_tensors import from_torch
+from maskhub.storage.torch import from_torch
 from maskhub.training.layers import maskable, select
 from maskhub.training.masking import add_scores, attach, masks_of, plain_name, whole
 from maskhub.training.methods import starting_scores

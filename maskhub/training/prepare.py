@@ -12,7 +12,7 @@ from transformers import AutoConfig, PreTrainedModel
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.pruned import task_type
 from maskhub.errors import CheckpointError, TrainingError, reason
-from maskhub.masks.mask import BaseBinding, Task
+from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.names import ORDER, locate
 from maskhub.masks.scores import Initial
 from maskhub.runtime.quiet import quiet_transformers

@@ -18,7 +18,8 @@ import msgspec
 from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import Checkpoint, read_json
 from maskhub.errors import FormatError, TrainingError
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.masks.binding import BaseBinding, Task
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage.atomic import write_atomic
 from maskhub.storage.safetensors import TensorFile, write_tensors

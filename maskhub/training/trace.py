@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maskhub.errors import TrainingError
 from maskhub.storage import digest
-from maskhub.storage.torch_tensors import from_torch
+from maskhub.storage.torch import from_torch
 
 
 def trace(tensors: Iterable[tuple[str, Tensor]], digests: Mapping[str, str], source: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from maskhub.errors import OutputError, TrainingError, reason
 from maskhub.storage.safetensors import TensorFile
-from maskhub.storage.torch_tensors import from_torch, to_torch
+from maskhub.storage.torch import from_torch, to_torch
 from maskhub.tasks.metrics import IGNORED
 from maskhub.training import processes
 from maskhub.training.masking import follow, masked_weights, masks_of, scores_of

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from maskhub.container.writer import save
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.masks.binding import BaseBinding, Task
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage import digest
 from maskhub.storage.tensor import RawTensor

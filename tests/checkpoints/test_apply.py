@@ -20,7 +20,8 @@ from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint, open_checkpoint
 from maskhub.container.writer import save
 from maskhub.errors import BaseMismatchError, CheckpointError, OutputError
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.masks.binding import BaseBinding
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor
 from tests import tiny
 from tests.checkpoints.test_checkpoint import hub_cache

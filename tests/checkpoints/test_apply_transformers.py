@@ -11,7 +11,8 @@ import pytest
 import maskhub
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.container.writer import save
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.masks.binding import BaseBinding, Task
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.tensor import RawTensor
 from tests import tiny
 

@@ -19,7 +19,8 @@ import maskhub
 from maskhub.container.reader import MAX_WEIGHTS, MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import CodecError, FormatError, IntegrityError, MaskhubError
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.masks.binding import BaseBinding
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import digest
 from maskhub.storage.tensor import RawTensor
 from tests.tiny import read_parts, write_parts

@@ -8,7 +8,8 @@ import pytest
 from maskhub.container.reader import MaskFile
 from maskhub.container.summary import entropy, summarize
 from maskhub.container.writer import save
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.masks.binding import BaseBinding
+from maskhub.masks.mask import Mask, MaskSet
 
 
 def test_entropy() -> None:

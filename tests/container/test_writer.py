@@ -17,7 +17,8 @@ from maskhub.container import codecs
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import CodecError, FormatError, OutputError
-from maskhub.masks.mask import BaseBinding, HubRevision, LazyMask, Mask, MaskSet, Task
+from maskhub.masks.binding import BaseBinding, HubRevision, Task
+from maskhub.masks.mask import LazyMask, Mask, MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage import digest
 from maskhub.storage.tensor import RawTensor

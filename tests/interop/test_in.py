@@ -32,7 +32,7 @@ def masks(base: Checkpoint) -> dict[str, Mask]:
 @pytest.fixture
 def state(base: Checkpoint) -> dict[str, Any]:
     """The base's tensors in torch, as a task model calls them, and a classifier."""
-    from maskhub.storage.torch_tensors import to_torch
+    from maskhub.storage.torch import to_torch
 
     head = {"classifier.weight": torch.ones(2, tiny.HIDDEN), "classifier.bias": torch.zeros(2)}
     return {f"bert.{name}": to_torch(base.read(name)) for name in base} | head
@@ -151,7 +151,7 @@ def test_scores_that_do_not_fit(base: Checkpoint, scores: dict[str, Any], tmp_pa
 @pytest.fixture(scope="module")
 def linears(base: Checkpoint) -> Any:
     """A module with the base's names for its matrices and biases."""
-    from maskhub.storage.torch_tensors import to_torch
+    from maskhub.storage.torch import to_torch
 
     root = torch.nn.Module()
     for name in base:
@@ -297,7 +297,7 @@ def test_a_fully_kept_tensor_of_a_vector_has_no_mask(base: Checkpoint, tmp_path:
 
 @pytest.mark.parametrize("where", ["file", "folder"])
 def test_dense_pytorch_checkpoints(base: Checkpoint, maskset: MaskSet, tmp_path: Path, where: str) -> None:
-    from maskhub.storage.torch_tensors import to_torch
+    from maskhub.storage.torch import to_torch
 
     dense = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "dense"))
     folder = tmp_path / "old"

@@ -15,7 +15,8 @@ import maskhub
 from maskhub import interop
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import BaseMismatchError, MaskhubError, OutputError
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.masks.binding import BaseBinding
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.tensor import RawTensor
 from tests import tiny
 from tests.test_imports import HEAVY, loaded

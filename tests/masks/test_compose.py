@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 import maskhub
 from maskhub.container.writer import save
 from maskhub.errors import BaseMismatchError, MaskhubError
+from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.compose import Missing, compose
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet, Task
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage import digest
 from maskhub.storage.tensor import RawTensor

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet, count_ones, packed_size
+from maskhub.masks.binding import BaseBinding
+from maskhub.masks.mask import Mask, MaskSet, count_ones, packed_size
 from maskhub.storage.tensor import RawTensor
 from tests.tiny import TASK
 

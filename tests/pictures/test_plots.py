@@ -10,8 +10,9 @@ import pytest
 
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.errors import MaskhubError, OutputError
+from maskhub.masks.binding import BaseBinding
 from maskhub.masks.compare import MEASURES, Matrix, diff, matrix
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.names import ORDER, locate
 from tests import tiny
 

@@ -13,7 +13,8 @@ import pytest
 
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.container.writer import save
-from maskhub.masks.mask import BaseBinding, HubRevision, MaskSet
+from maskhub.masks.binding import BaseBinding, HubRevision
+from maskhub.masks.mask import MaskSet
 from tests import tiny
 from tests.remote.conftest import TestHub
 from tests.remote.test_push import lines, megabyte

@@ -23,7 +23,7 @@ from maskhub.errors import BaseMismatchError, CheckpointError, FormatError, Mask
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.load import load_model, load_tokenizer, pipeline, tokenizer_from
 from maskhub.storage.tensor import RawTensor
-from maskhub.storage.torch_tensors import from_torch, to_torch
+from maskhub.storage.torch import from_torch, to_torch
 from tests import tiny
 
 

@@ -19,7 +19,8 @@ from maskhub.container import codecs
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import CodecError, MaskhubError
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.masks.binding import BaseBinding
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial, draw
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor
 from tests.spec.tools import SPEC, load

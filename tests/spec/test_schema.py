@@ -14,7 +14,8 @@ from maskhub.container.manifest import parse
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import FormatError
-from maskhub.masks.mask import BaseBinding, HubRevision, Mask, MaskSet, Task
+from maskhub.masks.binding import BaseBinding, HubRevision, Task
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage.tensor import RawTensor
 

@@ -25,10 +25,11 @@ from maskhub.container.reader import MaskFile, open_mask
 from maskhub.container.summary import summarize
 from maskhub.container.writer import save
 from maskhub.errors import FormatError, IntegrityError, RemoteError
-from maskhub.masks.mask import BaseBinding, Mask, MaskSet
+from maskhub.masks.binding import BaseBinding
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import remotefile
 from maskhub.storage.remotefile import HEAD
-from maskhub.storage.source import public_name
+from maskhub.storage.url import public_name
 from tests.storage import rangeserver
 from tests.storage.rangeserver import Answer, Handler, RangeServer
 

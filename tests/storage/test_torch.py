@@ -29,7 +29,7 @@ from tests.checkpoints.test_checkpoint import OPEN, hub_cache
 
 torch = pytest.importorskip("torch")
 
-from maskhub.storage.torch_tensors import TORCH_DTYPES, to_torch  # noqa: E402
+from maskhub.storage.torch import TORCH_DTYPES, to_torch  # noqa: E402
 
 
 def as_torch(folder: Path, to: Path, **options: Any) -> Path:

@@ -10,7 +10,8 @@ import pytest
 
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.errors import BaseMismatchError, FormatError, TrainingError
-from maskhub.masks.mask import BaseBinding, Mask
+from maskhub.masks.binding import BaseBinding
+from maskhub.masks.mask import Mask
 from maskhub.masks.scores import Initial
 from maskhub.storage.tensor import RawTensor
 from maskhub.training.run import (

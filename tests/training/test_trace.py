@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import TrainingError
 from maskhub.storage.tensor import RawTensor
-from maskhub.storage.torch_tensors import to_torch
+from maskhub.storage.torch import to_torch
 from maskhub.training.trace import trace
 from tests import tiny
 

@@ -117,7 +117,7 @@ def compose(
 def named(arguments: list[str], *, all_named: bool) -> dict[str, str]:
     """Masks by name, from NAME=MASK or, unless ``all_named``, from the name of the mask's file."""
     from maskhub.masks.expression import NAME, VOTE, WORDS
-    from maskhub.storage.source import public_name
+    from maskhub.storage.url import public_name
 
     matches = [re.fullmatch(rf"({NAME})=(.+)", argument) for argument in arguments]
     if all_named and (bare := [a for a, match in zip(arguments, matches, strict=True) if not match]):

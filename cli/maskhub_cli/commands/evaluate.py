@@ -59,7 +59,7 @@ def evaluate(
     from maskhub import tasks
     from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.container.reader import open_mask
-    from maskhub.storage.source import public_name
+    from maskhub.storage.url import public_name
     from maskhub.tasks.data import read_file
     from maskhub.tasks.examples import Columns
 

@@ -123,7 +123,7 @@ def _read(
     from maskhub import interop
     from maskhub.checkpoints.apply import verify_base
     from maskhub.container.reader import open_mask
-    from maskhub.storage.source import public_name
+    from maskhub.storage.url import public_name
 
     run = (path / RUN).is_file()
     mask = re.search(r"\.msk(@[^@]+)?$", public_name(source)) is not None
@@ -149,7 +149,7 @@ def _read(
 
 def _stem(source: str) -> str:
     """The name of a folder, of a file without its suffix, or of a repo without its owner and revision."""
-    from maskhub.storage.source import public_name
+    from maskhub.storage.url import public_name
 
     path = Path(source)
     if path.exists():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +53,26 @@ def test_public_names_are_listed_and_found() -> None:
     assert maskhub.open.__name__ == "open_mask"
     with pytest.raises(AttributeError, match="module 'maskhub' has no attribute 'nothing'"):
         maskhub.nothing  # noqa: B018
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_data_flows_one_way(tmp_path: Path) -> None:
+    """What each place may import is in pyproject.toml; an import that runs up is found."""
+    for name in ("maskhub", "cli", "pyproject.toml"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    assert lint_imports(tmp_path) == 0
+    with open(tmp_path / "maskhub/masks/mask.py", "a") as file:
+        file.write("\n\ndef up() -> None:\n    from maskhub.container import reader as reader\n")
+    assert lint_imports(tmp_path) == 1
+
+
+def lint_imports(folder: Path) -> int:
+    program = Path(sys.executable).parent / "lint-imports"
+    path = os.pathsep.join(map(str, (folder, folder / "cli")))
+    done = subprocess.run(
+        [program, "--no-cache"], cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert "data flows one way" in done.stdout, done.stdout + done.stderr
+    return done.returncode

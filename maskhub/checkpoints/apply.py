@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskhub.checkpoints.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint
-from maskhub.checkpoints.scan import Progress, Sink, scan
+from maskhub.checkpoints.scan import Sink, scan
 from maskhub.errors import BaseMismatchError, OutputError
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import digest
 from maskhub.storage.atomic import atomic_folder
 from maskhub.storage.safetensors import layout, write_header
 from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, cast, cast_dtype
+from maskhub.storage.work import Progress
 
 CARD = "README.md"
 # Beside weights and config.json: what a tokenizer, a processor or text generation needs.

@@ -13,14 +13,13 @@ from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import digest
 from maskhub.storage.tensor import RawTensor
+from maskhub.storage.work import Progress
 
 # Keys of config.json that say how a checkpoint was written, not what the task is.
 BOOKKEEPING = {"architectures", "transformers_version", "_name_or_path", "torch_dtype", "dtype", "maskhub"}
 
 # Multiplying a negative weight by 0, as torch.nn.utils.prune does, gives -0: it is dropped, too.
 MINUS_ZERO = {"F64": 1 << 63, "F32": 1 << 31, "F16": 1 << 15, "BF16": 1 << 15, "F8_E4M3": 1 << 7, "F8_E5M2": 1 << 7}
-
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
 class DenseTensors(Protocol):

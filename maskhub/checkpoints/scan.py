@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.storage import digest
 from maskhub.storage.tensor import Bytes, RawTensor
+from maskhub.storage.work import Progress, workers
 
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
 Sink = Callable[[int, Bytes], None]  # offset in the tensor's bytes, and a chunk of them, not to be changed
 
 # Bytes worked on at a time: fits a core's cache, and is whole in every dtype, and in bytes of a packed mask.
@@ -48,10 +47,17 @@ def scan(
     total = sum(base.info(name).nbytes for name in names)
     found = {}
     done = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers()) as pool:
         for name, size, value in pool.map(one, names):
             found[name] = value
             done += size
             if progress:
                 progress(done, total)
     return found if digests else {}
+
+
+def digests(
+    base: Checkpoint, names: Iterable[str] | None = None, *, progress: Progress | None = None
+) -> dict[str, str]:
+    """The digest of each of these tensors of the base, or of all: what masks are bound to."""
+    return scan(base, base if names is None else names, lambda name, tensor: (), progress=progress)

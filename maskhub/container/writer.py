@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import secrets
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -23,11 +22,10 @@ from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import digest
 from maskhub.storage.atomic import atomic_file, explained
 from maskhub.storage.safetensors import layout, write_header
+from maskhub.storage.work import Progress, workers
 
 SPOOL = 1 << 22  # bytes of payloads that are kept in memory
 PIECE = 1 << 20
-
-Progress = Callable[[int, int], None]  # done, total
 
 
 def save(
@@ -121,7 +119,7 @@ def _encode_all(
         return entry, payload
 
     names = sorted(maskset.masks)
-    threads = os.cpu_count() or 1
+    threads = workers()
     with ThreadPoolExecutor(threads) as pool:  # codecs and hashes work outside the interpreter lock
         waiting = deque(pool.submit(encode, name) for name in names[: 2 * threads])
         for done, name in enumerate(names, 1):

@@ -13,7 +13,7 @@ from typing import IO
 
 from maskhub.checkpoints.apply import verify_base
 from maskhub.checkpoints.checkpoint import Checkpoint
-from maskhub.checkpoints.pruned import Progress, from_pruned
+from maskhub.checkpoints.pruned import from_pruned
 from maskhub.container.manifest import KEY
 from maskhub.container.reader import open_mask
 from maskhub.errors import FormatError, MaskhubError, reason
@@ -22,6 +22,7 @@ from maskhub.interop.bind import Format, Options
 from maskhub.interop.tensors import NamedTensors, kind_of, open_tensors
 from maskhub.masks.mask import MaskSet
 from maskhub.storage.atomic import atomic_file
+from maskhub.storage.work import Progress
 
 
 def _is_mask(source: NamedTensors, base: Checkpoint) -> bool:

@@ -10,12 +10,13 @@ import numpy as np
 
 from maskhub.checkpoints.apply import MASKABLE, drop
 from maskhub.checkpoints.checkpoint import Checkpoint
-from maskhub.checkpoints.pruned import Progress, pair, task_of
+from maskhub.checkpoints.pruned import pair, task_of
 from maskhub.errors import BaseMismatchError, FormatError
 from maskhub.interop.tensors import Kind, NamedTensors
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.tensor import RawTensor
+from maskhub.storage.work import Progress
 
 # The bit pattern of 1.
 ONE = {

@@ -6,7 +6,6 @@ A mask is the set of the weights that it keeps.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from maskhub.masks.compose import common_tensors
 from maskhub.masks.mask import Mask, MaskSet, count_ones
 from maskhub.masks.names import locate, order
 from maskhub.storage.tensor import Bytes, RawTensor
+from maskhub.storage.work import Progress, workers
 
 CHUNK = 1 << 16  # bytes of each mask that are counted together: what all pairs take of them fits a cache
 
-Progress = Callable[[int, int], None]  # done, total
 Key = TypeVar("Key")
 
 
@@ -288,7 +287,7 @@ def diff(a: MaskSet, b: MaskSet, names: tuple[str, str] = ("A", "B"), progress: 
     """
     common = common_tensors((a, b), names)
     tensors = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding works outside the interpreter lock
+    with ThreadPoolExecutor(workers()) as pool:  # decoding works outside the interpreter lock
         for name, counted in zip(common, pool.map(lambda n: overlap(a[n], b[n]), common), strict=True):
             layer, kind = locate(name)
             tensors.append(TensorDiff(name, a.base.parameter(name), a[name].shape, layer, kind, counted))
@@ -332,7 +331,7 @@ def matrix(masksets: Mapping[str, MaskSet], measure: str = "dissimilarity", prog
     both = np.zeros((count, count), np.int64)
     expected = np.zeros((count, count))
     variance = np.zeros((count, count))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers()) as pool:
         for done, name in enumerate(common, 1):
             size = sets[0][name].size
             found = _both(list(pool.map(lambda maskset, name=name: maskset[name].bits, sets)))

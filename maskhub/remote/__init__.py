@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from maskhub.checkpoints.scan import Progress
 from maskhub.container.reader import MaskFile
 from maskhub.container.summary import summarize
 from maskhub.errors import CodecError, FormatError, IntegrityError, RemoteError, SignatureError
@@ -16,6 +15,7 @@ from maskhub.remote.entry import Entry, Fetched, Listed, Pulled, Pushed, PushOpt
 from maskhub.storage import address
 from maskhub.storage.address import Hub
 from maskhub.storage.atomic import atomic_file, claim_file
+from maskhub.storage.work import Progress
 
 DEFAULTS = PushOptions()
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from maskhub.checkpoints.apply import verify_base
 from maskhub.checkpoints.checkpoint import open_checkpoint
-from maskhub.checkpoints.scan import Progress
 from maskhub.container.reader import MaskFile
 from maskhub.errors import BaseMismatchError
 from maskhub.storage import address
 from maskhub.storage.address import Hub
 from maskhub.storage.hubfile import client, explained
+from maskhub.storage.work import Progress
 
 
 def check_base(file: MaskFile, base: str | Path, *, token: str | None = None, progress: Progress | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import DataError, FormatError
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.load import load_model, load_processor
+from maskhub.storage.work import Progress
 from maskhub.tasks.examples import Examples
 from maskhub.tasks.metrics import IGNORED
 from maskhub.tasks.task import TaskType
@@ -24,7 +25,6 @@ from maskhub.tasks.task import TaskType
 BATCH = 32
 LENGTH = 128  # tokens, where the mask says none
 
-Progress = Callable[[int, int], None]  # examples done, examples in all
 Answers = tuple[NDArray[Any], NDArray[Any]]  # predictions and labels
 
 

@@ -22,6 +22,13 @@ def reason(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+class ArgumentError(MaskhubError, ValueError):
+    """An argument or option has a value that it cannot have, or does not go with another one.
+
+    Nothing was read or written; the command line ends with status 2.
+    """
+
+
 class FormatError(MaskhubError):
     """A file is not what its name or header claims: not safetensors, no mask, unknown version."""
 

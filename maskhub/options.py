@@ -31,8 +31,11 @@ def options(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, A
     """The parameters that have an ``Option``, with their types."""
     for parameter in inspect.signature(function).parameters.values():
         annotation = parameter.annotation
-        if isinstance(annotation, str):  # of our own source; what it returns is not looked at, which may be heavy
-            annotation = eval(annotation, inspect.unwrap(function).__globals__)
+        if isinstance(annotation, str):  # in our own source; names that only type checkers know have no option
+            try:
+                annotation = eval(annotation, inspect.unwrap(function).__globals__)
+            except NameError:
+                continue
         if get_origin(annotation) is Annotated:
             kind, *notes = get_args(annotation)
             for note in notes:

@@ -9,10 +9,10 @@ from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from maskhub.errors import ArgumentError, MaskhubError
-from maskhub_cli.command import command
+from maskhub_cli.command import Command
 from maskhub_cli.output import ERROR_STATUS, error_line
 
 # In the order of the help, under its headings.
@@ -44,14 +44,20 @@ class Commands(TyperGroup):
         return [name for names in COMMANDS.values() for name in names]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """One that is not run yet has its help alone, which is quick to make."""
-        if cmd_name not in self.commands and cmd_name in self.list_commands(ctx):
-            run, text = command(cmd_name)
-            panel = next(panel for panel, names in COMMANDS.items() if cmd_name in names)
+        """One that is not to be run has its help alone, which is quick to make."""
+        if cmd_name in self.commands or cmd_name not in self.list_commands(ctx):
+            return self.commands.get(cmd_name)
+        panel = next(panel for panel, names in COMMANDS.items() if cmd_name in names)
+        return TyperCommand(cmd_name, help=Command.named(cmd_name).help, rich_help_panel=panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name in self.list_commands(ctx):
+            made = Command.named(name)
             one = typer.Typer(add_completion=False, context_settings=self.context_settings)
-            one.command(cmd_name, help=text, rich_help_panel=panel)(run)
-            self.commands[cmd_name] = typer.main.get_command(one)
-        return self.commands.get(cmd_name)
+            one.command(name, help=made.help)(made.run())
+            self.commands[name] = typer.main.get_command(one)
+        return super().resolve_command(ctx, args)
 
     def main(self, args: Any = None, prog_name: str | None = None, standalone_mode: bool = True, **more: Any) -> Any:
         if not standalone_mode:

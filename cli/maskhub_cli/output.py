@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import typer
 
+from maskhub.errors import ArgumentError
+
 Cell = str | int | float
 ERROR_STATUS = "error_status"  # key of a context's meta: the exit status of an error, where it is not 1
 WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
@@ -43,13 +45,23 @@ class Output:
     ``human``; warnings come always.
     """
 
-    def __init__(self, format: Format = Format.AUTO, json: bool = False, quiet: bool = False) -> None:
-        """Raises typer.BadParameter where the options ask for two formats at once."""
-        asked = {format} - {Format.AUTO} | ({Format.JSON} if json else set()) | ({Format.QUIET} if quiet else set())
+    def __init__(
+        self,
+        format: str = Format.AUTO,
+        json: bool = False,
+        quiet: bool = False,
+        *,
+        meta: dict[str, Any] | None = None,
+    ) -> None:
+        """``meta`` is that of the command's context. Raises ArgumentError where the options ask for two formats."""
+        if format not in list(Format):
+            raise ArgumentError(f"there is no output format {format!r}", hint=f"One of {', '.join(Format)}.")
+        asked = {Format(format)} - {Format.AUTO}
+        asked |= ({Format.JSON} if json else set()) | ({Format.QUIET} if quiet else set())
         if len(asked) > 1:
-            raise typer.BadParameter(f"one output format at a time, not {' and '.join(sorted(asked))}")
+            raise ArgumentError(f"one output format at a time, not {' and '.join(sorted(asked))}")
         self.format = next(iter(asked), Format.HUMAN)
-        self.meta: dict[str, Any] = {}  # of the command's context
+        self.meta = {} if meta is None else meta
 
     def quiet_hub(self) -> None:
         """Let the Hub's client say nothing of its own, and draw bars on terminals only. Call it before its import."""

@@ -62,7 +62,9 @@ def apply(
     """Write the dense checkpoint of a mask's task: the base with its dropped weights 0.
 
     Plain ``from_pretrained`` loads it. Several masks are built in one pass over the base, each in a folder called as
-    the mask, in ``output``; all of them appear, or none. Gives what was built, one for each mask.
+    the mask; all of them appear, or none.
+
+    Gives what was built, one for each mask.
 
     Raises BaseMismatchError where the base is another one than a mask's, and OutputError where a folder cannot be
     written; nothing is left behind then.

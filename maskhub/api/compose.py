@@ -35,12 +35,15 @@ def compose(
 ) -> MaskSet:
     """Combine masks of one base, weight by weight, into a new one.
 
-    ``expression`` is one over the names of ``masks``, such as ``(a & b) | ~c`` or ``vote(2, a, b, c)``, or one of and,
-    or, xor, minus, not and vote (with ``min``) over all of them in their order. Operators bind as in Python: ~ first,
-    then -, &, ^ and |. The lineage records the expression and the ids of the masks.
+    Operators bind as in Python: ~ first, then -, &, ^ and |. The lineage records the expression and the ids of the
+    masks.
 
-    Bits are combined when they are asked for, or written to ``output``. Raises ArgumentError for an expression that is
-    wrong, MaskhubError for heads that differ and tensors that are missing, and BaseMismatchError for different bases.
+    In Python ``expression`` is one over the names of ``masks``, such as ``(a & b) | ~c`` or ``vote(2, a, b, c)``, or
+    one of and, or, xor, minus, not and vote (with ``min``) over all of them in their order. Bits are combined when they
+    are asked for, or written to ``output``.
+
+    Raises ArgumentError for an expression that is wrong, MaskhubError for heads that differ and tensors that are
+    missing, and BaseMismatchError for different bases.
 
     >>> import maskhub
     >>> both = maskhub.compose("a & b", {"a": "a.msk", "b": "b.msk"}, head_from="a")

@@ -64,7 +64,7 @@ def diff(
 
 
 def diff(  # type: ignore[misc]  # the overloads ask for two masks, and this says so itself
-    *masks: Annotated[MaskLike, Option("Two masks of one base, or more: files, URLs or Hub names.", "A B [C...]")],
+    *masks: Annotated[MaskLike, Option("Two masks of one base, or more: files, URLs or Hub names.", "MASK")],
     names: Sequence[str] | None = None,
     measure: Measure = "dissimilarity",
     plot: Picture = None,
@@ -76,9 +76,11 @@ def diff(  # type: ignore[misc]  # the overloads ask for two masks, and this say
 ) -> Diff | Matrix:
     """Show how masks differ, in total, by layer and by kind of matrix, and what chance would give.
 
-    Kept weights are counted over the tensors that all of the masks have. Two masks give a ``Diff``, which holds all
-    else that differs, too; more give a ``Matrix`` of one measure. ``names`` are what they are called, else as their
-    files are. Nothing is decoded of masks that are known to be the same.
+    Kept weights are counted over the tensors that all of the masks have. Of two masks, all else that differs is listed,
+    too; more than two give a matrix of one measure.
+
+    In Python two masks give a ``Diff`` and more a ``Matrix``; ``names`` are what they are called, else as their files
+    are. Nothing is decoded of masks that are known to be the same.
 
     Raises BaseMismatchError for masks of different bases.
 

@@ -37,8 +37,10 @@ def export(
 ) -> Path:
     """Write a mask as a file for other tools.
 
-    With ``h5`` it is added to the file, if that is a bank, and keeps its id. The others hold masks alone: no base, no
-    dense tensors, no notes. Gives the file's path.
+    With h5 it is added to the file, if that is a bank, and keeps its id. The others hold masks alone: no base, no
+    dense tensors, no notes.
+
+    Gives the file's path.
 
     Raises OutputError where it cannot be written.
 

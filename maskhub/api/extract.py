@@ -29,7 +29,9 @@ def extract(
     """Recover the mask of a dense checkpoint: apply, undone.
 
     The id is that of the mask it was built from, unless a weight that it drops was 0 in the base already. The same as
-    ``pack`` with a base, and raises as that does.
+    pack with a base.
+
+    Raises as ``pack`` does.
 
     >>> import maskhub
     >>> _ = maskhub.apply("base", "task.msk", "built")

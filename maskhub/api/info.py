@@ -16,8 +16,7 @@ def info(
 ) -> MaskSummary:
     """Show what a mask is: task, base, size, bits a weight, sparsity, codecs, lineage.
 
-    Of a file the header alone is read, of a remote one it alone is fetched. ``plot`` draws dropped weights by layer and
-    matrix.
+    Reads, and of a remote mask fetches, the header only; verify checks the rest.
 
     Raises FormatError for a file that is no mask, and RemoteError where one cannot be had.
 

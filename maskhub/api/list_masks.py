@@ -26,7 +26,9 @@ def list_masks(
 ) -> list[Listed]:
     """List masks on the Hub, or in a repo or a shared folder: task, base, size, bits a weight, metrics.
 
-    They are read from cards, or else from the masks' headers. Raises RemoteError.
+    They are read from cards, or else from the masks' headers.
+
+    Raises RemoteError.
 
     >>> import maskhub
     >>> _ = maskhub.push("task.msk", "./store")

@@ -60,8 +60,9 @@ def pack(
 
     A pruned checkpoint needs a base: every weight is the base's or 0, and tensors that the base lacks travel whole. So
     do the masks of other tools (MaskLLM, torch.nn.utils.prune, compressed-tensors, TALL-masks, ...), in files of
-    safetensors, PyTorch, NumPy or HDF5; ``FILE#NAME`` is one of a file's several. A mask keeps its id. Gives the mask
-    that was written.
+    safetensors, PyTorch, NumPy or HDF5; ``FILE#NAME`` is one of a file's several. A .msk file keeps its id.
+
+    Gives the mask that was written.
 
     Raises MaskhubError naming the entry or weight of ``source`` that does not fit the base.
 

@@ -26,7 +26,7 @@ MASK_HELP = "The mask: a .msk file, the URL of one, or user/repo or user/repo/na
 BASE_HELP = "A checkpoint folder or file, or a model on the Hub."
 
 Mask = Annotated[MaskLike, Option(MASK_HELP, "MASK")]
-Masks = Annotated[MasksLike, Option("The mask, or several.", "MASK...")]
+Masks = Annotated[MasksLike, Option("The mask, or several.", "MASK")]
 Base = Annotated[BaseLike, Option(BASE_HELP, "BASE")]
 CheckedBase = Annotated[BaseLike | None, Option(f"Check the fit to it, too. {BASE_HELP}", "BASE")]
 BaseName = Annotated[str | None, Option("Record the base under this name, its Hub id if it has one.", "NAME")]

@@ -19,7 +19,9 @@ def plot(
     """Draw how a run goes, or what a mask drops.
 
     Of a run, also one that is not finished: loss and learning rate, metrics, and by layer the dropped weights and those
-    that flipped since the start. Of a mask: dropped weights by layer and matrix. Gives the picture's path.
+    that flipped since the start. Of a mask: dropped weights by layer and matrix.
+
+    Gives the picture's path.
 
     Raises TrainingError for a folder that is no run, and MaskhubError where matplotlib is missing.
 

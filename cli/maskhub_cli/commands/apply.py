@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def apply(call: Call[list[Built]], out: Output) -> None:
-    """Plain from_pretrained loads it. Several masks are built in one pass over the base. --quiet prints the folders.
+    """--quiet prints the folders.
 
     Example: maskhub apply user/base task.msk -o task
     """

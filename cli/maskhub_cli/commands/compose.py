@@ -33,8 +33,7 @@ def compose(
         Operation | None, Option("One operation over all masks; minus takes the others off the first.")
     ] = None,
 ) -> None:
-    """Operators bind as in Python: ~ first, then -, &, ^ and |. With --op, masks are named by their files (a.msk is a),
-    or as NAME=MASK. The lineage records the expression and the ids of the masks. --quiet prints the mask's path.
+    """With --op, masks are named by their files (a.msk is a), or as NAME=MASK. --quiet prints the mask's path.
 
     Example: maskhub compose "(a & b) | ~c" a=x.msk b=y.msk c=z.msk -o out.msk
     """

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(call: Call[list[Evaluation]], out: Output) -> None:
-    """The examples are read as the mask's task needs them. --quiet prints the task's first metric, such as the
-    accuracy.
+    """--quiet prints the task's first metric, such as the accuracy.
 
     Example: maskhub evaluate user/base task.msk --file test.csv
     """

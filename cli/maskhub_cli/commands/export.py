@@ -11,8 +11,7 @@ from maskhub_cli.output import Output
 
 
 def export(call: Call[Path], out: Output) -> None:
-    """With --to h5 it is added to FILE, if that is a bank, and keeps its id. The others hold masks alone: no base, no
-    dense tensors, no notes. --quiet prints the file.
+    """--quiet prints the file.
 
     Example: maskhub export task.msk --to npz -o mask_compressed.npz
     """

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 
 def extract(call: Call[MaskSet], out: Output) -> None:
-    """The id is that of the mask it was built from, unless a weight that it drops was 0 in the base already. The same
-    as 'maskhub pack DENSE --base BASE'. --quiet prints the mask's path.
+    """--quiet prints the mask's path.
 
     Example: maskhub extract user/base task/ -o task.msk
     """

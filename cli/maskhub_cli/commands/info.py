@@ -20,7 +20,7 @@ def info(
     tensors: Annotated[bool, Option("Add a row for each tensor.")] = False,
     all: Annotated[bool, Option("Show all that the file notes, and not what fits one screen.")] = False,
 ) -> None:
-    """Reads the header only; 'maskhub verify' checks the rest. --quiet prints the id.
+    """--quiet prints the id.
 
     Example: maskhub info task.msk --tensors --plot task.png
     """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def list_masks(call: Call[list[Listed]], out: Output) -> None:
-    """They are read from cards, or else from the masks' headers. --quiet prints their addresses, one a line.
+    """--quiet prints the addresses, one a line.
 
     Example: maskhub list --base user/base
     """

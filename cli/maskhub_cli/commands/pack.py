@@ -13,10 +13,7 @@ if TYPE_CHECKING:
 
 
 def pack(call: Call[MaskSet], out: Output) -> None:
-    """A pruned checkpoint needs --base: every weight is the base's or 0, and tensors that the base lacks travel whole.
-    So do the masks of other tools (MaskLLM, torch.nn.utils.prune, compressed-tensors, TALL-masks, ...), in files of
-    safetensors, PyTorch, NumPy or HDF5; FILE#NAME is one of a file's several. A .msk file keeps its id. --quiet prints
-    the mask's path.
+    """--quiet prints the mask's path.
 
     Example: maskhub pack pruned/ --base user/base -o task.msk
     """

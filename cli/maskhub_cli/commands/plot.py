@@ -9,8 +9,7 @@ from maskhub_cli.output import Output
 
 
 def plot(call: Call[Path], out: Output) -> None:
-    """Of a run, also one that is not finished: loss and learning rate, metrics, and by layer the dropped weights and
-    those that flipped since the start. Of a mask: dropped weights by layer and matrix. --quiet prints the path.
+    """--quiet prints the path.
 
     Example: maskhub plot run -o run.png
     """

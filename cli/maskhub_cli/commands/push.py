@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 
 def push(call: Call[Pushed], out: Output) -> None:
-    """The mask is checked before. A missing repo is made; what is there already is left as it is. --quiet prints the
-    address that other commands take.
+    """--quiet prints the address that other commands take.
 
     Example: maskhub push task.msk user/repo
     """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def verify(call: Call[Verified], out: Output) -> None:
-    """Says what was checked; status 1 where something is wrong. --quiet prints the id.
+    """Says what was checked. --quiet prints the id.
 
     Example: maskhub verify task.msk --base user/base
     """

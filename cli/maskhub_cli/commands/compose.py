@@ -96,7 +96,7 @@ def compose(
     inputs = [*masks.values(), *(parent or ())]
     if same := next((i for i in inputs if output.exists() and exists(i) and output.samefile(i)), None):
         raise OutputError(f"{output}: the output is the input {same}", hint="Name another one with -o.")
-    claim_file(output, replace=force)
+    claim_file(output, force=force)
     files = {name: MaskFile(mask, [i for i in inputs if i != mask], token=token) for name, mask in masks.items()}
     composed = algebra.compose(
         op.value if op else arguments[0],
@@ -108,7 +108,7 @@ def compose(
     for file in files.values():
         file.fetch()
     with out.progress("Composing", unit="masks") as progress:
-        save(composed, output, codec=codec, progress=progress)
+        save(composed, output, codec=codec, force=force, progress=progress)
     summary = summarize(MaskFile(output))
     out.show(to_data(summary), quiet=output, title=summary.file, fields=to_fields(summary))
     out.hint(f"Next: maskhub apply {shlex.join([summary.base.name, summary.file])}")

@@ -93,11 +93,11 @@ def diff(
     if plot:
         from maskhub.pictures.plots import claim_picture
 
-        claim_picture(plot, replace=force)
+        claim_picture(plot, force=force)
     if report:
         from maskhub.pictures.report import claim_report
 
-        claim_report(report, replace=force)
+        claim_report(report, force=force)
     files = [MaskFile(m, [*(parent or ()), *(other for other in masks if other != m)], token=token) for m in masks]
     if len({file.manifest.id for file in files}) > 1:  # else nothing is decoded
         for file in files:

@@ -63,7 +63,7 @@ def export(
     if name is not None and not bank:
         raise typer.BadParameter("only with --to h5", param_hint="'--name'")
     target = output or Path(f"{stem(mask)}.{to}")
-    claim_file(target, replace=force or bank)
+    claim_file(target, force=force or bank)
     maskset = open_mask(mask, parent or (), whole=True)
     called = (stem(mask) if name is None else name) if bank else None
     export_mask(maskset, target, to, name=called, replace=force)

@@ -44,7 +44,7 @@ def info(
     if plot:
         from maskhub.pictures.plots import claim_picture
 
-        claim_picture(plot, replace=force)
+        claim_picture(plot, force=force)
     file = MaskFile(mask, parent or (), token=token)
     summary = summarize(file)
     if plot:

@@ -96,14 +96,14 @@ def pack(
         raise typer.BadParameter(f"{target} does not end in .msk", param_hint="'--output'")
     if target.exists() and path.exists() and target.samefile(path):
         raise OutputError(f"{target}: the output is SOURCE itself", hint="Name another one with -o.")
-    claim_file(target, replace=force)
+    claim_file(target, force=force)
     opened = open_checkpoint(base, revision=revision, token=token) if base else None
     maskset = _read(path, source, opened, parent or [], threshold, token, out)
     before = open_mask(parent[0], parent[1:], whole=True, token=token) if parent else None
     if base_name:
         maskset = maskset.with_base_name(base_name)
     with out.progress("Coding", unit="masks") as progress:
-        save(maskset, target, codec=codec, parent=before, progress=progress)
+        save(maskset, target, codec=codec, parent=before, force=force, progress=progress)
     summary = summarize(MaskFile(target, parent or (), token=token))
     out.show(to_data(summary), quiet=target, title=summary.file, fields=to_fields(summary))
     if opened and not opened.hub and summary.base.name == opened.name:

@@ -33,7 +33,7 @@ def plot(
     from maskhub.pictures.plots import claim_picture, save_curves, save_picture, sparsity_map
 
     out = Output(format, json, quiet)
-    claim_picture(output, replace=force)
+    claim_picture(output, force=force)
     if Path(source).is_dir():
         from maskhub.training.recording import read_recording
 

@@ -20,7 +20,7 @@ from maskhub.container.manifest import KEY, VERSION, DenseEntry, Manifest, MaskE
 from maskhub.errors import BaseMismatchError, CodecError, FormatError
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import digest
-from maskhub.storage.atomic import atomic_file, explained
+from maskhub.storage.atomic import atomic_file, claim_file, explained
 from maskhub.storage.safetensors import layout, write_header
 from maskhub.storage.work import Progress, workers
 
@@ -34,9 +34,10 @@ def save(
     *,
     codec: str = codecs.AUTO,
     parent: MaskSet | None = None,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write ``maskset`` to ``path`` atomically and return its manifest.
+    """Write ``maskset`` to ``path``, a new file unless ``force``, atomically, and return its manifest.
 
     ``codec`` is a name of ``codecs.NAMES``, or ``nm:2:4`` and the like; ``auto`` takes the smallest for each tensor.
     With ``parent``, a mask set of the same base, masks may be coded against it, and can then only be read where it
@@ -44,6 +45,8 @@ def save(
     or cannot code a mask, BaseMismatchError for a parent of another base, and OutputError where the file cannot be
     written.
     """
+    path = Path(path)
+    claim_file(path, force=force)
     if parent is not None and parent.base.root != maskset.base.root:
         raise BaseMismatchError(
             f"the parent {parent.id} belongs to another base than the mask: {parent.base.name}",
@@ -53,7 +56,7 @@ def save(
         codecs.find(codec)
     masks: dict[str, MaskEntry] = {}
     dense: dict[str, DenseEntry] = {}
-    with _Spool(Path(path)) as payloads:
+    with _Spool(path) as payloads:
         for name, entry, payload in _encode_all(maskset, codec, parent, progress):
             masks[name] = entry
             payloads.add(name, payload)

@@ -67,7 +67,7 @@ def pull(
     cannot be had, IntegrityError where it is damaged, BaseMismatchError, and SignatureError.
     """
     if output is not None:
-        claim_file(Path(output), replace=replace)
+        claim_file(Path(output), force=replace)
     parents = tuple(parents)
     found = _fetch(source, token, again=False, signed=key is not None)
     try:

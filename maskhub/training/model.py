@@ -144,7 +144,7 @@ def pack(
     The task is told by the model's class and configuration (labels); ``max_length`` is the length in tokens that
     examples are cut to. Raises TrainingError where the model is not masked.
     """
-    return writer.save(maskset_of(model, max_length, metrics or {}, lineage or {}), path, codec=codec)
+    return writer.save(maskset_of(model, max_length, metrics or {}, lineage or {}), path, codec=codec, force=True)
 
 
 def maskset_of(

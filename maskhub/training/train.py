@@ -177,7 +177,7 @@ def train(
                 "history": trainer.state.log_history,
             },
         )
-        writer.save(maskset_from_run(folder), folder / MASK, codec=codecs.AUTO)
+        writer.save(maskset_from_run(folder), folder / MASK, codec=codecs.AUTO, force=True)
     trainer.accelerator.wait_for_everyone()
     manifest = MaskFile(folder / MASK).manifest
     prepared.model.eval()  # type: ignore[no-untyped-call]

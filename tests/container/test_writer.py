@@ -151,17 +151,26 @@ def test_one_name_cannot_be_masked_and_dense(tmp_path: Path) -> None:
 
 def test_an_output_that_cannot_be_written_is_an_error(maskset: MaskSet, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file" / "x.msk", tmp_path / "absent" / "x.msk", Path("/proc/x.msk")):
-        with pytest.raises(OutputError, match="cannot be written"):
+    for path, why in (
+        (tmp_path, "the output is a folder"),
+        (tmp_path / "file" / "x.msk", "there is no folder"),
+        (tmp_path / "absent" / "x.msk", "there is no folder"),
+        (Path("/proc/x.msk"), "cannot be written"),
+    ):
+        with pytest.raises(OutputError, match=why):
             save(maskset, path)
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_file_can_be_saved_over_itself(maskset: MaskSet, tmp_path: Path) -> None:
+def test_a_file_is_saved_over_only_by_force_also_over_itself(maskset: MaskSet, tmp_path: Path) -> None:
     path = tmp_path / "x.msk"
     save(maskset, path, codec="bits")
     read = maskhub.open(path)
-    save(read, path, codec="gaps")
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match=r"x\.msk: the output file exists"):
+        save(read, path, codec="gaps", progress=lambda done, total: pytest.fail("it was at work"))
+    assert path.read_bytes() == before
+    save(read, path, codec="gaps", force=True)
     assert maskhub.open(path).id == maskset.id
     assert read.masks == maskset.masks  # the old file's memory map lives on
 

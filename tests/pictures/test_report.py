@@ -229,7 +229,7 @@ def test_a_report_that_cannot_be(compared: Diff, maskset: MaskSet, other: MaskSe
     (tmp_path / "there.html").touch()
     with pytest.raises(OutputError, match=r"there\.html: the output file exists"):
         report.claim_report(tmp_path / "there.html")
-    report.claim_report(tmp_path / "there.html", replace=True)
+    report.claim_report(tmp_path / "there.html", force=True)
     with pytest.raises(MaskhubError, match=r"page\.svg: a report is a page"):
         report.claim_report(tmp_path / "page.svg")
     with pytest.raises(OutputError, match="cannot be written: No such file or directory"):

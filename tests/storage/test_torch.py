@@ -29,7 +29,7 @@ from tests.checkpoints.test_checkpoint import OPEN, hub_cache
 
 torch = pytest.importorskip("torch")
 
-from maskhub.storage.torch import TORCH_DTYPES, to_torch  # noqa: E402
+from maskhub.storage.torch import DTYPES, to_torch  # noqa: E402
 
 
 def as_torch(folder: Path, to: Path, **options: Any) -> Path:
@@ -92,11 +92,11 @@ def test_one_file_is_a_checkpoint_too(base_folder: Path, tmp_path: Path) -> None
     assert values(open_checkpoint(folder / TORCH_WEIGHTS)) == values(open_checkpoint(base_folder))
 
 
-@pytest.mark.parametrize("dtype", TORCH_DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_dtypes_are_passed_bit_for_bit(tmp_path: Path, dtype: str) -> None:
-    width = torch.empty((), dtype=TORCH_DTYPES[dtype]).element_size()
+    width = torch.empty((), dtype=getattr(torch, DTYPES[dtype])).element_size()
     data = np.random.default_rng(0).integers(0, 2 if dtype == "BOOL" else 256, 6 * width, dtype=np.uint8)
-    tensor = torch.from_numpy(data).view(TORCH_DTYPES[dtype]).reshape(2, 3)
+    tensor = torch.from_numpy(data).view(getattr(torch, DTYPES[dtype])).reshape(2, 3)
     read = TorchFile(save(tmp_path / "a.bin", {"a": tensor})).read("a")
     assert (read.dtype, read.shape, read.data.tobytes()) == (dtype, (2, 3), data.tobytes())
 

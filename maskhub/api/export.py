@@ -14,7 +14,7 @@ from maskhub.options import Option
 def _kinds() -> Iterable[str]:
     from maskhub import interop
 
-    return interop.kinds()
+    return interop.writable()
 
 
 def export(
@@ -49,13 +49,15 @@ def export(
     PosixPath('mask_compressed.npz')
     """
     from maskhub import interop
+    from maskhub.storage.atomic import claim_file
 
     called = names_of([mask])[0] if isinstance(mask, str | Path) else None
     if output is None and called is None:
         raise ArgumentError("a mask in memory has no name for a file", hint="Name one: output.")
     target = Path(output if output is not None else f"{called}.{to}")
-    if name is None and to == interop.BANK:
-        name = called
-    interop.claim(target, to, name=name, force=force)
-    interop.export(opened(mask, parent, token, whole=True), target, to, name=name, force=force)
+    bank = to in interop.FORMATS and interop.FORMATS[to].several
+    claim_file(target, force=force or bank)  # before anything is fetched
+    interop.export(
+        opened(mask, parent, token, whole=True), target, to, name=name or (called if bank else None), force=force
+    )
     return target

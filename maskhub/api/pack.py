@@ -75,7 +75,7 @@ def pack(
     from maskhub.container.writer import save
     from maskhub.storage.atomic import claim_file
 
-    codecs.check(codec)
+    codecs.encoder(codec)  # before any work
     if base is None and revision:
         raise ArgumentError("--revision is for a base", hint="Give one: --base.")
     if output is None and not isinstance(source, str | Path):

@@ -48,9 +48,9 @@ LabelColumn = Annotated[
 
 def codecs() -> Iterable[str]:
     """What ``--codec`` takes."""
-    from maskhub.container.codecs import NAMES
+    from maskhub.container.codecs import names
 
-    return NAMES
+    return names()
 
 
 Codec = Annotated[str, Option("How masks are coded; auto takes the smallest for each tensor.", "CODEC", choices=codecs)]

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import maskhub
+from maskhub.storage.address import distinct_names
 from maskhub_cli.command import Call
 from maskhub_cli.output import Output
 
@@ -18,8 +19,8 @@ def export(call: Call[Path], out: Output) -> None:
     target = call()
     mask, to = call.asked["mask"], call.asked["to"]
     maskset = maskhub.open(mask, call.asked.get("parent") or (), token=call.asked.get("token"))
-    bank = to == maskhub.interop.BANK
-    called = (call.asked.get("name") or maskhub.storage.address.distinct_names([mask])[0]) if bank else None
+    bank = maskhub.interop.FORMATS[to].several
+    called = (call.asked.get("name") or distinct_names([mask])[0]) if bank else None
     if maskset.dense and not bank:
         out.warn(f"{len(maskset.dense)} dense tensors are not in {target}: a {to} file holds masks only")
     size = target.stat().st_size

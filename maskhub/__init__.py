@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from maskhub.checkpoints.apply import apply as apply
-    from maskhub.checkpoints.apply import apply_all as apply_all
     from maskhub.checkpoints.apply import verify_base as verify_base
     from maskhub.checkpoints.checkpoint import Checkpoint as Checkpoint
     from maskhub.checkpoints.checkpoint import open_checkpoint as open_checkpoint
@@ -38,8 +36,6 @@ _PLACES = {
     "MaskSet": ("masks.mask", "MaskSet"),
     "MaskhubError": ("errors", "MaskhubError"),
     "PushOptions": ("remote.entry", "PushOptions"),
-    "apply": ("checkpoints.apply", "apply"),
-    "apply_all": ("checkpoints.apply", "apply_all"),
     "compose": ("masks.compose", "compose"),
     "diff": ("masks.compare", "diff"),
     "from_pruned": ("checkpoints.pruned", "from_pruned"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -59,13 +58,13 @@ def apply(
 
     Example: maskhub apply user/base task.msk -o task
     """
-    from maskhub.checkpoints.apply import Options, apply_all
+    from maskhub.checkpoints.apply import build, parse_size
     from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.container.reader import MaskFile
     from maskhub.storage.atomic import claim_folder
 
     out = Output(format, json, quiet)
-    options = Options(verify, parse_size(shard_size), dtype and dtype.upper(), code)
+    size = parse_size(shard_size) if shard_size else None
     if len(masks) == 1:
         folders = [output or Path(stem(masks[0]))]
     else:
@@ -78,7 +77,7 @@ def apply(
         file.fetch()
     with out.progress("Writing") as progress:
         builds = [(file.maskset(), folder) for file, folder in zip(files, folders, strict=True)]
-        apply_all(checkpoint, builds, options, progress=progress)
+        build(checkpoint, builds, verify=verify, shard_size=size, dtype=dtype, code=code, progress=progress)
     rows = [
         {
             "output": str(folder),
@@ -107,14 +106,3 @@ def apply(
     task = files[0].manifest.task
     loaded_by = task.architecture if task and task.architecture.isidentifier() else "AutoModel"
     out.hint(f"Next: transformers.{loaded_by}.from_pretrained({rows[0]['output']!r})")
-
-
-def parse_size(text: str | None) -> int | None:
-    """Bytes of a size as people write it: 500MB, 5GB, 1000000."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
-    size = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
-    if size < 1:
-        raise typer.BadParameter(f"{text!r} is no size such as 500MB or 5GB", param_hint="'--shard-size'")
-    return size

@@ -45,7 +45,7 @@ def demo(
     import numpy as np
 
     from maskhub import demo as material
-    from maskhub.checkpoints.apply import apply, verify_base
+    from maskhub.checkpoints.apply import build, verify_base
     from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.container import writer
     from maskhub.container.reader import MaskFile
@@ -102,7 +102,7 @@ def demo(
         file.verify()
         verify_base(checkpoint, file.maskset())
     with step("apply", "maskhub", "apply", checkpoint.name, mask, "-o", dense):
-        apply(checkpoint, file.maskset(), dense)
+        build(checkpoint, [(file.maskset(), dense)])
     plain = [material.PLAIN_TRANSFORMERS, dense, test_file, settings.max_length, logits_file]
     with step("plain transformers", "python", *plain):
         quiet_bars = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}

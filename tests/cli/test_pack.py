@@ -24,7 +24,7 @@ from tests.tiny import TASK
 @pytest.fixture
 def pruned(base: Checkpoint, maskset: MaskSet) -> str:
     """A dense checkpoint of ``maskset`` in the folder ``pruned``."""
-    maskhub.apply(base, maskset, "pruned")
+    tiny.build(base, maskset, "pruned")
     return "pruned"
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import maskhub
 from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS, Checkpoint, open_checkpoint
 from maskhub.errors import BaseMismatchError, CheckpointError, FormatError
@@ -128,13 +127,13 @@ def test_dense_checkpoints_of_such_a_base(tmp_path: Path) -> None:
     base = open_checkpoint(as_torch(folder, tmp_path / "b"))
     maskset = tiny.tiny_maskset(open_checkpoint(folder))
     dense.verify_base(base, maskset)
-    expected = maskhub.apply(open_checkpoint(folder), maskset, tmp_path / "one")
-    out = maskhub.apply(base, maskset, tmp_path / "two")
+    expected = tiny.build(open_checkpoint(folder), maskset, tmp_path / "one")
+    out = tiny.build(base, maskset, tmp_path / "two")
     assert len(list(out.glob("model-*-of-00003.safetensors"))) == 3
     assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in expected.iterdir()}
     other = open_checkpoint(as_torch(tiny.write_base(tmp_path / "c", seed=1), tmp_path / "d"))
     with pytest.raises(BaseMismatchError, match="not the base this mask was made for"):
-        maskhub.apply(other, maskset, tmp_path / "three")
+        tiny.build(other, maskset, tmp_path / "three")
     assert not (tmp_path / "three").exists()
 
 
@@ -145,7 +144,7 @@ def test_tied_tensors_are_written_by_the_name_that_is_bound(base_folder: Path, t
     save(folder / TORCH_WEIGHTS, state | {"decoder.weight": state[words]})
     base, maskset = open_checkpoint(folder), tiny.tiny_maskset(base_folder)
     assert base.digest("decoder.weight") == base.digest(words)
-    out = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "out"))
+    out = open_checkpoint(tiny.build(base, maskset, tmp_path / "out"))
     assert set(out) == {*(f"bert.{name}" for name in tiny.SHAPES), *maskset.dense}
     assert out.read(f"bert.{words}").data.tobytes() == base.read(words).data.tobytes()
 

@@ -102,7 +102,7 @@ def test_the_task_is_found_and_recorded(trained: Trained) -> None:
 def test_all_ways_give_the_trained_models_logits(trained: Trained, tmp_path: Path) -> None:
     """In memory after training, from the dense checkpoint by plain transformers, and from base and mask."""
     base, mask = open_checkpoint(trained.base), open_mask(trained.result.mask)
-    dense = maskhub.apply(base, mask, tmp_path / "dense")
+    dense = tiny.build(base, mask, tmp_path / "dense")
     plain, report = getattr(transformers, trained.architecture).from_pretrained(dense, output_loading_info=True)
     assert not any(report.values()), report
     loaded = maskhub.load_model(base, mask)
@@ -246,7 +246,7 @@ def test_what_pads_a_tokenizer_without_padding(tmp_path: Path) -> None:
     end = transformers.AutoTokenizer.from_pretrained(base).eos_token_id
     assert mask.task is not None and mask.task.config["pad_token_id"] == end
     assert load_processor(open_checkpoint(base), mask).pad_token_id == end
-    dense = maskhub.apply(open_checkpoint(base), mask, tmp_path / "dense")
+    dense = tiny.build(open_checkpoint(base), mask, tmp_path / "dense")
     assert json.loads((dense / "config.json").read_text())["pad_token_id"] == end
 
 
@@ -257,7 +257,7 @@ def test_tied_weights_stay_tied_and_unmasked(tmp_path: Path) -> None:
     mask = open_mask(result.mask)
     assert not [name for name in mask.masks if "wte" in name or "lm_head" in name]
     assert not mask.dense
-    dense = maskhub.apply(open_checkpoint(base), mask, tmp_path / "dense")
+    dense = tiny.build(open_checkpoint(base), mask, tmp_path / "dense")
     model = transformers.AutoModelForCausalLM.from_pretrained(dense)
     assert model.lm_head.weight is model.transformer.wte.weight
 

@@ -138,7 +138,7 @@ def test_dense_weights_give_the_trained_models_logits(trained: Trained, tmp_path
     """The model in memory, a plain one from the dense checkpoint, ``load_model`` and a pipeline: all the same bits."""
     settings, result = trained.settings, trained.result
     mask = maskhub.open(result.mask)
-    maskhub.apply(maskhub.open_checkpoint(settings.base), mask, tmp_path / "dense")
+    tiny.build(maskhub.open_checkpoint(settings.base), mask, tmp_path / "dense")
     plain, report = getattr(transformers, type(result.model).__name__).from_pretrained(
         tmp_path / "dense", output_loading_info=True
     )
@@ -262,7 +262,7 @@ def test_bf16_weights(task: Path, tmp_path: Path) -> None:
     base = tiny.tiny_model("bert", tmp_path / "base", initializer_range=0.1)
     transformers.AutoModel.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(base)
     result = train(toy.settings(base, task, classifier="dense"), tmp_path / "run")
-    maskhub.apply(maskhub.open_checkpoint(base), maskhub.open(result.mask), tmp_path / "dense")
+    tiny.build(maskhub.open_checkpoint(base), maskhub.open(result.mask), tmp_path / "dense")
     plain = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense")
     assert plain.dtype == torch.bfloat16
     examples = read_file(task / "eval.jsonl")

@@ -28,7 +28,7 @@ from maskhub.runtime.evaluate import predict
 from maskhub.tasks.data import read_file
 from maskhub.training.masking import masks_of, scores_of
 from maskhub.training.train import plan, train
-from tests import toy
+from tests import tiny, toy
 
 METHODS: dict[str, dict[str, Any]] = {
     "sign": {"binarizer": "sign"},
@@ -69,7 +69,7 @@ def test_interrupted_or_not_the_packed_mask_is_the_trained_one(
     settings = toy.settings(bert, task, eval_steps=3, **METHODS[method])
     result = train(settings, tmp_path / "run")
     assert logits(result.model, bert, task) == logits(maskhub.load_model(bert, result.mask), bert, task)
-    maskhub.apply(open_checkpoint(bert), maskhub.open(result.mask), tmp_path / "dense")
+    tiny.build(open_checkpoint(bert), maskhub.open(result.mask), tmp_path / "dense")
     dense = AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense")
     assert logits(dense, bert, task) == logits(result.model, bert, task)
 

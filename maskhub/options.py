@@ -23,3 +23,14 @@ class Option:
     flags: tuple[str, ...] = ()
     group: str | None = None
     choices: Callable[[], Iterable[str]] | None = None
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Which of the ``names`` was probably meant: the one spelled most alike, or with these initials (``lr``)."""
+    from difflib import get_close_matches
+
+    names = list(names)
+    if found := get_close_matches(name, names, n=1, cutoff=0.6):
+        return found[0]
+    initials = (one for one in names if "".join(word[0] for word in one.split("_")) == name)
+    return next(initials, None)

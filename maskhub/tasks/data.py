@@ -7,6 +7,7 @@ import glob
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,4 +118,6 @@ def _quiet(datasets: Any) -> Iterator[None]:
 def _examples(rows: Any, source: str, columns: Columns | None, task: str | None) -> Examples:
     if rows.num_rows == 0:
         raise DataError(f"{source}: no examples in it")
-    return tasks.read(Table(rows, source, columns or Columns()), task)
+    table = Table(rows, source, columns or Columns())
+    read = tasks.read(table, task)
+    return replace(read, columns=tuple(name for name in table.names if name in table.used))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from maskhub.errors import DataError
@@ -31,7 +31,8 @@ class Examples:
     """What a task reads and its labels, one entry an example in each sequence.
 
     ``inputs`` are named as the task's module says; ``labels`` are names of classes, lists of them for tokens, indices
-    of choices, or numbers. ``label_names`` holds the classes in the source's own numbering, else sorted.
+    of choices, or numbers. ``label_names`` holds the classes in the source's own numbering, else sorted. ``columns``
+    are those that were read.
     """
 
     source: str
@@ -39,6 +40,7 @@ class Examples:
     inputs: dict[str, Sequence[Any]]
     labels: list[Any]
     label_names: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -59,6 +61,7 @@ class Table:
     rows: Any
     source: str
     columns: Columns = Columns()
+    used: set[str] = field(default_factory=set, compare=False)  # columns that were read
 
     def __post_init__(self) -> None:
         for kind, name in asdict(self.columns).items():
@@ -85,9 +88,11 @@ class Table:
                 f"{self.source}: no {kind} column found among {', '.join(self.names)}",
                 hint=f"Name it with --{kind}-column.",
             )
+        self.used.add(found)
         return found
 
     def values(self, column: str) -> list[Any]:
+        self.used.add(column)
         return list(self.rows[column])
 
     def feature(self, column: str) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskhub.masks.scores import SplitScores, UniformScores
-from maskhub.training.settings import SCORE_MARGIN, Method
+from maskhub.training.settings import PAPER_MARGIN, Method
 
 RAMP = 0.75  # share of the steps in which the sparsity goes from the initial one to the final one
 JUMPS = 8  # of the schedule ``steps``
@@ -26,8 +26,8 @@ def starting_scores(method: Method) -> UniformScores:
     if method.binarizer == "bernoulli":
         start = TEMPERATURE * math.log((1 - sparsity) / sparsity)
         return UniformScores(method.seed, start, start)
-    if method.initialisation == "uniform":
-        margin = SCORE_MARGIN if method.spread is None else sparsity * method.spread - method.cut
+    if method.score_init == "uniform":
+        margin = PAPER_MARGIN if method.score_range is None else sparsity * method.score_range - method.cut
         return UniformScores.for_sparsity(sparsity, method.cut, method.seed, margin)
     half = method.threshold / 2
     return SplitScores(method.seed, method.cut - half, method.cut + half, sparsity)
@@ -41,7 +41,7 @@ def starting_levels(method: Method, key: str, size: Tensor, inputs: int) -> NDAr
     With ``magnitude`` the smallest start dropped: a share of the tensor, or of each group of ``nm``.
     """
     scores = starting_scores(method)
-    if method.initialisation != "magnitude":
+    if method.score_init != "magnitude":
         return scores.levels(key, size.numel())
     assert isinstance(scores, SplitScores)
     if method.binarizer == "nm":

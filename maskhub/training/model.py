@@ -24,7 +24,7 @@ from maskhub.training.layers import maskable, select
 from maskhub.training.masking import add_scores, attach, masks_of, plain_name, whole
 from maskhub.training.methods import starting_scores
 from maskhub.training.run import learned
-from maskhub.training.settings import DEFAULT_RECIPE, Method, check_method, method_with
+from maskhub.training.settings import Method, method_from
 from maskhub.training.trace import trace
 
 KEPT_AS = "_maskhub"  # the attribute of a masked model that says what it belongs to
@@ -43,7 +43,7 @@ class Origin:
     def initial(self) -> Initial | None:
         """The mask that training begins with, where draws alone tell it."""
         method = self.method
-        if method.structure != "weights" or method.initialisation == "magnitude":
+        if method.structure != "weights" or method.score_init == "magnitude":
             return None
         return None if method.binarizer in ("nm", "bernoulli") else starting_scores(method).initial(method.cut)
 
@@ -54,7 +54,7 @@ def mask_model(
     *,
     revision: str | None = None,
     token: str | None = None,
-    recipe: str = DEFAULT_RECIPE,
+    recipe: str = "default",
     **method: Any,
 ) -> None:
     """Freeze a model and put scores on its weights, ready for any training loop or Trainer.
@@ -70,13 +70,12 @@ def mask_model(
         ...  # train as ever
         maskhub.training.pack(model, "task.msk")
 
-    Raises TrainingError where a parameter cannot be traced to the base, or the method does not fit the model.
+    Raises TrainingError where a parameter cannot be traced to the base, or the method does not fit the model, and
+    ArgumentError for a method that cannot be.
     """
     if hasattr(model, KEPT_AS):
         raise TrainingError("the model is masked already")
-    if unknown := sorted(set(method) - set(Method.__struct_fields__)):
-        raise TrainingError(f"training settings: there is no {unknown[0]}")
-    asked = check_method(method_with(recipe, **method))
+    asked = method_from(recipe=recipe, **method)
     if not isinstance(base, Checkpoint):
         source = base or model.config._name_or_path
         if not source:

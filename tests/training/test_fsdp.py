@@ -29,8 +29,8 @@ METHODS = {
     "default": {},
     "paper": {"recipe": "paper"},
     "sign": {"binarizer": "sign", "pull": 0.02, "classifier": "dense"},
-    "topk": {"binarizer": "topk", "topk_scope": "global", "initialisation": "random", "final_sparsity": 0.3},
-    "nm": {"binarizer": "nm", "initialisation": "magnitude"},
+    "topk": {"binarizer": "topk", "topk_scope": "global", "score_init": "random", "final_sparsity": 0.3},
+    "nm": {"binarizer": "nm", "score_init": "magnitude"},
     "penalty": {"final_sparsity": 0.2, "sparsity_penalty": 2.0, "pull": 0.01},
 }
 
@@ -62,7 +62,7 @@ for name, method in METHODS.items():
         how = "sharded" if shard else "whole"
         maskhub.training.pack(learn(shard, method), f"{sys.argv[2]}/{name}-{how}-{dist.get_rank()}.msk")
 try:
-    learn(True, {"band": 0.2})
+    learn(True, {"score_margin": 0.2})
 except TrainingError as error:
     pathlib.Path(f"{sys.argv[2]}/refused-{dist.get_rank()}").write_text(str(error))
 dist.destroy_process_group()

@@ -54,19 +54,19 @@ def export(
     Example: maskhub export task.msk --to npz -o mask_compressed.npz
     """
     from maskhub.container.reader import open_mask
-    from maskhub.interop import BANK
+    from maskhub.interop import FORMATS
     from maskhub.interop import export as export_mask
     from maskhub.storage.atomic import claim_file
 
     out = Output(format, json, quiet)
-    bank = to == BANK
+    bank = FORMATS[to].several
     if name is not None and not bank:
         raise typer.BadParameter("only with --to h5", param_hint="'--name'")
     target = output or Path(f"{stem(mask)}.{to}")
     claim_file(target, force=force or bank)
     maskset = open_mask(mask, parent or (), whole=True)
     called = (stem(mask) if name is None else name) if bank else None
-    export_mask(maskset, target, to, name=called, replace=force)
+    export_mask(maskset, target, to, name=called, force=force)
     if maskset.dense and not bank:
         out.warn(f"{len(maskset.dense)} dense tensors are not in {target}: a {to} file holds masks only")
     size = target.stat().st_size

@@ -22,9 +22,9 @@ RUN = "run.json"  # what makes a folder a run
 
 
 def codec_names() -> list[str]:
-    from maskhub.container.codecs import NAMES
+    from maskhub.container.codecs import names
 
-    return list(NAMES)
+    return names()
 
 
 def pack(
@@ -79,15 +79,19 @@ def pack(
     Example: maskhub pack pruned/ --base user/base -o task.msk
     """
     from maskhub.checkpoints.checkpoint import open_checkpoint
+    from maskhub.container.codecs import encoder
     from maskhub.container.reader import MaskFile, open_mask
     from maskhub.container.summary import summarize
     from maskhub.container.writer import save
-    from maskhub.errors import OutputError
+    from maskhub.errors import ArgumentError, OutputError
     from maskhub.storage.atomic import claim_file
 
     out = Output(format, json, quiet)
-    if codec.partition(":")[0] not in codec_names():
-        raise typer.BadParameter(f"{codec!r} is not one of {', '.join(codec_names())}", param_hint="'--codec'")
+    try:
+        encoder(codec)
+    except ArgumentError as error:
+        cure = f". {error.hint}" if error.hint else ""
+        raise typer.BadParameter(f"{error}{cure}", param_hint="'--codec'") from error
     path = Path(source)
     if base is None and revision:
         raise typer.BadParameter("only with --base", param_hint="'--revision'")

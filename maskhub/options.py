@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Annotated, Any, get_args, get_origin
 
 
@@ -41,3 +43,14 @@ def options(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, A
             for note in notes:
                 if isinstance(note, Option):
                     yield parameter, kind, note
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Which of the ``names`` was probably meant: the one spelled most alike, or with these initials (``lr``)."""
+    names = list(names)
+    if found := get_close_matches(name, names, n=1, cutoff=0.6):
+        return found[0]
+    initials = (
+        one for one in names if "".join(word[:1] for word in re.split("[-_]", one.strip("-"))) == name.strip("-")
+    )
+    return next(initials, None)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from maskhub.errors import ArgumentError, MaskhubError
+from maskhub.options import nearest
 from maskhub_cli.command import Command
 from maskhub_cli.output import ERROR_STATUS, error_line
 
@@ -122,9 +122,7 @@ def _flags(context: Any) -> list[str]:
 
 def _meant(wrong: str, known: Iterable[str]) -> str | None:
     known = list(known)
-    if MEANT.get(wrong) in known:
-        return MEANT[wrong]
-    return next(iter(get_close_matches(wrong, known, n=1)), None)
+    return MEANT[wrong] if MEANT.get(wrong) in known else nearest(wrong, known)
 
 
 def debug(ctx: Any) -> bool:

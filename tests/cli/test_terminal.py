@@ -50,7 +50,9 @@ def masks(folder: Path, base_folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("columns", [80, 120, 200])
-@pytest.mark.parametrize("command", ["info", "info --all", "info --tensors", "diff", "diff --tensors", "matrix", "help"])
+@pytest.mark.parametrize(
+    "command", ["info", "info --all", "info --tensors", "diff", "diff --tensors", "matrix", "help"]
+)
 def test_lines_fit_the_terminal(columns: int, command: str, masks: list[str]) -> None:
     name, *options = command.split()
     arguments: list[object] = {

@@ -26,4 +26,5 @@ from .errors import MaskhubError as MaskhubError
 from .masks.mask import Mask as Mask
 from .masks.mask import MaskSet as MaskSet
 
+__all__: list[str]
 __version__: str

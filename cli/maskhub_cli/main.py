@@ -54,16 +54,22 @@ class Commands(TyperGroup):
         name = args[0]
         if name in self.list_commands(ctx):
             made = Command.named(name)
-            one = typer.Typer(add_completion=False, context_settings=self.context_settings)
+            one = typer.Typer(add_completion=False, context_settings=dict(self.context_settings))
             one.command(name, help=made.help)(made.run())
             self.commands[name] = typer.main.get_command(one)
         return super().resolve_command(ctx, args)
 
-    def main(self, args: Any = None, prog_name: str | None = None, standalone_mode: bool = True, **more: Any) -> Any:
-        if not standalone_mode:
-            return super().main(args, prog_name, standalone_mode=False, **more)
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         try:
-            status = super().main(args, prog_name, standalone_mode=False, **more)
+            status = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except Exception as error:
             if not hasattr(error, "format_message"):  # not typer's own over wrong usage
                 raise

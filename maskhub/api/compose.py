@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from maskhub.api.parameters import Codec, Force, MaskLike, Parents, PathLike, Token, mask_path, opened
@@ -59,7 +60,7 @@ def compose(
     inputs = [*masks.values(), *parent]
     if output is not None:
         path = mask_path(output)
-        words = [one for one in inputs if isinstance(one, str) or hasattr(one, "__fspath__")]
+        words = [one for one in inputs if isinstance(one, str | Path)]
         if same := next((one for one in words if path.exists() and exists(one) and path.samefile(one)), None):
             raise OutputError(f"{path}: the output is the input {same}", hint="Name another one with -o.")
         claim_file(path, force=force)

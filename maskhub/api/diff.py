@@ -63,7 +63,7 @@ def diff(
 ) -> Matrix: ...
 
 
-def diff(  # type: ignore[misc]  # the overloads ask for two masks, and this says so itself
+def diff(
     *masks: Annotated[MaskLike, Option("Two masks of one base, or more: files, URLs or Hub names.", "MASK")],
     names: Sequence[str] | None = None,
     measure: Measure = "dissimilarity",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from maskhub.errors import ArgumentError
 from maskhub.options import Option
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from maskhub.container.reader import MaskFile
     from maskhub.masks.mask import MaskSet
 
-    MaskLike = str | Path | MaskSet
-    BaseLike = str | Path | Checkpoint
-    MasksLike = MaskLike | Sequence[MaskLike]
-    PathLike = str | Path
-else:  # a word, which is all that the command line knows
-    MaskLike = BaseLike = PathLike = str
+    PathLike: TypeAlias = str | Path
+    MaskLike: TypeAlias = str | Path | MaskSet
+    MasksLike: TypeAlias = MaskLike | Sequence[MaskLike]
+    BaseLike: TypeAlias = str | Path | Checkpoint
+else:  # words, which are all that the command line knows
+    PathLike = MaskLike = BaseLike = str
     MasksLike = Sequence[str]
 
 MASK_HELP = "The mask: a .msk file, the URL of one, or user/repo or user/repo/name@revision on the Hub."

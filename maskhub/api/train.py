@@ -13,8 +13,8 @@ from maskhub.training.settings import parameters, read_config, settings_from
 
 if TYPE_CHECKING:
     from maskhub.training.plan import Plan
-    from maskhub.training.train import TrainResult
-    from maskhub.training.trainer import Report
+    from maskhub.training.loop import TrainResult
+    from maskhub.training.processes import Report
 
 
 @extra("train", "train")
@@ -63,6 +63,6 @@ def train(
 
 
 _own = [p for p in inspect.signature(train).parameters.values() if p.kind is not p.VAR_KEYWORD]
-train.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+train.__signature__ = inspect.Signature(
     [*_own, *(p for p in parameters() if p.name not in {own.name for own in _own})]
 )

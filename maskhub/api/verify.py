@@ -71,7 +71,7 @@ def verify(
         masks=len(maskset.masks),
         dense=len(maskset.dense),
         base_name=maskset.base.name,
-        base=checkpoint and checkpoint.name,
+        base=checkpoint.name if checkpoint else None,
         base_tensors=len(maskset.base.tensors) if checkpoint else None,
         cached=local.keep(maskset) if cache else None,
     )

@@ -108,11 +108,11 @@ def demo(
         quiet_bars = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         subprocess.run([sys.executable, *map(str, plain)], check=True, stdout=sys.stderr, env=quiet_bars)
     with step("compare"):
-        from maskhub.runtime.evaluate import predict
+        from maskhub.runtime.evaluate import logits_of
 
         test = read_file(test_file)
         with out.progress("Evaluating", unit="examples") as progress:
-            trained = predict(result.model, result.tokenizer, test, max_length=settings.max_length, progress=progress)
+            trained = logits_of(result.model, result.tokenizer, test, max_length=settings.max_length, progress=progress)
         if trained.tobytes() != np.load(logits_file).tobytes():
             raise IntegrityError(f"{dense}: its logits differ from the trained masked model's")
     picture = output / "sparsity.png"

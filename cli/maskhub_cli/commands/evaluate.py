@@ -74,10 +74,7 @@ def evaluate(
     about = {"file": file, "examples": len(examples)}
     where = f"on {len(examples):,} examples of {file}"
     with out.progress("Evaluating", unit="examples") as progress:
-        if ensemble is not None:
-            metrics = [measure(checkpoint, masksets, examples, ensemble=ensemble, progress=progress)]
-        else:
-            metrics = [measure(checkpoint, maskset, examples, progress=progress) for maskset in masksets]
+        metrics = measure(checkpoint, masksets, examples, ensemble=ensemble, progress=progress)
     shown = [{name.replace("_", " "): f"{value:.4f}" for name, value in found.items()} for found in metrics]
     first = [next(iter(found.values())) for found in metrics]
     if len(metrics) == 1:

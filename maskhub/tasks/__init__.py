@@ -41,27 +41,30 @@ REGISTRY: dict[str, TaskType] = {
 }
 
 
-def read(table: Table, task: str | None = None) -> Examples:
+def read(table: Table, task: str | None = None, *, labelled: bool = True) -> Examples:
     """A table's examples for ``task``, or for the first kind of task that it fits. Raises DataError."""
     if task is None:
-        found = next((kind for kind in REGISTRY.values() if kind.fits(table)), TEXT_CLASSIFICATION)
-        return found.read(table)
-    return REGISTRY[task].read(table)
+        kind = next((kind for kind in REGISTRY.values() if kind.fits(table)), TEXT_CLASSIFICATION)
+    else:
+        kind = REGISTRY[task]
+    inputs = kind.inputs(table)
+    labels, names = kind.labels(table, inputs) if labelled else ([], ())
+    return Examples(table.source, kind.name, inputs, labels, names)
 
 
-def of_mask(task: Task | None) -> TaskType:
-    """The kind of task that a mask is for. Raises FormatError for one that cannot be measured."""
+def of_mask(task: Task | None, use: str = "evaluated") -> TaskType:
+    """The kind of task that a mask is for. Raises FormatError for one that cannot be put to this use."""
     if task is None:
-        raise FormatError("the mask names no task, so it cannot be evaluated")
+        raise FormatError(f"the mask names no task, so it cannot be {use}")
     kind = REGISTRY.get(task.type)
     if kind is TEXT_CLASSIFICATION and task.config.get("problem_type") == "regression":
         kind = TEXT_REGRESSION
     if kind is None:
         raise FormatError(
-            f"the mask is for {task.type}, which cannot be evaluated", hint=f"What can: {', '.join(REGISTRY)}."
+            f"the mask is for {task.type}, which cannot be {use}", hint=f"What can: {', '.join(REGISTRY)}."
         )
     if "id2label" in kind.config(()) and not label_names(task):
-        raise FormatError("the mask names no labels, so it cannot be evaluated on labelled examples")
+        raise FormatError(f"the mask names no labels, so it cannot be {use}")
     return kind
 
 

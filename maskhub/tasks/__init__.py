@@ -38,6 +38,7 @@ REGISTRY = Registry(
 )
 
 
+<<<<<<< HEAD
 def read(table: Table, task: str | None = None) -> Examples:
     """A table's examples for ``task``, or for the first kind of task that it fits. Raises DataError, ArgumentError."""
     if task is None:
@@ -46,21 +47,37 @@ def read(table: Table, task: str | None = None) -> Examples:
     if task not in REGISTRY:
         raise ArgumentError(f"task {task!r} is not one of {', '.join(REGISTRY)}")
     return REGISTRY[task].read(table)
-
-
-def of_mask(task: Task | None) -> TaskType:
-    """The kind of task that a mask is for. Raises FormatError for one that cannot be measured."""
+=======
+def read(table: Table, task: str | None = None, *, labelled: bool = True) -> Examples:
+    """A table's examples for ``task``, or for the first kind of task that it fits. Raises DataError."""
     if task is None:
+        kind = next((kind for kind in REGISTRY.values() if kind.fits(table)), TEXT_CLASSIFICATION)
+    else:
+        kind = REGISTRY[task]
+    inputs = kind.inputs(table)
+    labels, names = kind.labels(table, inputs) if labelled else ([], ())
+    return Examples(table.source, kind.name, inputs, labels, names)
+>>>>>>> wt-D
+
+
+def of_mask(task: Task | None, use: str = "evaluated") -> TaskType:
+    """The kind of task that a mask is for. Raises FormatError for one that cannot be put to this use."""
+    if task is None:
+<<<<<<< HEAD
         raise FormatError("the mask names no task, so it cannot be evaluated")
     kind = REGISTRY.get(task.type) or next((one for one in REGISTRY.usable() if one.type == task.type), None)
+=======
+        raise FormatError(f"the mask names no task, so it cannot be {use}")
+    kind = REGISTRY.get(task.type)
+>>>>>>> wt-D
     if kind is TEXT_CLASSIFICATION and task.config.get("problem_type") == "regression":
         kind = TEXT_REGRESSION
     if kind is None:
         raise FormatError(
-            f"the mask is for {task.type}, which cannot be evaluated", hint=f"What can: {', '.join(REGISTRY)}."
+            f"the mask is for {task.type}, which cannot be {use}", hint=f"What can: {', '.join(REGISTRY)}."
         )
     if "id2label" in kind.config(()) and not label_names(task):
-        raise FormatError("the mask names no labels, so it cannot be evaluated on labelled examples")
+        raise FormatError(f"the mask names no labels, so it cannot be {use}")
     return kind
 
 

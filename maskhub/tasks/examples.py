@@ -12,6 +12,8 @@ from maskhub.errors import DataError
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "intent", "sentiment")
 GIVE = "Give each row one, or leave it out."
 
+Inputs = dict[str, Sequence[Any]]  # what a task reads, one entry an example in each sequence
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -31,13 +33,18 @@ class Examples:
     """What a task reads and its labels, one entry an example in each sequence.
 
     ``inputs`` are named as the task's module says; ``labels`` are names of classes, lists of them for tokens, indices
+<<<<<<< HEAD
     of choices, or numbers. ``label_names`` holds the classes in the source's own numbering, else sorted. ``columns``
     are those that were read.
+=======
+    of choices, or numbers, and there are none where answers are asked for. ``label_names`` holds the classes in the
+    source's own numbering, else sorted.
+>>>>>>> wt-D
     """
 
     source: str
     task: str
-    inputs: dict[str, Sequence[Any]]
+    inputs: Inputs
     labels: list[Any]
     label_names: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
@@ -49,6 +56,14 @@ class Examples:
         """The first ``count`` examples."""
         inputs = {name: values[:count] for name, values in self.inputs.items()}
         return replace(self, inputs=inputs, labels=self.labels[:count])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """What is read of one example."""
+        return {name: values[index] for name, values in self.inputs.items()}
+
+    def targets(self) -> list[Any]:
+        """The labels; where there are none a 0 for each example, since every batch has labels."""
+        return self.labels or [0] * len(self)
 
 
 @dataclass(frozen=True)
@@ -164,7 +179,12 @@ def in_order(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def label_ids(examples: Examples, label_names: Sequence[str]) -> list[Any]:
-    """Each label as an index of ``label_names``, in lists where labels are; DataError names one that is not there."""
+    """``examples.targets()`` as indices of ``label_names``, in lists where labels are.
+
+    Raises DataError for a label that is not there.
+    """
+    if not examples.labels:
+        return examples.targets()
     index = {name: i for i, name in enumerate(label_names)}
 
     def number(label: str, row: int) -> int:

@@ -169,3 +169,14 @@ def test_loading_prints_nothing(bert: Checkpoint, task: MaskSet, tmp_path: Path)
     code = f"import maskhub; print(type(maskhub.load_model({str(bert.folder)!r}, 'task.msk')).__name__)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (ran.stdout, ran.stderr) == ("BertForSequenceClassification\n", "")
+
+
+def test_without_torch_the_extra_is_named() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import maskhub\n"
+        "try: maskhub.load_model\n"
+        "except maskhub.MaskhubError as error: print(error.args[0], error.hint, sep='. ')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "models need torch. Install it: pip install 'maskhub[train]'.\n"

@@ -123,7 +123,7 @@ def test_all_ways_give_the_trained_models_logits(trained: Trained, tmp_path: Pat
 
 def test_evaluate_agrees_with_the_run(trained: Trained) -> None:
     examples = read_file(str(trained.settings.eval_file), task=trained.task)
-    metrics = evaluate(trained.base, open_mask(trained.result.mask), examples)
+    (metrics,) = evaluate(trained.base, open_mask(trained.result.mask), examples)
     expected = {name: value for name, value in trained.result.metrics.items() if name != "loss"}
     assert metrics == pytest.approx(expected, rel=1e-5)  # batches of another size may round otherwise
 

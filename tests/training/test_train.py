@@ -24,7 +24,7 @@ from maskhub.checkpoints.checkpoint import open_checkpoint
 from maskhub.container.reader import MaskFile, open_mask
 from maskhub.errors import CheckpointError, DataError, MaskhubError, OutputError, TrainingError
 from maskhub.masks.scores import draw
-from maskhub.runtime.evaluate import evaluate, predict
+from maskhub.runtime.evaluate import evaluate, logits_of
 from maskhub.tasks.data import read_file
 from maskhub.training.loop import TrainResult
 from maskhub.training.masking import scores_of
@@ -141,11 +141,11 @@ def test_dense_weights_give_the_trained_models_logits(trained: Trained, tmp_path
     loaded = maskhub.load_model(settings.base, result.mask)
     examples = read_file(str(settings.eval_file))
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "dense")
-    trained_logits = predict(result.model, result.tokenizer, examples, max_length=32)
+    trained_logits = logits_of(result.model, result.tokenizer, examples, max_length=32)
     assert trained_logits.shape == (24, len(examples.label_names))
     for model in (plain, loaded):
         assert not model.training
-        assert predict(model, tokenizer, examples, max_length=32).tobytes() == trained_logits.tobytes()
+        assert logits_of(model, tokenizer, examples, max_length=32).tobytes() == trained_logits.tobytes()
 
     pipe = maskhub.pipeline(result.mask, settings.base, top_k=None)
     names = [loaded.config.id2label[i] for i in range(len(examples.label_names))]
@@ -162,7 +162,7 @@ def test_dense_weights_give_the_trained_models_logits(trained: Trained, tmp_path
 
 def test_evaluate_agrees_with_the_run(trained: Trained) -> None:
     examples = read_file(str(trained.settings.eval_file))
-    metrics = evaluate(trained.settings.base, open_mask(trained.result.mask), examples)
+    (metrics,) = evaluate(trained.settings.base, open_mask(trained.result.mask), examples)
     assert metrics == {name: value for name, value in trained.result.metrics.items() if name != "loss"}
 
 
@@ -262,7 +262,7 @@ def test_bf16_weights(task: Path, tmp_path: Path) -> None:
     plain = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense")
     assert plain.dtype == torch.bfloat16
     examples = read_file(task / "eval.jsonl")
-    logits = [predict(model, result.tokenizer, examples) for model in (plain, result.model)]
+    logits = [logits_of(model, result.tokenizer, examples) for model in (plain, result.model)]
     assert logits[0].tobytes() == logits[1].tobytes()
 
 

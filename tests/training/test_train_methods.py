@@ -23,8 +23,13 @@ import maskhub
 import maskhub.training as learning
 from maskhub.checkpoints.checkpoint import open_checkpoint
 from maskhub.container.reader import MaskFile, open_mask
+<<<<<<< HEAD
 from maskhub.errors import ArgumentError, CheckpointError, TrainingError
 from maskhub.runtime.evaluate import predict
+=======
+from maskhub.errors import CheckpointError, TrainingError
+from maskhub.runtime.evaluate import logits_of
+>>>>>>> wt-D
 from maskhub.tasks.data import read_file
 from maskhub.training.masking import masks_of, scores_of
 from maskhub.training.train import learn, plan
@@ -57,7 +62,7 @@ def method(request: pytest.FixtureRequest) -> str:
 
 
 def logits(model: Any, folder: Path, task: Path) -> bytes:
-    return predict(
+    return logits_of(
         model, AutoTokenizer.from_pretrained(folder), read_file(task / "eval.jsonl"), max_length=32
     ).tobytes()
 

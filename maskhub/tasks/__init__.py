@@ -38,38 +38,24 @@ REGISTRY = Registry(
 )
 
 
-<<<<<<< HEAD
-def read(table: Table, task: str | None = None) -> Examples:
+def read(table: Table, task: str | None = None, *, labelled: bool = True) -> Examples:
     """A table's examples for ``task``, or for the first kind of task that it fits. Raises DataError, ArgumentError."""
     if task is None:
-        found = next((kind for kind in REGISTRY.usable() if kind.fits(table)), TEXT_CLASSIFICATION)
-        return found.read(table)
-    if task not in REGISTRY:
-        raise ArgumentError(f"task {task!r} is not one of {', '.join(REGISTRY)}")
-    return REGISTRY[task].read(table)
-=======
-def read(table: Table, task: str | None = None, *, labelled: bool = True) -> Examples:
-    """A table's examples for ``task``, or for the first kind of task that it fits. Raises DataError."""
-    if task is None:
-        kind = next((kind for kind in REGISTRY.values() if kind.fits(table)), TEXT_CLASSIFICATION)
-    else:
+        kind = next((kind for kind in REGISTRY.usable() if kind.fits(table)), TEXT_CLASSIFICATION)
+    elif task in REGISTRY:
         kind = REGISTRY[task]
+    else:
+        raise ArgumentError(f"task {task!r} is not one of {', '.join(REGISTRY)}")
     inputs = kind.inputs(table)
     labels, names = kind.labels(table, inputs) if labelled else ([], ())
     return Examples(table.source, kind.name, inputs, labels, names)
->>>>>>> wt-D
 
 
 def of_mask(task: Task | None, use: str = "evaluated") -> TaskType:
     """The kind of task that a mask is for. Raises FormatError for one that cannot be put to this use."""
     if task is None:
-<<<<<<< HEAD
-        raise FormatError("the mask names no task, so it cannot be evaluated")
-    kind = REGISTRY.get(task.type) or next((one for one in REGISTRY.usable() if one.type == task.type), None)
-=======
         raise FormatError(f"the mask names no task, so it cannot be {use}")
-    kind = REGISTRY.get(task.type)
->>>>>>> wt-D
+    kind = REGISTRY.get(task.type) or next((one for one in REGISTRY.usable() if one.type == task.type), None)
     if kind is TEXT_CLASSIFICATION and task.config.get("problem_type") == "regression":
         kind = TEXT_REGRESSION
     if kind is None:

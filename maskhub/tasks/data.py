@@ -122,10 +122,6 @@ def _quiet(datasets: Any) -> Iterator[None]:
 def _examples(rows: Any, source: str, columns: Columns | None, task: str | None, labelled: bool = True) -> Examples:
     if rows.num_rows == 0:
         raise DataError(f"{source}: no examples in it")
-<<<<<<< HEAD
     table = Table(rows, source, columns or Columns())
-    read = tasks.read(table, task)
+    read = tasks.read(table, task, labelled=labelled)
     return replace(read, columns=tuple(name for name in table.names if name in table.used))
-=======
-    return tasks.read(Table(rows, source, columns or Columns()), task, labelled=labelled)
->>>>>>> wt-D

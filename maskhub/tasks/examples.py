@@ -33,13 +33,8 @@ class Examples:
     """What a task reads and its labels, one entry an example in each sequence.
 
     ``inputs`` are named as the task's module says; ``labels`` are names of classes, lists of them for tokens, indices
-<<<<<<< HEAD
-    of choices, or numbers. ``label_names`` holds the classes in the source's own numbering, else sorted. ``columns``
-    are those that were read.
-=======
     of choices, or numbers, and there are none where answers are asked for. ``label_names`` holds the classes in the
-    source's own numbering, else sorted.
->>>>>>> wt-D
+    source's own numbering, else sorted. ``columns`` are those that were read.
     """
 
     source: str

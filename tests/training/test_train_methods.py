@@ -23,13 +23,8 @@ import maskhub
 import maskhub.training as learning
 from maskhub.checkpoints.checkpoint import open_checkpoint
 from maskhub.container.reader import MaskFile, open_mask
-<<<<<<< HEAD
 from maskhub.errors import ArgumentError, CheckpointError, TrainingError
-from maskhub.runtime.evaluate import predict
-=======
-from maskhub.errors import CheckpointError, TrainingError
 from maskhub.runtime.evaluate import logits_of
->>>>>>> wt-D
 from maskhub.tasks.data import read_file
 from maskhub.training.masking import masks_of, scores_of
 from maskhub.training.train import learn, plan

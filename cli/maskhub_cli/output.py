@@ -10,7 +10,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,6 +60,7 @@ class Output:
         asked |= ({Format.JSON} if json else set()) | ({Format.QUIET} if quiet else set())
         if len(asked) > 1:
             raise ArgumentError(f"one output format at a time, not {' and '.join(sorted(asked))}")
+        self.auto = not asked
         self.format = next(iter(asked), Format.HUMAN)
         self.meta = {} if meta is None else meta
 
@@ -102,6 +103,11 @@ class Output:
                     typer.echo()
                     for line in _table(rows, width):
                         typer.echo(line)
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Print data that comes line by line."""
+        for line in lines:
+            typer.echo(line)
 
     def say(self, text: str) -> None:
         """What is going on, or was found; for people, beside the data."""

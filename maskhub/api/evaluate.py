@@ -69,7 +69,6 @@ def evaluate(
     >>> maskhub.evaluate("base", "task.msk", file="test.csv")[0].metrics["accuracy"]
     0.5
     """
-    from maskhub.masks.mask import MaskSet
     from maskhub.runtime.evaluate import evaluate as measure
     from maskhub.tasks import of_mask
     from maskhub.tasks.data import read_file
@@ -77,15 +76,8 @@ def evaluate(
 
     sets = [opened(mask, parent, token, whole=True) for mask in several(masks)]
     examples = read_file(file, Columns(text_column, pair_column, label_column), of_mask(sets[0].task).name)
-    checkpoint = base_of(base, revision, token)
-    groups: list[list[MaskSet]] = [sets] if ensemble is not None else [[one] for one in sets]
+    found = measure(base_of(base, revision, token), sets, examples, ensemble=ensemble, progress=progress)
+    ids = [(one.id,) for one in sets] if ensemble is None else [tuple(one.id for one in sets)]
     return [
-        Evaluation(
-            tuple(one.id for one in group),
-            str(file),
-            len(examples),
-            measure(checkpoint, group, examples, ensemble=ensemble, progress=progress),
-            ensemble,
-        )
-        for group in groups
+        Evaluation(who, str(file), len(examples), metrics, ensemble) for who, metrics in zip(ids, found, strict=True)
     ]

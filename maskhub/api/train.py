@@ -12,8 +12,8 @@ from maskhub.options import Option
 from maskhub.training.settings import parameters, read_config, settings_from
 
 if TYPE_CHECKING:
-    from maskhub.training.plan import Plan
     from maskhub.training.loop import TrainResult
+    from maskhub.training.plan import Plan
     from maskhub.training.processes import Report
 
 

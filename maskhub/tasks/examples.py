@@ -42,7 +42,7 @@ class Examples:
     inputs: Inputs
     labels: list[Any]
     label_names: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
+    columns: tuple[str, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))

@@ -54,7 +54,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted."
     if isinstance(error, MaskhubError):
-        text = f"{error}. {error.hint}" if error.hint else str(error)
+        text = str(error)
     else:
         text = f"unexpected error: {type(error).__name__}: {error}; run again with --debug (before the command)"
     return "Error: " + printable(as_called(" ".join(text.splitlines())))

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from maskhub.checkpoints.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint
 from maskhub.checkpoints.scan import Sink, scan
-from maskhub.errors import BaseMismatchError, OutputError
+from maskhub.errors import ArgumentError, BaseMismatchError, OutputError
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import digest
-from maskhub.storage.atomic import atomic_folder
+from maskhub.storage.atomic import atomic_folder, explained
 from maskhub.storage.safetensors import layout, write_header
 from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, cast, cast_dtype
 from maskhub.storage.work import Progress
@@ -83,7 +83,7 @@ def apply_all(
     Each mask set goes to a new folder of its own. Raises as ``apply`` does.
     """
     if options.dtype is not None and options.dtype not in FLOATS:
-        raise OutputError(f"dtype {options.dtype!r}: expected one of {', '.join(FLOATS)}")
+        raise ArgumentError(f"dtype {options.dtype!r}: expected one of {', '.join(FLOATS)}")
     outputs = [Path(output) for _, output in builds]
     for output in outputs:
         if not Path(base.name).is_file() and output.absolute().resolve().is_relative_to(base.folder.resolve()):
@@ -91,16 +91,16 @@ def apply_all(
                 f"{output}: the output lies inside the base's own folder", hint="Name a folder elsewhere."
             )
         if outputs.count(output) > 1:
-            raise OutputError(f"{output}: two masks would be written there", hint="Name a folder for each.")
+            raise ArgumentError(f"{output}: two masks would be written there", hint="Name a folder for each.")
     for maskset, _ in builds:
         check_structure(base, maskset)
     configs = [task_config(base, maskset, options) for maskset, _ in builds]
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(atomic_folder(output)) for output in outputs]
-        writers = [
-            stack.enter_context(_Writer(base, maskset, folder, options))
-            for (maskset, _), folder in zip(builds, folders, strict=True)
-        ]
+        writers = []
+        for (maskset, _), folder, path in zip(builds, folders, outputs, strict=True):
+            with explained(path):
+                writers.append(stack.enter_context(_Writer(base, maskset, folder, path, options)))
         names = [n for n in base if any(n in maskset.base.tensors for maskset, _ in builds)]
         found = scan(
             base,
@@ -109,14 +109,15 @@ def apply_all(
             digests=options.verify,
             progress=progress,
         )
-        for (maskset, _), writer, folder, config in zip(builds, writers, folders, configs, strict=True):
+        for (maskset, _), path, writer, folder, config in zip(builds, outputs, writers, folders, configs, strict=True):
             _check_digests(base, maskset, found)
-            writer.finish()
-            (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="ascii")
-            (folder / CARD).write_text(card(base, maskset), encoding="utf-8")
-            for source in base.folder.iterdir():
-                if source.name in COPIED or (options.code and source.suffix == ".py"):
-                    shutil.copyfile(source, folder / source.name)
+            with explained(path):
+                writer.finish()
+                (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="ascii")
+                (folder / CARD).write_text(card(base, maskset), encoding="utf-8")
+                for source in base.folder.iterdir():
+                    if source.name in COPIED or (options.code and source.suffix == ".py"):
+                        shutil.copyfile(source, folder / source.name)
     return outputs
 
 
@@ -161,8 +162,8 @@ def _drop(data: Bytes, bits: Bytes, width: int) -> Bytes:
 class _Writer:
     """The weight files of one dense checkpoint: every tensor has its place in them before it comes."""
 
-    def __init__(self, base: Checkpoint, maskset: MaskSet, folder: Path, options: Options) -> None:
-        self._maskset, self._folder, self._dtype = maskset, folder, options.dtype
+    def __init__(self, base: Checkpoint, maskset: MaskSet, folder: Path, output: Path, options: Options) -> None:
+        self._maskset, self._folder, self._output, self._dtype = maskset, folder, output, options.dtype
         shards = _plan(base, maskset, options)
         names = _shard_names(len(shards))
         self._weight_map = {p: f for f, specs in zip(names, shards, strict=True) for p in specs}
@@ -205,7 +206,8 @@ class _Writer:
                 chunk = _drop(chunk, bits[first // 8 : (first + chunk.size // width + 7) // 8], width)
             if target != tensor.dtype:
                 chunk = cast(chunk, tensor.dtype, target)
-            _write(handle, chunk, place + first * ITEM_SIZE[target])
+            with explained(self._output):
+                _write(handle, chunk, place + first * ITEM_SIZE[target])
 
         return (sink,)
 

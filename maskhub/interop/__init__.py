@@ -16,12 +16,12 @@ from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.pruned import from_pruned
 from maskhub.container.manifest import KEY
 from maskhub.container.reader import open_mask
-from maskhub.errors import FormatError, MaskhubError, reason
+from maskhub.errors import ArgumentError, FormatError, MaskhubError, reason
 from maskhub.interop import boolean, compressed, hdf5, maskllm, prune, scores, tall
 from maskhub.interop.bind import Format, Options
 from maskhub.interop.tensors import NamedTensors, kind_of, open_tensors
 from maskhub.masks.mask import MaskSet
-from maskhub.storage.atomic import atomic_file
+from maskhub.storage.atomic import atomic_file, explained
 from maskhub.storage.work import Progress
 
 
@@ -95,6 +95,8 @@ def read(
     try:
         maskset = found.read(tensors, base, options)
     except (ValueError, OverflowError, MemoryError) as error:  # sizes and shapes that no library takes
+        if isinstance(error, MaskhubError) and not isinstance(error, ArgumentError):
+            raise
         raise FormatError(f"{source}: damaged, or no {found.name}: {reason(error)}") from error
     if found is FORMATS[0]:
         return maskset
@@ -116,7 +118,7 @@ def export(maskset: MaskSet, path: str | Path, to: str, *, name: str | None = No
         raise MaskhubError(f"a {to} file holds one mask set, and it has no name")
     if write is None:
         raise MaskhubError(f"{to!r} is not one of {', '.join(KINDS)}")
-    with atomic_file(path) as file:
+    with atomic_file(path) as file, explained(path):
         write(maskset, file)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maskhub import tasks
-from maskhub.errors import DataError, reason
+from maskhub.errors import DataError, MissingError, reason
 from maskhub.tasks.examples import Columns, Examples, Table
 
 BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
@@ -29,7 +29,7 @@ def read_file(path: str | Path, columns: Columns | None = None, task: str | None
         images = {"train": glob.escape(str(path)) + "/**"}
         return _examples(_load(str(path), "imagefolder", data_files=images, split="train"), str(path), columns, task)
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise MissingError(f"{path}: no such file")
     suffixes = [s for s in path.suffixes if s.lower() not in PACKED]
     builder = BUILDERS.get(suffixes[-1].lower()) if suffixes else None
     if builder is None:

@@ -28,7 +28,17 @@ from maskhub.checkpoints.checkpoint import open_checkpoint, read_json
 from maskhub.container import codecs, writer
 from maskhub.container.manifest import Manifest
 from maskhub.container.reader import MaskFile
-from maskhub.errors import CheckpointError, DataError, FormatError, OutputError, TrainingError, reason
+from maskhub.errors import (
+    CheckpointError,
+    DataError,
+    ExistsError,
+    FormatError,
+    MaskhubError,
+    MissingError,
+    OutputError,
+    TrainingError,
+    reason,
+)
 from maskhub.runtime.load import processor_from
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.atomic import claim_folder
@@ -97,9 +107,7 @@ def train(
             raise TrainingError(f"{folder}: the run is finished", hint=f"Its mask is {folder / MASK}.")
     elif processes.is_first():
         if (folder / RECORD).exists():
-            raise TrainingError(
-                f"{folder}: holds a run already", hint="Go on with it by --resume, or name a new folder."
-            )
+            raise ExistsError(f"{folder}: holds a run already", hint="Go on with it by --resume, or name a new folder.")
         claim_folder(folder)
     training, evaluation = _examples(settings, token)
     kind, labels = REGISTRY[training.task], training.label_names
@@ -137,6 +145,8 @@ def train(
             dense_learning_rate=settings.dense_learning_rate,
         )
         folder.mkdir(parents=True, exist_ok=True)
+    except MaskhubError:
+        raise
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
     except (ValueError, RuntimeError, ImportError) as error:  # a tracker or precision that is not to be had here
@@ -270,7 +280,7 @@ def _recording_until(folder: Path, checkpoint: Path) -> Recording | None:
     """None where there is none that can be read: that is no reason not to go on."""
     try:
         return read_recording(folder).until(_step(checkpoint))
-    except TrainingError:
+    except (MissingError, TrainingError):
         return None
 
 
@@ -330,7 +340,7 @@ def _last_checkpoint(folder: Path) -> Path | None:
     for path in sorted((folder / CHECKPOINTS).glob("checkpoint-*"), key=_step, reverse=True):
         try:
             read_json(path / TRAINER_STATE_NAME)  # written last
-        except (CheckpointError, FormatError):
+        except (CheckpointError, FormatError, MissingError):
             if processes.is_first():
                 shutil.rmtree(path)
         else:

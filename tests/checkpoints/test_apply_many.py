@@ -18,7 +18,7 @@ import pytest
 import maskhub
 from maskhub.checkpoints.apply import Options, apply_all, drop
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from maskhub.errors import OutputError
+from maskhub.errors import ArgumentError, OutputError
 from maskhub.masks.mask import MaskSet
 from maskhub.storage.atomic import atomic_file, atomic_folder
 from maskhub.storage.tensor import RawTensor
@@ -42,7 +42,7 @@ def test_all_or_none(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None
     (tmp_path / "taken" / "file").write_text("")
     with pytest.raises(OutputError, match="taken: the output folder exists and is not empty"):
         apply_all(base, [(maskset, tmp_path / "free"), (maskset, tmp_path / "taken")])
-    with pytest.raises(OutputError, match="same: two masks would be written there"):
+    with pytest.raises(ArgumentError, match="same: two masks would be written there"):
         apply_all(base, [(maskset, tmp_path / "same"), (maskset, tmp_path / "same")])
     assert os.listdir(tmp_path) == ["taken"]
 
@@ -72,7 +72,7 @@ def test_casting_on_the_way(base: Checkpoint, maskset: MaskSet, tmp_path: Path, 
         else:
             assert written.data.tobytes() == tensor.data.tobytes()
     assert out.config()["dtype"] == {"BF16": "bfloat16", "F16": "float16", "F64": "float64"}[asked]
-    with pytest.raises(OutputError, match="dtype 'F8': expected one of F64, F32, F16, BF16"):
+    with pytest.raises(ArgumentError, match="dtype 'F8': expected one of F64, F32, F16, BF16"):
         maskhub.apply(base, maskset, tmp_path / "no", dtype="F8")
 
 

@@ -16,7 +16,7 @@ import maskhub
 from maskhub.container import codecs
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
-from maskhub.errors import CodecError, FormatError, OutputError
+from maskhub.errors import CodecError, FormatError, MaskhubError
 from maskhub.masks.binding import BaseBinding, HubRevision, Task
 from maskhub.masks.mask import LazyMask, Mask, MaskSet
 from maskhub.masks.scores import Initial
@@ -152,8 +152,9 @@ def test_one_name_cannot_be_masked_and_dense(tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written_is_an_error(maskset: MaskSet, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "x.msk", tmp_path / "absent" / "x.msk", Path("/proc/x.msk")):
-        with pytest.raises(OutputError, match="cannot be written"):
+        with pytest.raises(OSError, match="cannot be written") as caught:
             save(maskset, path)
+        assert isinstance(caught.value, MaskhubError)
     assert os.listdir(tmp_path) == ["file"]
 
 

@@ -14,7 +14,7 @@ import pytest
 import maskhub
 from maskhub import interop
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from maskhub.errors import BaseMismatchError, MaskhubError, OutputError
+from maskhub.errors import BaseMismatchError, MaskhubError, MissingError, OutputError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.tensor import RawTensor
@@ -144,7 +144,7 @@ def test_what_cannot_be_written(base: Checkpoint, maskset: MaskSet, tmp_path: Pa
     slash = dataclasses.replace(maskset, dense={"a/b": RawTensor.from_numpy(np.ones(2))})
     with pytest.raises(OutputError, match="HDF5 has no place for a tensor that is called a/b"):
         interop.export(slash, tmp_path / "a", "h5")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(MissingError, match="cannot be written"):
         interop.export(maskset, tmp_path / "none" / "a", "npz")
     assert not os.listdir(tmp_path)
 
@@ -174,7 +174,7 @@ def test_missing_libraries_are_named(
     ):
         with pytest.raises(MaskhubError) as caught:
             action()
-        assert f"{caught.value}. {caught.value.hint}" == message
+        assert str(caught.value) == message
     assert os.listdir(tmp_path) == ["a"]
 
 

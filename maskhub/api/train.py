@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
-from maskhub.api.parameters import Base, PathLike, Token
+from maskhub.api.parameters import Base, BaseLike, PathLike, Token
 from maskhub.errors import ArgumentError, extra
 from maskhub.options import Option
 from maskhub.training.settings import parameters, read_config, settings_from
@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from maskhub.training.loop import TrainResult
     from maskhub.training.plan import Plan
     from maskhub.training.processes import Report
+
+
+@overload
+def train(base: BaseLike, output: PathLike | None = ..., *, dry_run: Literal[True], **settings: Any) -> Plan: ...
+
+
+@overload
+def train(
+    base: BaseLike, output: PathLike | None = ..., *, dry_run: Literal[False] = ..., **settings: Any
+) -> TrainResult: ...
 
 
 @extra("train", "train")

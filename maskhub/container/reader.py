@@ -11,7 +11,7 @@ from pathlib import Path
 from maskhub.container import cache, codecs
 from maskhub.container.codecs.delta import Delta
 from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, parse
-from maskhub.errors import CodecError, FormatError, IntegrityError, ParentError
+from maskhub.errors import ArgumentError, CodecError, FormatError, IntegrityError, ParentError
 from maskhub.masks.mask import LazyMask, Mask, MaskSet, count_ones, packed_size
 from maskhub.storage import address, digest
 from maskhub.storage.safetensors import TensorFile
@@ -136,8 +136,8 @@ class MaskFile:
         self._file.release(name, 0, payload.size)  # so that memory does not grow with the masks that were read
         try:
             return Mask(entry.shape, bits).bits
-        except ValueError as error:  # padding that is not 0
-            raise FormatError(f"{self.path}: {name}: {error}") from error
+        except ArgumentError as error:  # padding that is not 0
+            raise FormatError(f"{self.path}: {name}: {error.message}") from error
 
     def dense(self, name: str) -> RawTensor:
         """Read one dense tensor by the task model's parameter name. Raises IntegrityError where it is damaged."""
@@ -191,7 +191,7 @@ class MaskFile:
         try:
             yield
         except CodecError as error:
-            raise CodecError(f"{self.path}: {name}: {error}", hint=error.hint) from error
+            raise CodecError(f"{self.path}: {name}: {error.message}", hint=error.hint) from error
         except MemoryError:
             shape = list(self.manifest.masks[name].shape)
             raise FormatError(f"{self.path}: {name}: no memory for a mask of shape {shape}") from None
@@ -232,8 +232,8 @@ class MaskFile:
                 raise FormatError(f"{self.path}: the payload of {name} has another size than its dtype and shape")
         try:
             self.maskset()
-        except ValueError as error:
-            raise FormatError(f"{self.path}: {error}") from error
+        except ArgumentError as error:
+            raise FormatError(f"{self.path}: {error.message}") from error
 
 
 def _source(path: str | Path, token: str | None) -> Source:

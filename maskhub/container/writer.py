@@ -116,7 +116,7 @@ def _encode_all(
         try:
             chosen, payload = encoder(mask, target)
         except CodecError as error:
-            raise CodecError(f"{name}: {error}", hint=error.hint) from error
+            raise CodecError(f"{name}: {error.message}", hint=error.hint) from error
         entry = MaskEntry(mask.shape, mask.kept, codecs.to_dict(chosen), mask.digest, digest.checksum(payload))
         return entry, payload
 

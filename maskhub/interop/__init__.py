@@ -20,7 +20,7 @@ from maskhub.interop import boolean, compressed, hdf5, maskllm, prune, scores, t
 from maskhub.interop.bind import Format
 from maskhub.interop.tensors import CLOSED, NamedTensors, open_tensors
 from maskhub.masks.mask import MaskSet
-from maskhub.storage.atomic import atomic_file, claim_file
+from maskhub.storage.atomic import atomic_file, claim_file, explained
 from maskhub.storage.registry import Registry
 from maskhub.storage.work import Progress
 
@@ -96,9 +96,9 @@ def read(
         raise FormatError(f"{source}: holds one mask set, and it has no name", hint=f"Leave out #{tensors.wanted}.")
     try:
         maskset = reader(tensors, base, progress)
-    except MaskhubError:
-        raise
     except (ValueError, OverflowError, MemoryError) as error:  # sizes and shapes that no library takes
+        if isinstance(error, MaskhubError) and not isinstance(error, ArgumentError):
+            raise
         raise FormatError(f"{source}: damaged, or no {found.title}: {reason(error)}") from error
     if found.whole:
         return maskset
@@ -122,5 +122,5 @@ def export(maskset: MaskSet, path: str | Path, to: str, *, name: str | None = No
     write = found.write
     if found.several:
         write = partial(write, path=path, name=name, force=force)
-    with atomic_file(path) as file:
+    with atomic_file(path) as file, explained(path):
         write(maskset, file)

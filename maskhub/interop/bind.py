@@ -12,7 +12,7 @@ from maskhub.checkpoints.apply import MASKABLE, drop
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.pruned import pair, task_of
 from maskhub.checkpoints.scan import digests
-from maskhub.errors import BaseMismatchError, FormatError
+from maskhub.errors import ArgumentError, BaseMismatchError, FormatError
 from maskhub.interop.tensors import Kind, NamedTensors
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
@@ -98,8 +98,8 @@ def bind(
             task=task_of(base.config(), config) if config else None,
             lineage=lineage or {},
         )
-    except ValueError as error:
-        raise FormatError(f"{source.name}: {error}") from error
+    except ArgumentError as error:
+        raise FormatError(f"{source.name}: {error.message}") from error
 
 
 def expect(source: NamedTensors, entry: str, shape: tuple[int, ...]) -> RawTensor:

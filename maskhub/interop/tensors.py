@@ -12,7 +12,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from maskhub.checkpoints.checkpoint import CONFIG, Checkpoint, open_checkpoint, read_json
-from maskhub.errors import FormatError, damaged
+from maskhub.errors import FormatError, MissingError, damaged
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.tensor import NUMPY_DTYPE, RawTensor, Spec
 from maskhub.storage.torch import TorchFile
@@ -74,7 +74,7 @@ def open_tensors(source: str, *, token: str | None = None) -> NamedTensors:
         return replace(open_tensors(file), wanted=name)
     path = Path(source)
     if path.suffix in SUFFIXES and not path.exists():
-        raise FormatError(f"{path}: no such file")
+        raise MissingError(f"{path}: no such file")
     if not path.is_file():
         checkpoint = open_checkpoint(source, token=token)
         return _checkpoint(checkpoint, checkpoint.config)

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhub.errors import MaskhubError, library
+from maskhub.errors import ArgumentError, library
 from maskhub.masks.compose import common_tensors
 from maskhub.masks.mask import Mask, MaskSet, count_ones
 from maskhub.masks.names import locate, order
@@ -247,7 +247,7 @@ class Diff:
         return groups
 
     def to_frame(self) -> Any:
-        """A pandas data frame with a row for each tensor. Raises MaskhubError where pandas is missing."""
+        """A pandas data frame with a row for each tensor. Raises LibraryError where pandas is missing."""
         rows = (
             {"layer": t.layer, "kind": t.kind, "parameter": t.parameter, "shape": t.shape, **t.overlap.numbers()}
             for t in self.tensors
@@ -275,7 +275,7 @@ class Matrix:
         return [[None if math.isnan(value) else number(value) for value in row] for row in self.values]
 
     def to_frame(self) -> Any:
-        """A pandas data frame with a row and a column for each mask. Raises MaskhubError where pandas is missing."""
+        """A pandas data frame with a row and a column for each mask. Raises LibraryError where pandas is missing."""
         return _pandas().DataFrame(self.values, list(self.names), list(self.names))
 
 
@@ -287,7 +287,7 @@ def diff(a: MaskSet, b: MaskSet, names: tuple[str, str] = ("A", "B"), progress: 
     """How two mask sets of one base differ. Tensors that are known to be the same are not decoded.
 
     ``names`` are what they are called, and ``progress`` is called with tensors done and in all. Raises
-    BaseMismatchError for different bases, and MaskhubError where shapes differ or no tensor is masked in both.
+    BaseMismatchError for different bases, and ArgumentError where shapes differ or no tensor is masked in both.
     """
     common = common_tensors((a, b), names)
     tensors = []
@@ -311,9 +311,9 @@ def diff(a: MaskSet, b: MaskSet, names: tuple[str, str] = ("A", "B"), progress: 
 
 
 def overlap(a: Mask, b: Mask) -> Overlap:
-    """How two masks of one tensor differ. Raises MaskhubError where their shapes do."""
+    """How two masks of one tensor differ. Raises ArgumentError where their shapes do."""
     if a.shape != b.shape:
-        raise MaskhubError(f"masks of different shapes: {list(a.shape)} and {list(b.shape)}")
+        raise ArgumentError(f"masks of different shapes: {list(a.shape)} and {list(b.shape)}")
     known = vars(a).get("digest")  # hashing costs more than counting
     if a is b or (known and known == vars(b).get("digest")):
         return Overlap.of_counts(a.size, a.kept, a.kept, a.kept)
@@ -324,11 +324,11 @@ def overlap(a: Mask, b: Mask) -> Overlap:
 def matrix(masksets: Mapping[str, MaskSet], measure: str = "dissimilarity", progress: Progress | None = None) -> Matrix:
     """A measure of each pair of named mask sets of one base, over the tensors that all of them have.
 
-    ``measure`` is a name of ``MEASURES``; each mask is decoded once. Raises as ``diff`` does, and MaskhubError for an
+    ``measure`` is a name of ``MEASURES``; each mask is decoded once. Raises as ``diff`` does, and ArgumentError for an
     unknown measure.
     """
     if measure not in MEASURES:
-        raise MaskhubError(f"unknown measure {measure!r}", hint=f"One of {', '.join(MEASURES)}.")
+        raise ArgumentError(f"unknown measure {measure!r}", hint=f"One of {', '.join(MEASURES)}.")
     sets = list(masksets.values())
     common = common_tensors(sets, list(masksets))
     count = len(sets)

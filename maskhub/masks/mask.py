@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from maskhub.errors import ArgumentError
 from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.scores import Initial
 from maskhub.storage import digest
@@ -38,9 +39,9 @@ class Mask:
 
     def __post_init__(self) -> None:
         if self.bits.dtype != np.uint8 or self.bits.shape != (packed_size(self.shape),):
-            raise ValueError(f"a mask of shape {self.shape} needs {packed_size(self.shape)} packed bytes")
+            raise ArgumentError(f"a mask of shape {self.shape} needs {packed_size(self.shape)} packed bytes")
         if self.size % 8 and self.bits[-1] >> (self.size % 8):
-            raise ValueError("the padding of the last byte must be 0")
+            raise ArgumentError("the padding of the last byte must be 0")
 
     @classmethod
     def from_bool(cls, keep: ArrayLike) -> Mask:
@@ -73,7 +74,7 @@ class Mask:
         return digest.mask_digest(self.shape, self.bits)
 
     def __and__(self, other: Mask) -> Mask:
-        """The weights that both keep. Like all operators on packed bits; ValueError for different shapes."""
+        """The weights that both keep. Like all operators on packed bits; ArgumentError for different shapes."""
         return self._combined(np.bitwise_and, other)
 
     def __or__(self, other: Mask) -> Mask:
@@ -96,7 +97,7 @@ class Mask:
         if not isinstance(other, Mask):
             return NotImplemented
         if self.shape != other.shape:
-            raise ValueError(f"masks of different shapes: {self.shape} and {other.shape}")
+            raise ArgumentError(f"masks of different shapes: {self.shape} and {other.shape}")
         return Mask(self.shape, operation(self.bits, other.bits))
 
     def __eq__(self, other: object) -> bool:
@@ -159,10 +160,10 @@ class MaskSet:
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.masks) - set(self.base.tensors)):
-            raise ValueError(f"masked tensors that the base binding does not list: {', '.join(unknown)}")
+            raise ArgumentError(f"masked tensors that the base binding does not list: {', '.join(unknown)}")
         parameters = Counter([*map(self.base.parameter, self.base.tensors), *self.dense])
         if twice := sorted(name for name, count in parameters.items() if count > 1):
-            raise ValueError(f"two tensors for one parameter of the task model: {', '.join(twice)}")
+            raise ArgumentError(f"two tensors for one parameter of the task model: {', '.join(twice)}")
 
     def __getitem__(self, name: str) -> Mask:
         return self.masks[name]

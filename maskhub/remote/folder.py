@@ -126,7 +126,7 @@ def _listed(folder: str, name: str) -> Listed | None:
     try:
         pointer = read_pointer(folder, name, Pointer)
     except MaskhubError as error:
-        return Listed(address, None, problem=str(error))
+        return Listed(address, None, problem=error.message)
     return Listed(address, replace(pointer.entry, name=name + SUFFIX)) if pointer else None
 
 
@@ -197,7 +197,7 @@ def _write(folder: str, name: str, content: bytes) -> None:
             else:
                 raise _only_read(folder)
     except MissingError as error:
-        raise RemoteError(f"{public_name(folder)}: no such folder or bucket", hint="Make it first.") from error
+        raise MissingError(f"{public_name(folder)}: no such folder or bucket", hint="Make it first.") from error
 
 
 def _write_and_move(system: Any, path: str, content: bytes) -> None:

@@ -187,4 +187,4 @@ def _listed(info: ModelInfo, name: str, revision: str | None, token: str | None)
     try:
         return Listed(str(place), Entry.of(summarize(MaskFile(f"hf://{place}", token=token)), name), updated)
     except MaskhubError as error:
-        return Listed(str(place), None, updated, str(error))
+        return Listed(str(place), None, updated, error.message)

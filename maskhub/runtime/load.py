@@ -12,7 +12,7 @@ from maskhub import tasks
 from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import TOKENIZER_FILES, Checkpoint, open_checkpoint
 from maskhub.container.reader import open_mask
-from maskhub.errors import CheckpointError, FormatError, reason
+from maskhub.errors import CheckpointError, FormatError, MissingError, reason
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.torch import to_torch
@@ -144,11 +144,11 @@ def pipeline(
         )
     try:
         checkpoint = _named_base(maskset, token) if base is None else checkpoint_of(base, revision, token)
-    except CheckpointError as error:
+    except (CheckpointError, MissingError) as error:
         if base is not None:
             raise
-        raise CheckpointError(
-            f"{error.args[0]} (the base that the mask names)", hint="Pass base=..., a folder or a Hub id."
+        raise type(error)(
+            f"{error.message} (the base that the mask names)", hint="Pass base=..., a folder or a Hub id."
         ) from error
     model = load_model(checkpoint, maskset)
     reader = "image_processor" if kind == tasks.IMAGE_CLASSIFICATION.type else "tokenizer"

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from maskhub.errors import ArgumentError, DataError, library, reason
+from maskhub.errors import ArgumentError, DataError, library, reason, same_kind
 from maskhub.tasks.examples import Examples, Inputs, Table, label_ids
 from maskhub.tasks.metrics import classification_metrics, classification_names
 from maskhub.tasks.task import Answer, Names, TaskType
@@ -73,7 +73,7 @@ def _open(image: dict[str, Any], what: str) -> Any:
         with pillow.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])) as opened:
             return opened.convert("RGB")
     except Exception as error:  # each format's reader raises its own kinds
-        raise DataError(f"{what}: cannot be read: {reason(error)}") from error
+        raise same_kind(error, DataError)(f"{what}: cannot be read: {reason(error)}") from error
 
 
 class Images:

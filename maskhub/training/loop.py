@@ -28,7 +28,16 @@ from maskhub.checkpoints.checkpoint import open_checkpoint, read_json
 from maskhub.container import codecs, writer
 from maskhub.container.manifest import Manifest
 from maskhub.container.reader import MaskFile
-from maskhub.errors import ArgumentError, CheckpointError, FormatError, OutputError, TrainingError, reason
+from maskhub.errors import (
+    ArgumentError,
+    CheckpointError,
+    FormatError,
+    MaskhubError,
+    MissingError,
+    OutputError,
+    TrainingError,
+    reason,
+)
 from maskhub.runtime.load import processor_from
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.torch import from_torch
@@ -131,6 +140,8 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
             dense_learning_rate=settings.dense_learning_rate,
         )
         folder.mkdir(parents=True, exist_ok=True)
+    except MaskhubError:
+        raise
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
     except (ValueError, RuntimeError, ImportError) as error:  # a precision that is not to be had here
@@ -229,7 +240,7 @@ def _recording_until(folder: Path, checkpoint: Path) -> Recording | None:
     """None where there is none that can be read: that is no reason not to go on."""
     try:
         return read_recording(folder).until(_step(checkpoint))
-    except TrainingError:
+    except (MissingError, TrainingError):
         return None
 
 
@@ -295,7 +306,7 @@ def _last_checkpoint(folder: Path) -> Path | None:
     for path in sorted((folder / CHECKPOINTS).glob("checkpoint-*"), key=_step, reverse=True):
         try:
             read_json(path / TRAINER_STATE_NAME)  # written last
-        except (CheckpointError, FormatError):
+        except (CheckpointError, FormatError, MissingError):
             if processes.is_first():
                 shutil.rmtree(path)
         else:

@@ -18,7 +18,7 @@ import msgspec
 from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.container.reader import MaskFile
-from maskhub.errors import FormatError, TrainingError, library
+from maskhub.errors import FormatError, MissingError, TrainingError, library
 from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
@@ -60,10 +60,10 @@ def write_record(folder: Path, record: RunRecord) -> None:
 
 
 def read_record(folder: Path) -> RunRecord:
-    """Raises TrainingError where ``folder`` is no run, FormatError where its record is damaged."""
+    """Raises MissingError where ``folder`` is no run, FormatError where its record is damaged."""
     path = folder / RECORD
     if not path.is_file():
-        raise TrainingError(
+        raise MissingError(
             f"{folder}: no run folder: it has no {RECORD}",
             hint="Name a folder that maskhub train wrote; a new run goes without --resume.",
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from maskhub.errors import ArgumentError, TrainingError
+from maskhub.errors import ArgumentError, ExistsError, TrainingError
 from maskhub.storage.atomic import claim_folder
 from maskhub.training import examples, processes
 from maskhub.training.processes import Report, Say
@@ -90,9 +90,7 @@ def _claim(folder: Path, settings: TrainSettings, resume: bool) -> RunRecord | N
         return before
     if processes.is_first():
         if (folder / RECORD).exists():
-            raise TrainingError(
-                f"{folder}: holds a run already", hint="Go on with it by --resume, or name a new folder."
-            )
+            raise ExistsError(f"{folder}: holds a run already", hint="Go on with it by --resume, or name a new folder.")
         claim_folder(folder)
     return None
 

@@ -16,7 +16,7 @@ import maskhub
 from maskhub.container import codecs
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
-from maskhub.errors import ArgumentError, FormatError, OutputError
+from maskhub.errors import ArgumentError, FormatError, MaskhubError, OutputError
 from maskhub.masks.binding import BaseBinding, HubRevision, Task
 from maskhub.masks.mask import LazyMask, Mask, MaskSet
 from maskhub.masks.scores import Initial
@@ -157,8 +157,9 @@ def test_an_output_that_cannot_be_written_is_an_error(maskset: MaskSet, tmp_path
         (tmp_path / "absent" / "x.msk", "there is no folder"),
         (Path("/proc/x.msk"), "cannot be written"),
     ):
-        with pytest.raises(OutputError, match=why):
+        with pytest.raises(OSError, match=why) as caught:
             save(maskset, path)
+        assert isinstance(caught.value, MaskhubError)
     assert os.listdir(tmp_path) == ["file"]
 
 

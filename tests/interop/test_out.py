@@ -145,7 +145,7 @@ def test_what_cannot_be_written(base: Checkpoint, maskset: MaskSet, tmp_path: Pa
     slash = dataclasses.replace(maskset, dense={"a/b": RawTensor.from_numpy(np.ones(2))})
     with pytest.raises(OutputError, match="HDF5 has no place for a tensor that is called a/b"):
         interop.export(slash, tmp_path / "a", "h5")
-    with pytest.raises(OutputError, match="there is no folder"):
+    with pytest.raises(MissingError, match="there is no folder"):
         interop.export(maskset, tmp_path / "none" / "a", "npz")
     assert not os.listdir(tmp_path)
 
@@ -186,7 +186,7 @@ def test_missing_libraries_are_named(
     ):
         with pytest.raises(MaskhubError) as caught:
             action()
-        assert f"{caught.value}. {caught.value.hint}" == message
+        assert str(caught.value) == message
     assert os.listdir(tmp_path) == ["a"]
 
 

@@ -133,7 +133,7 @@ def test_labels_that_the_task_does_not_know(bert: Checkpoint, task: MaskSet) -> 
     data = dataclasses.replace(examples(3), labels=["ham", "eggs", "spam"])
     with pytest.raises(DataError) as caught:
         evaluate(bert, task, data)
-    assert str(caught.value) == "some.csv: row 2 has the label 'eggs', which the task does not know"
+    assert caught.value.message == "some.csv: row 2 has the label 'eggs', which the task does not know"
     assert caught.value.hint == "It knows: ham, spam."
 
 

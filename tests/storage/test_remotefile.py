@@ -24,7 +24,7 @@ import maskhub
 from maskhub.container.reader import MaskFile, open_mask
 from maskhub.container.summary import summarize
 from maskhub.container.writer import save
-from maskhub.errors import FormatError, IntegrityError, RemoteError
+from maskhub.errors import FormatError, IntegrityError, MissingError, RemoteError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import remotefile
@@ -203,7 +203,7 @@ FIRST: dict[str, tuple[Answer, str]] = {
 def test_what_goes_wrong_at_first(server: RangeServer, case: str) -> None:
     server.answers[0], message = FIRST[case]
     url = server.url("big.msk", login="bob:secret@") + "?token=hidden#part"
-    with pytest.raises(RemoteError, match=message) as caught:
+    with pytest.raises(OSError, match=message) as caught:
         MaskFile(url)
     assert str(caught.value).startswith(f"{server.url('big.msk')}: ")
     assert not any(word in str(caught.value) for word in ("\n", "bob", "secret", "hidden"))
@@ -224,7 +224,7 @@ LATER: dict[str, tuple[Answer, str]] = {
 def test_what_goes_wrong_later_and_goes_well_again(server: RangeServer, path: Path, case: str) -> None:
     maskset = maskhub.open(server.url("big.msk"))
     server.answers[1], message = LATER[case]
-    with pytest.raises(RemoteError, match=message):
+    with pytest.raises(OSError, match=message):
         maskset.masks["b"].bits  # noqa: B018
     server.answers.clear()
     assert np.array_equal(maskset.masks["b"].bits, MaskFile(path).mask("b").bits)
@@ -436,8 +436,8 @@ def test_other_places(path: Path, tmp_path: Path) -> None:
 def test_what_goes_wrong_in_other_places(path: Path, tmp_path: Path) -> None:
     fsspec.filesystem("memory").pipe_file("/cut.msk", path.read_bytes()[:-1])
     for url, error, message in (
-        ("memory://none.msk", RemoteError, "memory://none.msk: no such file"),
-        (f"file://{tmp_path}", RemoteError, f"file://{tmp_path}: a folder, not a file"),
+        ("memory://none.msk", MissingError, "memory://none.msk: no such file"),
+        (f"file://{tmp_path}", MissingError, f"file://{tmp_path}: a folder, not a file"),
         ("nothing://u:pw@x/y.msk?a=b", RemoteError, "nothing://x/y.msk: cannot be read: Protocol not known: nothing"),
         ("memory://cut.msk", FormatError, "memory://cut.msk: not a safetensors file, or cut short"),
         ("hf://user/repo/x.msk", RemoteError, "user/repo/x.msk: not in the Hub's cache, and offline mode is on"),

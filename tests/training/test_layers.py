@@ -53,7 +53,7 @@ def test_parsing(layers: str, count: int, expected: set[int]) -> None:
 def test_layers_that_are_none(layers: str, message: str) -> None:
     with pytest.raises(ArgumentError) as caught:
         parse_layers(layers, 12)
-    assert str(caught.value) == message
+    assert caught.value.message == message
 
 
 MATRICES = {

@@ -325,7 +325,7 @@ def test_a_method_that_acts_after_steps_must_be_told_of_them() -> None:
     model = two_layers(paper(l2_sp=0.1))
     with pytest.raises(TrainingError) as caught:
         model(INPUT)
-    assert str(caught.value) == "the method acts after each step of the optimiser, which nothing tells it of"
+    assert caught.value.message == "the method acts after each step of the optimiser, which nothing tells it of"
     assert "attach" in str(caught.value.hint)
     model.eval()
     model(INPUT)

@@ -10,7 +10,7 @@ import pytest
 
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.container.writer import save
-from maskhub.errors import BaseMismatchError, FormatError, TrainingError
+from maskhub.errors import BaseMismatchError, FormatError, MissingError, TrainingError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask
 from maskhub.masks.scores import Initial
@@ -96,7 +96,7 @@ def test_folders_that_are_no_finished_run(run: Path, tmp_path_factory: pytest.Te
     (run / "mask.msk").unlink()
     with pytest.raises(TrainingError) as caught:
         maskset_from_run(run)
-    assert str(caught.value) == f"{run}: the run is not finished: it has no mask.msk"
+    assert caught.value.message == f"{run}: the run is not finished: it has no mask.msk"
     assert caught.value.hint == "Go on with: maskhub train ... --resume."
     (run / "run.json").write_text('{"settings": {}}')
     with pytest.raises(FormatError) as error:
@@ -106,7 +106,7 @@ def test_folders_that_are_no_finished_run(run: Path, tmp_path_factory: pytest.Te
     with pytest.raises(FormatError, match=r"run\.json: Input data was truncated$"):
         read_record(run)
     empty = tmp_path_factory.mktemp("empty")
-    with pytest.raises(TrainingError, match=r": no run folder: it has no run\.json$"):
+    with pytest.raises(MissingError, match=r": no run folder: it has no run\.json\. Name"):
         maskset_from_run(empty)
 
 

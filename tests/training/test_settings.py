@@ -85,5 +85,5 @@ def test_recipes_differ_in_the_same_settings() -> None:
 def test_settings_that_are_not_allowed(given: dict[str, Any], message: str, hint: str | None) -> None:
     with pytest.raises(ArgumentError) as caught:
         settings_from(**({"base": "b", "train_file": "t.csv"} | given))
-    assert str(caught.value) == f"training settings: {message}"
+    assert caught.value.message == f"training settings: {message}"
     assert caught.value.hint == hint

@@ -206,10 +206,10 @@ def refused(settings: TrainSettings, output: Path) -> MaskhubError:
 
 def test_metrics_and_tasks_that_there_are_not(bert: Path, task: Path, tmp_path: Path) -> None:
     error = refused(toy.settings(bert, task, metric="bleu"), tmp_path / "run")
-    assert str(error) == "training settings: metric: text-classification has no 'bleu'"
+    assert error.message == "training settings: metric: text-classification has no 'bleu'"
     assert error.hint == "It has: accuracy, f1, matthews_correlation, f1_film, f1_spam, loss."
     error = refused(toy.settings(bert, task, task="translation"), tmp_path / "run")
-    assert str(error) == "training settings: task: there is no 'translation'"
+    assert error.message == "training settings: task: there is no 'translation'"
     assert error.hint == f"It is one of: {', '.join(tasks.REGISTRY)}."
 
 
@@ -217,7 +217,7 @@ def test_bases_that_cannot_do_the_task(bert: Path, tmp_path: Path) -> None:
     files = write_task(tmp_path / "task", "text-generation")
     error = refused(toy.settings(bert, tmp_path, **files), tmp_path / "run")
     assert isinstance(error, CheckpointError)
-    assert str(error) == f"{bert}: cannot be loaded for text-generation: it reads each text in both directions"
+    assert error.message == f"{bert}: cannot be loaded for text-generation: it reads each text in both directions"
     gpt2 = tiny.tiny_model("gpt2", tmp_path / "gpt2")
     files = write_task(tmp_path / "choice", "multiple-choice")
     error = refused(toy.settings(gpt2, tmp_path, **files), tmp_path / "run")
@@ -233,7 +233,7 @@ def test_a_base_that_lacks_layers_of_the_task(tmp_path: Path) -> None:
     files = write_task(tmp_path / "task", "text-classification")
     error = refused(toy.settings(base, tmp_path, **files), tmp_path / "run")
     assert isinstance(error, TrainingError)
-    assert str(error) == (
+    assert error.message == (
         f"{base}: holds no transformer.decoder.block.0.layer.0.SelfAttention.k.weight, which "
         "T5ForSequenceClassification needs"
     )

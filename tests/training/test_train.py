@@ -22,7 +22,13 @@ import maskhub
 from maskhub.checkpoints.apply import verify_base
 from maskhub.checkpoints.checkpoint import open_checkpoint
 from maskhub.container.reader import MaskFile, open_mask
-from maskhub.errors import CheckpointError, DataError, MaskhubError, OutputError, TrainingError
+from maskhub.errors import (
+    CheckpointError,
+    DataError,
+    MaskhubError,
+    OutputError,
+    TrainingError,
+)
 from maskhub.masks.scores import draw
 from maskhub.runtime.evaluate import evaluate, logits_of
 from maskhub.tasks.data import read_file
@@ -306,7 +312,7 @@ def test_ctrl_c_and_resume(
     with pytest.raises(TrainingError) as caught:
         learn(settings, "run", report=interrupt)
     assert signal.getsignal(signal.SIGINT) is handler
-    assert str(caught.value) == f"run: interrupted after step {step} of 15"
+    assert caught.value.message == f"run: interrupted after step {step} of 15"
     assert caught.value.hint == "Nothing is lost: the same command with --resume goes on."
     assert Path(f"run/checkpoints/checkpoint-{step}/trainer_state.json").is_file()
     assert not Path("run/mask.msk").exists()
@@ -376,11 +382,11 @@ def test_resuming_is_for_the_same_run(bert: Path, task: Path, tmp_path: Path) ->
     before = files(run)
     with pytest.raises(TrainingError) as caught:
         learn(settings, run)
-    assert str(caught.value) == f"{run}: holds a run already"
+    assert caught.value.message == f"{run}: holds a run already"
     assert caught.value.hint == "Go on with it by --resume, or name a new folder."
     with pytest.raises(TrainingError) as caught:
         learn(msgspec.structs.replace(settings, seed=5, epochs=9.0), run, resume=True)
-    assert str(caught.value) == ("the run was started with other settings: seed 0 is now 5; epochs 2.0 is now 9.0")
+    assert caught.value.message == ("the run was started with other settings: seed 0 is now 5; epochs 2.0 is now 9.0")
     assert caught.value.hint == "Give them as they were, or name a new folder."
     shutil.copytree(bert, tmp_path / "bert")
     moved = msgspec.structs.replace(settings, base=str(tmp_path / "bert"))
@@ -390,7 +396,7 @@ def test_resuming_is_for_the_same_run(bert: Path, task: Path, tmp_path: Path) ->
     finished = learn(settings, run, resume=True)
     with pytest.raises(TrainingError) as caught:
         learn(settings, run, resume=True)
-    assert str(caught.value) == f"{run}: the run is finished"
+    assert caught.value.message == f"{run}: the run is finished"
     assert caught.value.hint == f"Its mask is {finished.mask}."
 
 
@@ -416,7 +422,7 @@ def test_a_base_or_data_that_changed_since(bert: Path, tmp_path: Path, what: str
     before = files(tmp_path / "run")
     with pytest.raises(TrainingError) as caught:
         learn(settings, tmp_path / "run", resume=True)
-    assert str(caught.value) == f"{tmp_path / 'run'}: the run's {what} changed since it was started"
+    assert caught.value.message == f"{tmp_path / 'run'}: the run's {what} changed since it was started"
     assert caught.value.hint == "Start a new run."
     assert files(tmp_path / "run") == before
 
@@ -433,10 +439,10 @@ def test_examples_that_make_no_task(bert: Path, task: Path, tmp_path: Path) -> N
     path = toy.write_rows(tmp_path / "one.jsonl", [row for row in toy.rows(9) if row["label"] == "spam"])
     error = refused(toy.settings(bert, task, train_file=str(path)), tmp_path / "run")
     assert isinstance(error, DataError)
-    assert str(error) == f"{path}: all examples have the label 'spam'; a task needs two or more"
+    assert error.message == f"{path}: all examples have the label 'spam'; a task needs two or more"
     path = toy.write_rows(tmp_path / "other.jsonl", toy.rows(9, 3))
     error = refused(toy.settings(bert, task, eval_file=str(path)), tmp_path / "run")
-    assert str(error) == f"{path}: row 3 has the label 'trivia', which the task does not know"
+    assert error.message == f"{path}: row 3 has the label 'trivia', which the task does not know"
     assert error.hint == "It knows: film, spam."
     error = refused(toy.settings(bert, task, text_column="body"), tmp_path / "run")
     assert str(error).endswith("train.jsonl: no column 'body' (asked for as the text column)")
@@ -452,7 +458,7 @@ def test_bases_that_cannot_be_trained(bert: Path, task: Path, tmp_path: Path) ->
     base = without("tokenizer*")
     error = refused(toy.settings(base, task), tmp_path / "run")
     assert isinstance(error, CheckpointError)
-    assert str(error) == f"{base}: the folder has no tokenizer"
+    assert error.message == f"{base}: the folder has no tokenizer"
     assert error.hint == "Put the model's tokenizer.json beside it."
     base = without("tokenizer.json")
     assert str(refused(toy.settings(base, task), tmp_path / "run")) == f"{base}: the folder has no tokenizer"
@@ -462,7 +468,7 @@ def test_bases_that_cannot_be_trained(bert: Path, task: Path, tmp_path: Path) ->
     base = without("model.safetensors")
     error = refused(toy.settings(base, task), tmp_path / "run")
     lacks = "the folder has neither model.safetensors nor pytorch_model.bin, nor an index of shards"
-    assert str(error) == f"{base}: {lacks}"
+    assert error.message == f"{base}: {lacks}"
     base = without("config.json")
     error = refused(toy.settings(base, task), tmp_path / "run")
     assert str(error).startswith(f"{base}: cannot be loaded for text-classification: ")
@@ -481,7 +487,8 @@ def test_lengths_up_to_the_models_limit(base_of: Base, tmp_path: Path, family: s
     settings = toy.settings(base_of(family), tmp_path, max_length=limit, epochs=1.0)
     assert learn(settings, tmp_path / "run").manifest.id
     error = refused(msgspec.structs.replace(settings, max_length=limit + 1), tmp_path / "new")
-    assert str(error) == f"training settings: max_length: {limit + 1}: {base_of(family)} reads at most {limit} tokens"
+    told = f"training settings: max_length: {limit + 1}: {base_of(family)} reads at most {limit} tokens"
+    assert error.message == told
     assert error.hint == f"Give --max-length {limit} or less."
 
 
@@ -497,9 +504,9 @@ def test_outputs_that_cannot_be(bert: Path, task: Path, tmp_path: Path) -> None:
     }.items():
         error = refused(settings, tmp_path / output)
         assert isinstance(error, OutputError)
-        assert str(error) == f"{tmp_path / output}: {message}"
+        assert error.message == f"{tmp_path / output}: {message}"
     error = refused(settings, Path("/proc/run"))
-    assert str(error) == "/proc/run: cannot be made: No such file or directory"
+    assert error.message == "/proc/run: cannot be made: No such file or directory"
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["file", "full", "full/note"]
 
 

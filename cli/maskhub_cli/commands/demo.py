@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from maskhub.options import Option
 from maskhub_cli.commands.train import reported
@@ -56,7 +56,7 @@ def demo(
         yield
         seconds[name] = time.perf_counter() - start
 
-    settings = {
+    settings: dict[str, Any] = {
         "base_name": base or material.BASE_NAME,
         "train_file": train_file,
         "eval_file": test_file,
@@ -80,7 +80,7 @@ def demo(
         maskhub.verify(mask, base=checkpoint)
     with step("apply", "maskhub", "apply", checkpoint.name, mask, "-o", dense):
         maskhub.apply(checkpoint, mask, dense)
-    length = result.manifest.task.max_length
+    length = maskhub.open(mask).task.max_length
     plain = [material.PLAIN_TRANSFORMERS, dense, test_file, length, logits_file]
     with step("plain transformers", "python", *plain):
         quiet_bars = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}

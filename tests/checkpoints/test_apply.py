@@ -19,7 +19,7 @@ import maskhub
 from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint, open_checkpoint
 from maskhub.container.writer import save
-from maskhub.errors import BaseMismatchError, OutputError
+from maskhub.errors import BaseMismatchError, MissingError, OutputError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor

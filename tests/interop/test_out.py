@@ -14,7 +14,7 @@ import pytest
 import maskhub
 from maskhub import interop
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from maskhub.errors import ArgumentError, BaseMismatchError, MaskhubError, OutputError
+from maskhub.errors import ArgumentError, BaseMismatchError, MaskhubError, MissingError, OutputError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.tensor import RawTensor

@@ -80,7 +80,7 @@ def demo(
         maskhub.verify(mask, base=checkpoint)
     with step("apply", "maskhub", "apply", checkpoint.name, mask, "-o", dense):
         maskhub.apply(checkpoint, mask, dense)
-    length = maskhub.open(mask).task.max_length
+    length = summary.task.max_length if summary.task else None
     plain = [material.PLAIN_TRANSFORMERS, dense, test_file, length, logits_file]
     with step("plain transformers", "python", *plain):
         quiet_bars = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}

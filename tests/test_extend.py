@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from maskhub import interop
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
-from maskhub.errors import CodecError
+from maskhub.errors import CodecError, FormatError
 from maskhub.masks.mask import Mask, MaskSet
 from tests.packages import install, write_package
 from tests.toy import write_rows
@@ -30,29 +31,30 @@ PAGE = (ROOT / "docs/extend.md").read_text()
 FILES: dict[str, str] = dict(re.findall(r"`([\w/]+\.(?:py|toml))`(?:(?!```).)*?:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL))
 PROJECT = tomllib.loads(FILES["pyproject.toml"])["project"]
 
-Python = Callable[..., subprocess.CompletedProcess[str]]
+Ran = subprocess.CompletedProcess[str]
+Python = Callable[..., Ran]
+
+
+def python_with(packages: Path, script: str, *arguments: object) -> Ran:
+    """Runs a script, or the command line, in a fresh process that finds the packages of a folder."""
+    return subprocess.run(
+        [sys.executable, *(["-c", script] if script else ["-m", "maskhub_cli"]), *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(packages), *sys.path])},
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
-    """Runs a script in a fresh process, with the page's package installed."""
+    """As ``python_with``, with the page's package installed."""
     folder = tmp_path_factory.mktemp("acme")
     modules = {path: text for path, text in FILES.items() if path != "pyproject.toml"}
     package = write_package(
         folder / "package", PROJECT["name"], PROJECT["entry-points"], modules | {"acme_masks/__init__.py": ""}
     )
     install(package, PROJECT["name"], folder / "installed")
-    path = os.pathsep.join([str(folder / "installed"), *sys.path])
-
-    def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *(["-c", script] if script else ["-m", "maskhub_cli"]), *map(str, arguments)],
-            env=os.environ | {"PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-        )
-
-    return run
+    return partial(python_with, folder / "installed")
 
 
 @pytest.fixture
@@ -138,3 +140,64 @@ def test_a_kind_of_task(python: Python, tmp_path: Path) -> None:
         "AutoModelForSequenceClassification image-classification token-classification multiple-choice regression "
         "acme-tickets text-classification text-generation",
     ]
+
+
+LIST = """
+import json
+import numpy as np
+from maskhub.interop.bind import Format, bind
+from maskhub.masks.mask import Mask
+
+def fits(source, base):
+    return source.name.endswith(".list.json")
+
+def read(source, base, progress):
+    def decode(entry, shape):
+        keep = np.ones(shape, bool)
+        keep.reshape(-1)[dropped[entry]] = False
+        return Mask.from_bool(keep)
+
+    with open(source.name) as file:
+        dropped = json.load(file)
+    return bind(source, base, {name: name for name in dropped}, decode, progress=progress)
+
+FORMAT = Format("acme-list", fits, read, kinds=("other",))
+"""
+
+
+def test_a_format_opens_files_of_other_kinds_itself(
+    base: Checkpoint, base_folder: Path, maskset: MaskSet, tmp_path: Path
+) -> None:
+    write_package(tmp_path, "acme", {"maskhub.formats": {"acme-list": "acme:FORMAT"}}, {"acme.py": LIST})
+    source, packed = tmp_path / "task.list.json", tmp_path / "task.msk"
+    dropped = {name: np.flatnonzero(~mask.to_bool()).tolist() for name, mask in maskset.masks.items()}
+    source.write_text(json.dumps(dropped))
+    ran = python_with(tmp_path, "", "pack", source, "--base", base_folder, "-o", packed, "-q")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert maskhub.open(packed).masks == maskset.masks
+    source.write_text(json.dumps({"a": [0]}))
+    ran = python_with(tmp_path, "", "pack", source, "--base", base_folder, "-o", tmp_path / "x.msk")
+    assert ran.returncode == 1 and f"{source}: a fits no tensor of" in ran.stderr
+    with pytest.raises(FormatError, match="of no kind that can be packed"):
+        interop.read(source, base)
+
+
+def test_a_broken_package_is_in_nobodys_way(base_folder: Path, maskset: MaskSet, tmp_path: Path) -> None:
+    groups = {f"maskhub.{group}": {"bolt": "bolt:BOLT"} for group in ("codecs", "formats", "tasks")}
+    write_package(tmp_path, "bolt", groups, {"bolt.py": "import bolts"})
+    save(maskset, tmp_path / "task.msk")
+    interop.export(maskset, tmp_path / "m.safetensors", "safetensors")
+    said = "of the package bolt cannot be loaded: its entry point 'bolt:BOLT' of maskhub"
+    ran = python_with(tmp_path, "", "pack", tmp_path / "task.msk", "-o", tmp_path / "auto.msk", "-q")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    ran = python_with(tmp_path, "", "pack", tmp_path / "task.msk", "--codec", "bolt", "-o", tmp_path / "x.msk")
+    assert ran.returncode == 1 and f"Error: the codec 'bolt' {said}.codecs: No module named 'bolts'" in ran.stderr
+    arguments = "pack", tmp_path / "m.safetensors", "--base", base_folder, "-o", tmp_path / "m.msk", "-q"
+    ran = python_with(tmp_path, "", *arguments)
+    assert ran.returncode == 0 and f"the format 'bolt' {said}.formats" in ran.stderr
+    assert maskhub.open(tmp_path / "m.msk").masks == maskset.masks
+    table = write_rows(tmp_path / "rows.jsonl", [{"text": "t", "label": "x"}])
+    ran = python_with(
+        tmp_path, "import sys; from maskhub.tasks.data import read_file; print(read_file(sys.argv[1]).task)", table
+    )
+    assert ran.stdout == "text-classification\n" and f"the kind of task 'bolt' {said}.tasks" in ran.stderr

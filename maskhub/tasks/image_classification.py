@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from maskhub.errors import ArgumentError, DataError, library, reason, same_kind
+from maskhub.errors import ArgumentError, DataError, MissingError, library, reason, same_kind
 from maskhub.tasks.examples import Examples, Inputs, Table, label_ids
 from maskhub.tasks.metrics import classification_metrics, classification_names
 from maskhub.tasks.task import Answer, Names, TaskType
@@ -50,7 +50,7 @@ def _given(inputs: Sequence[Any]) -> Inputs:
         if not isinstance(place, str | Path):
             raise ArgumentError(f"{place!r} is no path", hint=cure)
         if not Path(place).exists():
-            raise DataError(f"{place}: no such image", hint=cure)
+            raise MissingError(f"{place}: no such image", hint=cure)
         paths += _in_folder(Path(place)) if Path(place).is_dir() else [Path(place)]
     images = [{"path": str(path), "bytes": None} for path in paths]
     for image in images:

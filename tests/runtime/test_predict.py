@@ -25,7 +25,7 @@ from maskhub import tasks
 from maskhub.checkpoints.checkpoint import open_checkpoint
 from maskhub.checkpoints.pruned import from_pruned
 from maskhub.container.writer import save
-from maskhub.errors import ArgumentError, DataError, FormatError, MaskhubError
+from maskhub.errors import ArgumentError, DataError, FormatError, MaskhubError, MissingError
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.predict import predict
 from maskhub.tasks.examples import Columns
@@ -278,8 +278,9 @@ def test_images(make: Make, tmp_path: Path) -> None:
         str(folder / "red"): f"{folder}/red: no images in it",
         str(folder / "notes.txt"): f"{folder}/notes.txt: cannot be read: ",
     }.items():
-        with pytest.raises(DataError, match=f"^{re.escape(message)}") as caught:
+        with pytest.raises(MaskhubError, match=f"^{re.escape(message)}") as caught:
             predict(there.base, there.mask, wrong)
+        assert type(caught.value) is (MissingError if "prize" in wrong else DataError)
         assert caught.value.hint == (
             "The mask's task reads images: give paths of them, or of folders." if "prize" in wrong else None
         )
@@ -386,7 +387,7 @@ def test_masks_whose_task_cannot_be_asked(make: Make, monkeypatch: pytest.Monkey
         with pytest.raises(FormatError, match=f"^{message}"):
             predict(there.base, mask, "who is it")
     mute = dataclasses.replace(tasks.TEXT_CLASSIFICATION, given=None, answer=None)
-    monkeypatch.setitem(tasks.REGISTRY, "text-classification", mute)
+    monkeypatch.setattr(tasks, "of_mask", lambda task, use: mute)
     with pytest.raises(FormatError, match=r"^the mask is for text-classification, which cannot be asked one by one"):
         predict(there.base, there.mask, "who is it")
 

@@ -73,4 +73,5 @@ def train(
 
 
 _own = [p for p in inspect.signature(train).parameters.values() if p.kind is not p.VAR_KEYWORD]
-train.__signature__ = inspect.Signature(  # type: ignore[attr-defined][*_own, *(p for p in parameters() if p.name not in {own.name for own in _own})])
+_settings = [p for p in parameters() if p.name not in {own.name for own in _own}]
+train.__signature__ = inspect.Signature([*_own, *_settings])  # type: ignore[attr-defined]

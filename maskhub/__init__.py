@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from maskhub.remote import list_masks as list_masks
     from maskhub.remote import pull as pull
     from maskhub.remote import push as push
-    from maskhub.remote.entry import PushOptions as PushOptions
     from maskhub.runtime.load import load_model as load_model
     from maskhub.runtime.load import pipeline as pipeline
 
@@ -35,7 +34,6 @@ _PLACES = {
     "Mask": ("masks.mask", "Mask"),
     "MaskSet": ("masks.mask", "MaskSet"),
     "MaskhubError": ("errors", "MaskhubError"),
-    "PushOptions": ("remote.entry", "PushOptions"),
     "compose": ("masks.compose", "compose"),
     "diff": ("masks.compare", "diff"),
     "from_pruned": ("checkpoints.pruned", "from_pruned"),

@@ -64,9 +64,9 @@ def pull(
         pulled = remote.pull(
             mask,
             output,
-            replace=force,
             base=base,
-            key=require_signature,
+            require_signature=require_signature,
+            force=force,
             token=token,
             parents=parent or (),
             progress=progress,

@@ -59,12 +59,22 @@ def push(
     Example: maskhub push task.msk user/repo
     """
     from maskhub import remote
-    from maskhub.remote.entry import PushOptions
 
     out = Output(format, json, quiet)
     quiet_hub(out)
-    options = PushOptions(name, message, force, None, private or None, revision, create_pr, token)
-    pushed = remote.push(mask, to, options, sign=sign, parents=parent or ())
+    pushed = remote.push(
+        mask,
+        to,
+        name=name,
+        message=message,
+        private=private,
+        revision=revision,
+        create_pr=create_pr,
+        sign=sign,
+        force=force,
+        parents=parent or (),
+        token=token,
+    )
     out.show(
         pushed,
         quiet=pushed.address,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -47,24 +46,10 @@ QuietOption = Annotated[
 
 
 def stem(mask: str) -> str:
-    """The file name of a path or URL without its suffix: what outputs are called."""
-    from pathlib import Path
+    """What the outputs of a mask are called."""
+    from maskhub.storage.address import distinct_names
 
-    from maskhub.storage.address import file_name
-
-    return Path(file_name(mask)).stem
-
-
-def labels(masks: Sequence[str]) -> list[str]:
-    """Short names that tell masks apart: as ``stem``, with as many folders before it as that takes."""
-    from maskhub.storage.url import public_name
-
-    parts = [[*public_name(mask).split("/")[:-1], stem(mask)] for mask in masks]
-    distinct = len(set(masks))
-    depths = range(1, max(map(len, parts), default=1))
-    deep = next((n for n in depths if len({"/".join(p[-n:]) for p in parts}) >= distinct), 0)
-    names = ["/".join(p[-deep:]) for p in parts]
-    return [f"{n} ({names[:i].count(n) + 1})" if n in names[:i] else n for i, n in enumerate(names)]
+    return distinct_names([mask])[0]
 
 
 def quiet_hub(out: Output) -> None:

@@ -61,6 +61,7 @@ def apply(
     from maskhub.checkpoints.apply import build, parse_size
     from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.container.reader import MaskFile
+    from maskhub.storage.address import distinct_names
     from maskhub.storage.atomic import claim_folder
 
     out = Output(format, json, quiet)
@@ -68,7 +69,7 @@ def apply(
     if len(masks) == 1:
         folders = [output or Path(stem(masks[0]))]
     else:
-        folders = [(output or Path()) / stem(mask) for mask in masks]
+        folders = [(output or Path()) / name for name in distinct_names(masks)]
     files = [MaskFile(mask, parent or (), token=token) for mask in masks]
     for folder in folders:
         claim_folder(folder)  # before a base is downloaded

@@ -12,7 +12,7 @@ import typer
 
 from maskhub_cli.commands.info import to_data, to_fields
 from maskhub_cli.commands.pack import CODECS, codec_names
-from maskhub_cli.options import FormatOption, JsonOption, ParentOption, QuietOption, TokenOption, labels
+from maskhub_cli.options import FormatOption, JsonOption, ParentOption, QuietOption, TokenOption
 from maskhub_cli.output import Format, Output
 
 
@@ -117,6 +117,7 @@ def compose(
 def named(arguments: list[str], *, all_named: bool) -> dict[str, str]:
     """Masks by name, from NAME=MASK or, unless ``all_named``, from the name of the mask's file."""
     from maskhub.masks.expression import NAME, VOTE, WORDS
+    from maskhub.storage.address import distinct_names
     from maskhub.storage.url import public_name
 
     matches = [re.fullmatch(rf"({NAME})=(.+)", argument) for argument in arguments]
@@ -127,7 +128,7 @@ def named(arguments: list[str], *, all_named: bool) -> dict[str, str]:
         )
     masks: dict[str, str] = {}
     unnamed = [argument for argument, match in zip(arguments, matches, strict=True) if not match]
-    short = iter(labels(unnamed))
+    short = iter(distinct_names(unnamed))
     for argument, match in zip(arguments, matches, strict=True):
         if match:
             name, mask = match.groups()

@@ -18,7 +18,6 @@ from maskhub_cli.options import (
     ParentOption,
     QuietOption,
     TokenOption,
-    labels,
 )
 from maskhub_cli.output import Cell, Format, Output
 
@@ -80,6 +79,7 @@ def diff(
     """
     from maskhub.container.reader import MaskFile
     from maskhub.masks import compare
+    from maskhub.storage.address import distinct_names
 
     out = Output(format, json, quiet)
     if exit_code:  # an error is not a difference
@@ -102,7 +102,7 @@ def diff(
     if len({file.manifest.id for file in files}) > 1:  # else nothing is decoded
         for file in files:
             file.fetch()
-    names = labels(masks)
+    names = distinct_names(masks)
     sets = [file.maskset() for file in files]
     with out.progress("Comparing", unit="tensors") as progress:
         if len(files) == 2:

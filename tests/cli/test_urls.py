@@ -11,7 +11,6 @@ import pytest
 
 import maskhub
 from maskhub.masks.mask import MaskSet
-from maskhub_cli.options import stem
 from tests.cli.conftest import Run, fields
 from tests.storage import rangeserver
 from tests.storage.rangeserver import RangeServer
@@ -86,19 +85,3 @@ def test_errors_are_one_line(run: Run, server: RangeServer, base_folder: Path) -
             "A login or a token is missing, wrong or too old."
         )
     assert os.listdir() == []
-
-
-@pytest.mark.parametrize(
-    ("mask", "name"),
-    {
-        "task.msk": "task",
-        "folder/task.v2.msk": "task.v2",
-        "folder/50%25.msk": "50%25",
-        "https://host/a/task.msk?x=/y.msk#z": "task",
-        "https://host/my%20task.msk": "my task",
-        "https://host/a%2Fb%2F..%2Fc.msk": "c",
-        "hf://user/repo@main/task.msk": "task",
-    }.items(),
-)
-def test_the_name_of_an_output(mask: str, name: str) -> None:
-    assert stem(mask) == name

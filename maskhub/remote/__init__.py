@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from maskhub.container.reader import MaskFile
-from maskhub.container.summary import summarize
 from maskhub.errors import CodecError, FormatError, IntegrityError, RemoteError, SignatureError
 from maskhub.masks.mask import MaskSet
 from maskhub.remote import fit, folder, hub, signing
@@ -41,7 +40,7 @@ def push(
     name = place.name or address.with_suffix(address.file_name(file.path) if options.name is None else options.name)
     if options.name is not None and name != address.with_suffix(options.name):
         raise RemoteError(f"{to}: names another mask than {options.name}", hint="Leave one of the names out.")
-    entry = Entry.of(summarize(file), name)
+    entry = Entry.of(file.maskset().summary(), name)
     if isinstance(place, Hub):
         return hub.push(file, entry, place, options)
     if options.private or options.create_pr or options.revision:

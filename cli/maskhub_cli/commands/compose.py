@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from maskhub_cli.commands.info import to_data, to_fields
 from maskhub_cli.commands.pack import CODECS, codec_names
 from maskhub_cli.options import FormatOption, JsonOption, ParentOption, QuietOption, TokenOption, labels
 from maskhub_cli.output import Format, Output
@@ -78,10 +77,10 @@ def compose(
     Example: maskhub compose "(a & b) | ~c" a=x.msk b=y.msk c=z.msk -o out.msk
     """
     from maskhub.container.reader import MaskFile
-    from maskhub.container.summary import summarize
     from maskhub.container.writer import save
     from maskhub.errors import OutputError
     from maskhub.masks import compose as algebra
+    from maskhub.masks.summary import summarize, to_data, to_fields
     from maskhub.storage.address import exists
     from maskhub.storage.atomic import claim_file
 
@@ -109,9 +108,9 @@ def compose(
         file.fetch()
     with out.progress("Composing", unit="masks") as progress:
         save(composed, output, codec=codec, progress=progress)
-    summary = summarize(MaskFile(output))
-    out.show(to_data(summary), quiet=output, title=summary.file, fields=to_fields(summary))
-    out.hint(f"Next: maskhub apply {shlex.join([summary.base.name, summary.file])}")
+    summary = summarize(MaskFile(output).maskset())
+    out.show(to_data(summary), quiet=output, title=str(summary.file), fields=to_fields(summary))
+    out.hint(f"Next: maskhub apply {shlex.join([summary.base.name, str(summary.file)])}")
 
 
 def named(arguments: list[str], *, all_named: bool) -> dict[str, str]:

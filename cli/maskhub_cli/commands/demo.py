@@ -14,7 +14,6 @@ from typing import Annotated
 
 import typer
 
-from maskhub_cli.commands.info import to_fields
 from maskhub_cli.commands.train import learn
 from maskhub_cli.options import FormatOption, JsonOption, QuietOption
 from maskhub_cli.output import Format, Output
@@ -49,8 +48,8 @@ def demo(
     from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.container import writer
     from maskhub.container.reader import MaskFile
-    from maskhub.container.summary import summarize
     from maskhub.errors import IntegrityError
+    from maskhub.masks.summary import summarize, to_fields
     from maskhub.pictures.plots import save_picture, sparsity_map
     from maskhub.storage.atomic import claim_folder
     from maskhub.tasks.data import read_file
@@ -95,7 +94,7 @@ def demo(
         writer.save(maskset_from_run(output / "run"), mask)
     with step("info", "maskhub", "info", mask):
         file = MaskFile(mask)
-        summary = summarize(file)
+        summary = summarize(file.maskset())
     if out.format is Format.HUMAN:
         out.show(None, quiet="", fields=to_fields(summary))
     with step("verify", "maskhub", "verify", mask, "--base", checkpoint.name):

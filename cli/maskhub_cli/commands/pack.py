@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskhub_cli.commands.info import to_data, to_fields
 from maskhub_cli.options import BASE_HELP, FormatOption, JsonOption, QuietOption, RevisionOption, TokenOption, stem
 from maskhub_cli.output import Format, Output
 
@@ -79,10 +78,10 @@ def pack(
     Example: maskhub pack pruned/ --base user/base -o task.msk
     """
     from maskhub.checkpoints.checkpoint import open_checkpoint
-    from maskhub.container.reader import MaskFile, open_mask
-    from maskhub.container.summary import summarize
+    from maskhub.container.reader import open_mask
     from maskhub.container.writer import save
     from maskhub.errors import OutputError
+    from maskhub.masks.summary import summarize, to_data, to_fields
     from maskhub.storage.atomic import claim_file
 
     out = Output(format, json, quiet)
@@ -104,11 +103,11 @@ def pack(
         maskset = maskset.with_base_name(base_name)
     with out.progress("Coding", unit="masks") as progress:
         save(maskset, target, codec=codec, parent=before, progress=progress)
-    summary = summarize(MaskFile(target, parent or (), token=token))
-    out.show(to_data(summary), quiet=target, title=summary.file, fields=to_fields(summary))
+    summary = summarize(open_mask(target, parent or (), token=token))
+    out.show(to_data(summary), quiet=target, title=str(summary.file), fields=to_fields(summary))
     if opened and not opened.hub and summary.base.name == opened.name:
         out.hint(f"The base is recorded as {opened.name}, a path here; --base-name gives it a name for others.")
-    out.hint(f"Next: maskhub apply {shlex.join([base or summary.base.name, summary.file])}")
+    out.hint(f"Next: maskhub apply {shlex.join([base or summary.base.name, str(summary.file)])}")
 
 
 def _read(

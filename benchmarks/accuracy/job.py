@@ -23,8 +23,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from benchmarks.accuracy.data import cut
 from benchmarks.accuracy.plan import BATCH, LORA_RANK, Job
 from benchmarks.report import peak_memory
-from maskhub.container.reader import MaskFile
-from maskhub.container.summary import summarize
+from maskhub.container.reader import open_mask
 from maskhub.runtime.evaluate import measure
 from maskhub.runtime.load import processor_from
 from maskhub.runtime.quiet import quiet_transformers
@@ -58,7 +57,7 @@ def masking(job: Job, base: Path, training: Path, examples: Examples, folder: Pa
     )
     clock = Clock()
     result = learn(settings, folder / "run", report=clock.step)
-    summary = summarize(MaskFile(result.mask))
+    summary = open_mask(result.mask).summary()
     numbers = {
         "bytes": summary.file_bytes,
         "bits_per_weight": summary.bits_per_weight,

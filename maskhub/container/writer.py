@@ -97,7 +97,9 @@ def _manifest(
         dense=dense,
         task=maskset.task,
         initial=maskset.initial,
-        parent=parent.id if parent and any(entry.codec["name"] == Delta.name for entry in masks.values()) else None,
+        parent=parent.id
+        if parent is not None and any(entry.codec["name"] == Delta.name for entry in masks.values())
+        else None,
         metrics=maskset.metrics,
         lineage=maskset.lineage,
     )
@@ -111,7 +113,7 @@ def _encode_all(
     def encode(name: str) -> tuple[MaskEntry, bytes]:
         stored = maskset.masks[name]
         mask = Mask(stored.shape, stored.bits)  # decoded once, where it comes from a file
-        before = parent.masks.get(name) if parent else None
+        before = parent.masks.get(name) if parent is not None else None
         target = codecs.Target(name, mask.shape, mask.kept, maskset.initial, before)
         try:
             chosen, payload = encoder(mask, target)

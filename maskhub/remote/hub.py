@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskhub.container.reader import MaskFile
-from maskhub.container.summary import summarize
+from maskhub.container.reader import MaskFile, open_mask
 from maskhub.errors import ArgumentError, FormatError, MaskhubError, MissingError, RemoteError
 from maskhub.remote import card, signing
 from maskhub.remote.entry import Entry, Fetched, Listed, Pushed
@@ -204,6 +203,6 @@ def _listed(info: ModelInfo, name: str, revision: str | None, token: str | None)
     if name in described:
         return Listed(str(place), described[name], updated)
     try:
-        return Listed(str(place), Entry.of(summarize(MaskFile(f"hf://{place}", token=token)), name), updated)
+        return Listed(str(place), Entry.of(open_mask(f"hf://{place}", token=token).summary(), name), updated)
     except MaskhubError as error:
         return Listed(str(place), None, updated, error.message)

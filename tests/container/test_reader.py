@@ -113,7 +113,7 @@ def test_a_change_of_any_payload_bit_is_found_on_load(small: Path, tmp_path: Pat
                 with flipped(path, place, bit):
                     maskset = maskhub.open(path)
                     with pytest.raises(IntegrityError, match=f"the payload of {name} is damaged"):
-                        maskset.dense[name] if name == "head" else maskset.masks[name].bits
+                        maskset.dense[name].data if name == "head" else maskset.masks[name].bits
                     for other in {*maskset.masks} - {name}:
                         assert maskset.masks[other].bits.size
 

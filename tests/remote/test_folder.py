@@ -24,7 +24,15 @@ import maskhub
 from maskhub import remote
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
-from maskhub.errors import ArgumentError, FormatError, IntegrityError, MaskhubError, MissingError, RemoteError, SignatureError
+from maskhub.errors import (
+    ArgumentError,
+    FormatError,
+    IntegrityError,
+    MaskhubError,
+    MissingError,
+    RemoteError,
+    SignatureError,
+)
 from tests import tiny
 
 # Processes with the library imported already.

@@ -22,7 +22,6 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 import maskhub
 from maskhub.container.reader import MaskFile, open_mask
-from maskhub.container.summary import summarize
 from maskhub.container.writer import save
 from maskhub.errors import FormatError, IntegrityError, MissingError, RemoteError
 from maskhub.masks.binding import BaseBinding
@@ -80,7 +79,7 @@ def place(file: MaskFile, name: str) -> tuple[int, int]:
 
 def test_what_a_mask_is_takes_one_small_request(server: RangeServer, path: Path) -> None:
     url = server.url("big.msk")
-    summary, local = summarize(MaskFile(url)), summarize(MaskFile(path))
+    summary, local = maskhub.open(url).summary(), maskhub.open(path).summary()
     assert summary.file == url and summary.file_bytes == path.stat().st_size > 3 << 18
     assert (summary.id, summary.masks) == (local.id, local.masks)
     assert asked(server) == [(0, HEAD)]

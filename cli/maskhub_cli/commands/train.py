@@ -11,8 +11,8 @@ from maskhub_cli.options import BASE_HELP, FormatOption, JsonOption, QuietOption
 from maskhub_cli.output import Format, Output
 
 if TYPE_CHECKING:
+    from maskhub.training.loop import TrainResult
     from maskhub.training.settings import TrainSettings
-    from maskhub.training.train import TrainResult
 
 DATA, WEIGHTS, METHOD, TRAINER, RESULT = "Examples", "Which weights", "Method", "Training", "Output"
 
@@ -79,7 +79,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    mask_kinds: Annotated[
+    target_modules: Annotated[
         str | None,
         typer.Option(metavar="KINDS", help="Of Q K V AO I O P (the paper's letters).", rich_help_panel=WEIGHTS),
     ] = None,
@@ -111,13 +111,13 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            metavar="pull|paper",
-            help="Defaults of --learning-rate, --beta2, --pull, --band, --initial-sparsity, --spread, --layers and "
-            "--classifier: 4e-3, 0.95, by length, none, 0.005, 0.6, all, dense; or Zhao et al.'s: 1e-3, 0.999, 0, "
-            "none, 0.05, as wide as that gives, upper, masked.",
+            metavar="default|paper",
+            help="Defaults of --learning-rate, --beta2, --l2-sp, --initial-sparsity, --score-range, --layers and "
+            "--classifier: 4e-3, 0.95, by length, 0.005, 0.6, all, dense; or Zhao et al.'s: 1e-3, 0.999, 0, "
+            "0.05, as wide as that gives, upper, masked.",
             rich_help_panel=METHOD,
         ),
-    ] = "pull",
+    ] = "default",
     binarizer: Annotated[
         str,
         typer.Option(
@@ -134,7 +134,7 @@ def train(
     nm: Annotated[
         str, typer.Option(metavar="N:M", help="Keep N of M neighbouring inputs, by nm.", rich_help_panel=METHOD)
     ] = "2:4",
-    initialisation: Annotated[
+    score_init: Annotated[
         str,
         typer.Option(
             metavar="uniform|magnitude|random",
@@ -150,7 +150,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    spread: Annotated[
+    score_range: Annotated[
         float | None,
         typer.Option(
             help="Width of the range that uniform scores start in. Default: the recipe's.",
@@ -168,7 +168,7 @@ def train(
     sparsity_penalty: Annotated[
         float, typer.Option(help="How hard all scores are moved to the wanted sparsity.", rich_help_panel=METHOD)
     ] = 0.0,
-    pull: Annotated[
+    l2_sp: Annotated[
         float | None,
         typer.Option(
             help="Share of the way that each score goes back to its initial value after a step. Default: the recipe's; "
@@ -177,7 +177,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    band: Annotated[
+    score_margin: Annotated[
         float | None,
         typer.Option(
             help="Train only scores that start so near to the threshold. Default: the recipe's.",
@@ -205,9 +205,9 @@ def train(
     batch_size: Annotated[
         int, typer.Option(help="Examples a batch, of all processes together.", rich_help_panel=TRAINER)
     ] = 32,
-    gradient_accumulation: Annotated[int, typer.Option(help="Batches a step.", rich_help_panel=TRAINER)] = 1,
+    gradient_accumulation_steps: Annotated[int, typer.Option(help="Batches a step.", rich_help_panel=TRAINER)] = 1,
     max_length: Annotated[int, typer.Option(help="Tokens an example is cut to.", rich_help_panel=TRAINER)] = 128,
-    warmup: Annotated[
+    warmup_ratio: Annotated[
         float, typer.Option(help="Share of the steps in which the rate rises.", rich_help_panel=TRAINER)
     ] = 0.1,
     seed: Annotated[int, typer.Option(help="Of scores, classifier and order.", rich_help_panel=TRAINER)] = 0,
@@ -248,6 +248,10 @@ def train(
         ),
     ] = None,
     revision: RevisionOption = None,
+    eval_split: Annotated[
+        float | None, typer.Option(help="Share of the training examples to hold out for that.")
+    ] = None,
+    keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="Keep checkpoints.")] = False,
     token: TokenOption = None,
     format: FormatOption = Format.AUTO,
     json: JsonOption = False,
@@ -261,61 +265,61 @@ def train(
 
     Example: maskhub train user/base --train-file train.csv --eval-file dev.csv -o run
     """
-    from maskhub.tasks.examples import Columns
     from maskhub.training import processes
-    from maskhub.training.settings import TrainSettings, check, recipe_with
+    from maskhub.training.settings import settings_from
 
     if output is None and not dry_run:
         raise typer.BadParameter("a folder for the run is needed", param_hint="--output")
-    settings = TrainSettings(
+    settings = settings_from(
         base=base,
-        revision=revision,
-        base_name=base_name,
         train_file=train_file,
         eval_file=eval_file,
         dataset=dataset,
-        columns=Columns(text_column, pair_column, label_column),
         task=task,
-        metric=metric,
-        mask_kinds=mask_kinds,
+        text_column=text_column,
+        pair_column=pair_column,
+        label_column=label_column,
+        layers=layers,
+        target_modules=target_modules,
         pattern=pattern,
-        structure=structure,  # type: ignore[arg-type]  # checked by the library, as is all the rest
+        structure=structure,
+        classifier=classifier,
         train_biases=train_biases,
         train_norms=train_norms,
-        binarizer=binarizer,  # type: ignore[arg-type]
+        recipe=recipe,
+        binarizer=binarizer,
         threshold=threshold,
-        topk_scope=topk_scope,  # type: ignore[arg-type]
+        topk_scope=topk_scope,
         nm=nm,
-        initialisation=initialisation,  # type: ignore[arg-type]
+        score_init=score_init,
+        initial_sparsity=initial_sparsity,
+        score_range=score_range,
         final_sparsity=final_sparsity,
-        sparsity_schedule=sparsity_schedule,  # type: ignore[arg-type]
+        sparsity_schedule=sparsity_schedule,
         sparsity_penalty=sparsity_penalty,
+        l2_sp=l2_sp,
+        score_margin=score_margin,
+        learning_rate=learning_rate,
+        beta2=beta2,
         dense_learning_rate=dense_learning_rate,
-        **recipe_with(
-            recipe,
-            learning_rate=learning_rate,
-            beta2=beta2,
-            pull=pull,
-            band=band,
-            initial_sparsity=initial_sparsity,
-            spread=spread,
-            layers=layers,
-            classifier=classifier,
-        ),
         epochs=epochs,
         batch_size=batch_size,
-        gradient_accumulation=gradient_accumulation,
+        gradient_accumulation_steps=gradient_accumulation_steps,
         max_length=max_length,
-        warmup=warmup,
+        warmup_ratio=warmup_ratio,
         seed=seed,
         eval_steps=eval_steps,
+        metric=metric,
         patience=patience,
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
         gradient_checkpointing=gradient_checkpointing,
         report_to=report_to,
+        base_name=base_name,
+        eval_split=eval_split,
+        keep_checkpoints=keep_checkpoints,
+        revision=revision,
     )
     out = Output(format, json, quiet or not processes.is_first())
-    check(settings)  # before torch is loaded, which takes seconds
     if output is None or dry_run:
         tell(settings, out, token=token)
         return
@@ -383,7 +387,7 @@ def learn(
     with out.progress("Loading torch", unit="") as loading:
         if loading:
             loading(0, 1)
-        from maskhub.training.train import train as run
+        from maskhub.training.train import learn as run
     with out.progress("Training", unit="batches") as progress:
 
         def report(step: int, steps: int, numbers: object) -> None:

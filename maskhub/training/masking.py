@@ -134,12 +134,9 @@ class MaskedWeight(nn.Module):
         self.limit = 1.0 if method.binarizer == "sign" else math.inf
         self.start = starting_scores(method)
         weight = weight.detach()
-        size = weight.abs() if groups is None else _mean_size(weight, groups)
-        self.group_size, self.above = (
-            weight.numel() // size.numel(),
-            0,
-        )  # weights of a score; kept ones above the margin
-        levels = starting_levels(method, key, size, inputs)
+        count = math.prod(self.groups.scores)
+        self.group_size, self.above = weight.numel() // count, 0  # weights of a score; kept ones above the margin
+        levels = starting_levels(method, key, count, lambda: _mean_size(weight, self.groups), inputs)
         shape = self.groups.scores
         places = values = None
         if method.score_margin is not None:
@@ -278,8 +275,7 @@ def add_scores(model: nn.Module, names: Mapping[str, str], method: Method, whole
     for module, attribute, key, own, inputs, groups in planned:
         weight = getattr(module, attribute)
         masking = MaskedWeight(weight, key, own, progress, inputs=inputs, groups=groups)
-        with torch.no_grad():  # it is tried out
-            parametrize.register_parametrization(module, attribute, masking)
+        parametrize.register_parametrization(module, attribute, masking, unsafe=True)  # not tried out: shapes are kept
     follow(list(masked_weights(model).values()))
 
 

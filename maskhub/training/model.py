@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.pruned import task_of
+from maskhub.checkpoints.scan import digests
 from maskhub.container import codecs, writer
 from maskhub.container.manifest import Manifest
 from maskhub.errors import TrainingError
@@ -95,9 +96,9 @@ def mask_on_base(
 
     ``head`` names the parameters that the base does not hold.
     """
-    digests = {name: base.digest(name) for name in base}
+    found = digests(base)
     state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in head}
-    traced = trace(state.items(), digests, base.name)
+    traced = trace(state.items(), found, base.name)
     keys = {parameter: name for name, parameter in traced.items()}
     trained = _trained(model, method) & set(keys)
     names = {p: keys[p] for p in select(maskable(model, keys), method)}
@@ -105,7 +106,7 @@ def mask_on_base(
         names |= {p: p for p in maskable(model, head)}
     binding = BaseBinding.of(
         base_name or base.name,
-        {name: digests[name] for name, parameter in traced.items() if parameter not in trained},
+        {name: found[name] for name, parameter in traced.items() if parameter not in trained},
         traced,
         base.hub,
     )

@@ -38,13 +38,14 @@ def compose(
     Example: maskhub compose "(a & b) | ~c" a=x.msk b=y.msk c=z.msk -o out.msk
     """
     from maskhub.masks.expression import VOTE, WORDS
+    from maskhub.masks.summary import to_data, to_fields
 
     if op is None and arguments[0] in (*WORDS, VOTE):
         raise ArgumentError(f"{arguments[0]!r} over masks goes with --op", hint=f"As in: --op {arguments[0]} A B.")
     masks = named(arguments if op else arguments[1:], all_named=op is None)
     composed = call("Composing", unit="masks", expression=op or arguments[0], masks=masks, output=output)
     summary = composed.summary()
-    out.show(summary.to_dict(), quiet=output, title=output, fields=summary.fields())
+    out.show(to_data(summary), quiet=output, title=output, fields=to_fields(summary))
     out.hint(f"Next: maskhub apply {shlex.join([summary.base.name, output])}")
 
 

@@ -38,6 +38,7 @@ def demo(
     import maskhub
     from maskhub import demo as material
     from maskhub.errors import IntegrityError
+    from maskhub.masks.summary import to_fields
     from maskhub.storage.atomic import claim_folder
 
     folder = Path(output)
@@ -75,7 +76,7 @@ def demo(
     with step("info", "maskhub", "info", mask):
         summary = maskhub.info(mask)
     if out.format is Format.HUMAN:
-        out.show(None, quiet="", fields=summary.fields())
+        out.show(None, quiet="", fields=to_fields(summary))
     with step("verify", "maskhub", "verify", mask, "--base", checkpoint.name):
         maskhub.verify(mask, base=checkpoint)
     with step("apply", "maskhub", "apply", checkpoint.name, mask, "-o", dense):

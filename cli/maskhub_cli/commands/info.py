@@ -24,13 +24,15 @@ def info(
 
     Example: maskhub info task.msk --tensors --plot task.png
     """
+    from maskhub.masks.summary import to_data, to_fields, to_tables
+
     summary = call()
     plot = call.asked.get("plot")
     out.show(
-        summary.to_dict(tensors=tensors),
+        to_data(summary, tensors=tensors),
         quiet=summary.id,
-        title=summary.title,
-        fields=summary.fields(all=all) | ({"picture": str(plot)} if plot else {}),
-        tables=summary.tables() if tensors else [],
+        title=str(summary.file),
+        fields=to_fields(summary, all=all) | ({"picture": str(plot)} if plot else {}),
+        tables=to_tables(summary) if tensors else [],
     )
-    out.hint(f"Next: maskhub apply {shlex.join([summary.base.name, summary.title])}")
+    out.hint(f"Next: maskhub apply {shlex.join([summary.base.name, str(summary.file)])}")

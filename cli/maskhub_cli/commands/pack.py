@@ -22,11 +22,12 @@ def pack(call: Call[MaskSet], out: Output) -> None:
 
 def packed(call: Call[MaskSet], out: Output) -> None:
     """Pack, and show the mask that came of it."""
-    from maskhub.storage.address import is_local_path
+    from maskhub.masks.summary import to_data, to_fields
+    from maskhub.storage.address import exists
 
     summary = call("Packing", unit="").summary()
-    out.show(summary.to_dict(), quiet=summary.file, title=summary.title, fields=summary.fields())
+    out.show(to_data(summary), quiet=summary.file, title=str(summary.file), fields=to_fields(summary))
     base = call.asked.get("base")
-    if base and is_local_path(summary.base.name):
+    if base and exists(summary.base.name):
         out.hint(f"The base is recorded as {summary.base.name}, a path here; --base-name gives it a name for others.")
-    out.hint(f"Next: maskhub apply {shlex.join([base or summary.base.name, summary.title])}")
+    out.hint(f"Next: maskhub apply {shlex.join([base or summary.base.name, str(summary.file)])}")

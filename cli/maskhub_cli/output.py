@@ -202,7 +202,7 @@ def styled(text: str, *, err: bool = False, **style: Any) -> str:
 
 def terminal_width() -> int | None:
     """Columns of the terminal; None where nothing has to fit, as in a pipe."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else None
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _lines(fields: Mapping[str, str | Sequence[str]], width: int | None) -> Iterator[str]:

@@ -56,6 +56,7 @@ def test_paths_and_objects_alike(base: Checkpoint) -> None:
     assert isinstance(composed, MaskSet)
     assert composed.id == (maskhub.open("a.msk") & dense_of(maskhub.open("b.msk"), "a.msk")).id
     maskhub.export(mask, "masks.npz", to="npz")
+    Path("shared").mkdir()
     assert maskhub.push("task.msk", "./shared", message="x").changed
     assert maskhub.pull("./shared/task").id == mask.id
     assert [one.entry.id for one in maskhub.list_masks("./shared") if one.entry] == [mask.id]

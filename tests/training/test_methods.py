@@ -263,7 +263,7 @@ def test_a_band_under_gradient_checkpointing_and_double_use() -> None:
 
 
 def test_a_band_without_a_score() -> None:
-    with pytest.raises(TrainingError, match=r"^band 1e-09: no score starts so near to the threshold$"):
+    with pytest.raises(TrainingError, match=r"^band 1e-09: no score starts so near to the threshold\. "):
         two_layers(paper(band=1e-9))
 
 

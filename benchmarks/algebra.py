@@ -198,5 +198,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "matrix":
         matrix(opened)
     else:
-        maskhub.save(maskhub.compose("(ma & mb) | ~mc", opened), Path(sys.argv[2]) / "out.msk", codec="gaps")
+        maskhub.save(
+            maskhub.compose("(ma & mb) | ~mc", opened), Path(sys.argv[2]) / "out.msk", codec="gaps", force=True
+        )
     print(time.perf_counter() - start, peak_memory())

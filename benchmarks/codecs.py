@@ -187,7 +187,7 @@ def _files(report: Report) -> None:
 
         seconds = medians(
             {
-                "maskhub.save": lambda: maskhub.save(maskset, msk, codec="gaps"),
+                "maskhub.save": lambda: maskhub.save(maskset, msk, codec="gaps", force=True),
                 "numpy.savez_compressed": lambda: np.savez_compressed(npz, **packed),  # type: ignore[arg-type]
                 "MaskFile, every mask": read,
                 "numpy.load, every array": load,

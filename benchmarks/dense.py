@@ -20,7 +20,8 @@ import numpy as np
 
 import maskhub
 from benchmarks.report import Report, peak_memory
-from maskhub.checkpoints.scan import scan
+from maskhub.checkpoints.apply import build, verify_base
+from maskhub.checkpoints.scan import digests
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.safetensors import layout, write_header
@@ -116,8 +117,8 @@ def _llama(report: Report, folder: Path) -> None:
 
 def _measure(report: Report, key: str, what: str, base: Path, folder: Path, runs: int = RUNS) -> dict[str, float]:
     checkpoint = maskhub.open_checkpoint(base)
-    digests = scan(checkpoint, list(checkpoint), lambda name, tensor: ())
-    binding = BaseBinding.of(key, digests, {name: name for name in digests}, None)
+    found = digests(checkpoint)
+    binding = BaseBinding.of(key, found, {name: name for name in found}, None)
     sets = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
@@ -142,15 +143,13 @@ def _measure(report: Report, key: str, what: str, base: Path, folder: Path, runs
         for path in folder.glob("out*"):
             shutil.rmtree(path)
 
-    def build(count: int) -> Any:
-        from maskhub.checkpoints.apply import apply_all
+    def built(count: int) -> Any:
+        return lambda: build(checkpoint, [(opened[i], folder / f"out{i}") for i in range(count)])
 
-        return lambda: apply_all(checkpoint, [(opened[i], folder / f"out{i}") for i in range(count)])
-
-    ways: dict[str, Any] = {"copyfile": copy, "apply": build(1)}
+    ways: dict[str, Any] = {"copyfile": copy, "apply": built(1)}
     if len(sets) == 3:
-        ways["apply, three masks"] = build(3)
-    ways["verify_base"] = lambda: maskhub.verify_base(checkpoint, opened[0])
+        ways["apply, three masks"] = built(3)
+    ways["verify_base"] = lambda: verify_base(checkpoint, opened[0])
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(runs + 1):  # the first brings everything into the page cache
         for way, function in ways.items():
@@ -191,5 +190,5 @@ def _program(base: Path, masks: list[Path], folder: Path) -> float:
 
 
 if __name__ == "__main__":
-    maskhub.apply(maskhub.open_checkpoint(sys.argv[1]), maskhub.open(sys.argv[2]), sys.argv[3])
+    build(maskhub.open_checkpoint(sys.argv[1]), [(maskhub.open(sys.argv[2]), sys.argv[3])])
     print(peak_memory())

@@ -29,12 +29,13 @@ def test_importing_the_package_loads_nothing_but_itself() -> None:
 def test_the_core_needs_no_torch(base_folder: Path, mask_path: Path, tmp_path: Path) -> None:
     script = """if True:
         import sys, maskhub
+        from maskhub.checkpoints.apply import build
         from maskhub.container.reader import MaskFile
         base, mask, folder = sys.argv[1:]
         checkpoint = maskhub.open_checkpoint(base)
         MaskFile(mask).verify()
         maskset = maskhub.open(mask)
-        maskhub.apply(checkpoint, maskset, folder + "/dense")
+        build(checkpoint, [(maskset, folder + "/dense")])
         pruned = maskhub.from_pruned(checkpoint, maskhub.open_checkpoint(folder + "/dense"))
         maskhub.save(pruned, folder + "/x.msk")
         assert maskhub.open(folder + "/x.msk").id == maskset.id

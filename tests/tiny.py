@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from maskhub.checkpoints import apply
 from maskhub.checkpoints.checkpoint import INDEX, WEIGHTS, Checkpoint, open_checkpoint
 from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.mask import Mask, MaskSet
@@ -163,6 +164,11 @@ def tiny_maskset(
         metrics={"accuracy": 0.9},
         lineage={"operation": "train", "seed": seed},
     )
+
+
+def build(base: Checkpoint, maskset: MaskSet, output: Path, **options: Any) -> Path:
+    """The dense checkpoint of one mask set; its folder."""
+    return apply.build(base, [(maskset, output)], **options)[0]
 
 
 def tiny_head(seed: int) -> dict[str, RawTensor]:

@@ -6,9 +6,9 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskhub.checkpoints.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint
-from maskhub.checkpoints.scan import Sink, scan
+from maskhub.checkpoints.scan import Sink, digests, scan
 from maskhub.errors import ArgumentError, BaseMismatchError, OutputError
 from maskhub.masks.mask import Mask, MaskSet
-from maskhub.storage import digest
 from maskhub.storage.atomic import atomic_folder, explained
 from maskhub.storage.safetensors import layout, write_header
-from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, cast, cast_dtype
+from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, cast, cast_dtype, float_dtype
 from maskhub.storage.work import Progress
 
 CARD = "README.md"
@@ -37,53 +36,28 @@ CODE = {
 NAMED_AT_MOST = 5  # tensors listed in one error message
 
 
-@dataclass(frozen=True)
-class Options:
-    """How dense checkpoints are written.
-
-    ``verify`` checks every base tensor against its digest, which costs no second read. ``shard_size`` is the most
-    bytes of a file (None: sharded as the base is). ``dtype`` casts floating-point tensors (safetensors' name).
-    ``code`` copies the base's own Python files, and lets its ``config.json`` go on naming them.
-    """
-
-    verify: bool = True
-    shard_size: int | None = None
-    dtype: str | None = None
-    code: bool = False
-
-
-DEFAULTS = Options()
-
-
-def apply(
-    base: Checkpoint,
-    maskset: MaskSet,
-    output: str | Path,
-    *,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Path:
-    """Write the dense checkpoint of a task to the new folder ``output``. Plain ``from_pretrained`` loads it.
-
-    ``options`` are the fields of ``Options``. Raises BaseMismatchError (before anything is left behind) where the
-    base is another one, and OutputError where ``output`` cannot be written.
-    """
-    return apply_all(base, [(maskset, output)], Options(**options), progress=progress)[0]
-
-
-def apply_all(
+def build(
     base: Checkpoint,
     builds: Sequence[tuple[MaskSet, str | Path]],
-    options: Options = DEFAULTS,
     *,
+    verify: bool = True,
+    shard_size: int | str | None = None,
+    dtype: str | None = None,
+    code: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write the dense checkpoints of several tasks, reading the base once: all of them, or none.
+    """Write the dense checkpoints of tasks, each to a new folder, reading the base once: all of them, or none.
 
-    Each mask set goes to a new folder of its own. Raises as ``apply`` does.
+    Plain ``from_pretrained`` loads them. ``verify`` checks every base tensor against its digest, which costs no second
+    read. ``shard_size`` is the most bytes of a file, as a number or such as ``5GB`` (None: sharded as the base is).
+    ``dtype`` casts floating-point tensors: safetensors' name or torch's. ``code`` copies the base's own Python files,
+    and lets its ``config.json`` go on naming them.
+
+    Raises BaseMismatchError (before anything is left behind) where the base is another one than a mask's, OutputError
+    where a folder cannot be written, and ArgumentError for a dtype or size that is none.
     """
-    if options.dtype is not None and options.dtype not in FLOATS:
-        raise ArgumentError(f"dtype {options.dtype!r}: expected one of {', '.join(FLOATS)}")
+    limit = None if shard_size is None else parse_size(shard_size)
+    target = None if dtype is None else float_dtype(dtype)
     outputs = [Path(output) for _, output in builds]
     for output in outputs:
         if not Path(base.name).is_file() and output.absolute().resolve().is_relative_to(base.folder.resolve()):
@@ -94,19 +68,18 @@ def apply_all(
             raise ArgumentError(f"{output}: two masks would be written there", hint="Name a folder for each.")
     for maskset, _ in builds:
         check_structure(base, maskset)
-    configs = [task_config(base, maskset, options) for maskset, _ in builds]
+    configs = [task_config(base, maskset, dtype=target, code=code) for maskset, _ in builds]
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(atomic_folder(output)) for output in outputs]
         writers = []
         for (maskset, _), folder, path in zip(builds, folders, outputs, strict=True):
             with explained(path):
-                writers.append(stack.enter_context(_Writer(base, maskset, folder, path, options)))
-        names = [n for n in base if any(n in maskset.base.tensors for maskset, _ in builds)]
+                writers.append(stack.enter_context(_Writer(base, maskset, folder, path, limit, target)))
         found = scan(
             base,
-            names,
+            [n for n in base if any(n in maskset.base.tensors for maskset, _ in builds)],
             lambda name, tensor: [sink for writer in writers for sink in writer.sinks(name, tensor)],
-            digests=options.verify,
+            digests=verify,
             progress=progress,
         )
         for (maskset, _), path, writer, folder, config in zip(builds, outputs, writers, folders, configs, strict=True):
@@ -116,55 +89,85 @@ def apply_all(
                 (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="ascii")
                 (folder / CARD).write_text(card(base, maskset), encoding="utf-8")
                 for source in base.folder.iterdir():
-                    if source.name in COPIED or (options.code and source.suffix == ".py"):
+                    if source.name in COPIED or (code and source.suffix == ".py"):
                         shutil.copyfile(source, folder / source.name)
     return outputs
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes of a size as people write it: ``500MB``, ``5GB``, ``1000000``. Raises ArgumentError."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)B?", str(size).strip(), re.IGNORECASE)
+    count = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
+    if count < 1:
+        raise ArgumentError(f"{size!r} is no size such as 500MB or 5GB", hint="Give bytes, or a number with KB to TB.")
+    return count
 
 
 def tensors(base: Checkpoint, maskset: MaskSet, *, verify: bool = True) -> Iterator[tuple[str, RawTensor]]:
     """The task model's tensors, by its parameter names: base tensors with the dropped weights 0, then dense ones.
 
-    Raises BaseMismatchError as ``apply`` does, at the end at the latest.
+    All are in memory before the first is given, and each is let go of then. Raises BaseMismatchError as ``build`` does.
     """
     check_structure(base, maskset)
-    found = {}
+    whole: dict[str, RawTensor] = {}
+
+    def sinks(name: str, tensor: RawTensor) -> Sequence[Sink]:
+        data = np.empty_like(tensor.data)
+        whole[name] = RawTensor(tensor.dtype, tensor.shape, data)
+        dropped = _dropper(maskset.masks.get(name), ITEM_SIZE[tensor.dtype])
+
+        def sink(start: int, chunk: Bytes) -> None:
+            data[start : start + chunk.size] = dropped(start, chunk)
+
+        return (sink,)
+
+    _check_digests(base, maskset, scan(base, maskset.base.tensors, sinks, digests=verify))
     for name in maskset.base.tensors:
-        tensor = base.read(name)
-        if verify:
-            found[name] = digest.tensor_digest(tensor.dtype, tensor.shape, tensor.data)
-        mask = maskset.masks.get(name)
-        if mask is not None:
-            tensor = RawTensor(tensor.dtype, tensor.shape, drop(tensor, mask))
-        yield maskset.base.parameter(name), tensor
-    _check_digests(base, maskset, found)
+        yield maskset.base.parameter(name), whole.pop(name)
     yield from maskset.dense.items()
 
 
 def verify_base(base: Checkpoint, maskset: MaskSet, *, progress: Progress | None = None) -> None:
     """Check that every base tensor the mask was made for is there and the same. Raises BaseMismatchError."""
     check_structure(base, maskset)
-    _check_digests(base, maskset, scan(base, maskset.base.tensors, lambda name, tensor: (), progress=progress))
+    _check_digests(base, maskset, digests(base, maskset.base.tensors, progress=progress))
 
 
 def drop(tensor: RawTensor, mask: Mask) -> Bytes:
     """The tensor's bytes with every dropped weight set to +0 and every kept one as it was."""
-    return _drop(tensor.data, mask.bits, ITEM_SIZE[tensor.dtype])
+    return _dropper(mask, ITEM_SIZE[tensor.dtype])(0, tensor.data)
 
 
-def _drop(data: Bytes, bits: Bytes, width: int) -> Bytes:
-    words = data.view(f"<u{width}")
-    keep = np.unpackbits(bits, count=words.size, bitorder="little")
-    # Integer product with 0 or 1: bit patterns survive, also of NaN and negative zero.
-    dropped: NDArray[np.unsignedinteger] = np.multiply(words, keep, dtype=words.dtype)
-    return dropped.view(np.uint8)
+def _dropper(mask: Mask | None, width: int) -> Callable[[int, Bytes], Bytes]:
+    """What sets the dropped weights in a chunk of a tensor's bytes to 0, told where in the tensor it starts."""
+    if mask is None:
+        return lambda start, chunk: chunk
+    bits = mask.bits  # decoded once
+
+    def dropped(start: int, chunk: Bytes) -> Bytes:
+        words = chunk.view(f"<u{width}")
+        keep = np.unpackbits(bits[start // width // 8 :], count=words.size, bitorder="little")
+        # Integer product with 0 or 1: bit patterns survive, also of NaN and negative zero.
+        product: NDArray[np.unsignedinteger] = np.multiply(words, keep, dtype=words.dtype)
+        return product.view(np.uint8)
+
+    return dropped
 
 
 class _Writer:
     """The weight files of one dense checkpoint: every tensor has its place in them before it comes."""
 
-    def __init__(self, base: Checkpoint, maskset: MaskSet, folder: Path, output: Path, options: Options) -> None:
-        self._maskset, self._folder, self._output, self._dtype = maskset, folder, output, options.dtype
-        shards = _plan(base, maskset, options)
+    def __init__(
+        self,
+        base: Checkpoint,
+        maskset: MaskSet,
+        folder: Path,
+        output: Path,
+        shard_size: int | None,
+        dtype: str | None,
+    ) -> None:
+        self._maskset, self._folder, self._output, self._dtype = maskset, folder, output, dtype
+        shards = _plan(base, maskset, shard_size, dtype)
         names = _shard_names(len(shards))
         self._weight_map = {p: f for f, specs in zip(names, shards, strict=True) for p in specs}
         self._files: dict[str, IO[bytes]] = {}
@@ -194,20 +197,17 @@ class _Writer:
         if name not in self._maskset.base.tensors:
             return ()
         parameter = self._maskset.base.parameter(name)
-        mask = self._maskset.masks.get(name)
-        bits = None if mask is None else mask.bits
         width = ITEM_SIZE[tensor.dtype]
+        dropped = _dropper(self._maskset.masks.get(name), width)
         target = cast_dtype(tensor.dtype, self._dtype)
         handle, place = self._files[self._weight_map[parameter]].fileno(), self._places[parameter]
 
         def sink(start: int, chunk: Bytes) -> None:
-            first = start // width
-            if bits is not None:
-                chunk = _drop(chunk, bits[first // 8 : (first + chunk.size // width + 7) // 8], width)
+            chunk = dropped(start, chunk)
             if target != tensor.dtype:
                 chunk = cast(chunk, tensor.dtype, target)
             with explained(self._output):
-                _write(handle, chunk, place + first * ITEM_SIZE[target])
+                _write(handle, chunk, place + start // width * ITEM_SIZE[target])
 
         return (sink,)
 
@@ -245,16 +245,16 @@ def check_structure(base: Checkpoint, maskset: MaskSet) -> None:
             raise BaseMismatchError(f"{base.name}: tensor {name} is {info.dtype}, which has no zero", tensors=(name,))
 
 
-def task_config(base: Checkpoint, maskset: MaskSet, options: Options = DEFAULTS) -> dict[str, Any]:
+def task_config(base: Checkpoint, maskset: MaskSet, *, dtype: str | None = None, code: bool = False) -> dict[str, Any]:
     """The base's ``config.json`` with what the task changes, and the ids of base and mask."""
     config = base.config()
-    if not options.code:
+    if not code:
         config = {key: value for key, value in config.items() if key not in CODE}
     if maskset.task:
         config |= {key: value for key, value in maskset.task.config.items() if key not in CODE}
         config["architectures"] = [maskset.task.architecture]
-    if options.dtype is not None:
-        config["torch_dtype" if "torch_dtype" in config else "dtype"] = FLOATS[options.dtype]
+    if dtype is not None:
+        config["torch_dtype" if "torch_dtype" in config else "dtype"] = FLOATS[dtype]
     return config | {"maskhub": {"base": maskset.base.root, "mask": maskset.id}}
 
 
@@ -301,7 +301,7 @@ def _mismatch(base: Checkpoint, maskset: MaskSet, names: list[str], what: str = 
 Specs = dict[str, tuple[str, tuple[int, ...]]]  # parameter name to dtype and shape
 
 
-def _plan(base: Checkpoint, maskset: MaskSet, options: Options) -> list[Specs]:
+def _plan(base: Checkpoint, maskset: MaskSet, shard_size: int | None, dtype: str | None) -> list[Specs]:
     """What each file holds: the base's tensors that the task reads, by the base's shards, then dense tensors."""
     binding = maskset.base
     plan: list[Specs] = []
@@ -312,8 +312,8 @@ def _plan(base: Checkpoint, maskset: MaskSet, options: Options) -> list[Specs]:
     if not plan:  # a task that reads nothing of the base
         plan.append({})
     plan[-1] |= {name: (tensor.dtype, tensor.shape) for name, tensor in maskset.dense.items()}
-    plan = [{n: (cast_dtype(dtype, options.dtype), shape) for n, (dtype, shape) in specs.items()} for specs in plan]
-    return plan if options.shard_size is None else _split(plan, options.shard_size)
+    plan = [{n: (cast_dtype(stored, dtype), shape) for n, (stored, shape) in specs.items()} for specs in plan]
+    return plan if shard_size is None else _split(plan, shard_size)
 
 
 def _split(plan: list[Specs], limit: int) -> list[Specs]:

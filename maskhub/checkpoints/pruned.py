@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
 
 from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.checkpoints.scan import Sink, scan
 from maskhub.errors import CheckpointError
 from maskhub.masks.binding import BaseBinding, Task
-from maskhub.masks.mask import Mask, MaskSet
-from maskhub.storage import digest
-from maskhub.storage.tensor import RawTensor
+from maskhub.masks.mask import Mask, MaskSet, packed_size
+from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor
 from maskhub.storage.work import Progress
 
 # Keys of config.json that say how a checkpoint was written, not what the task is.
@@ -49,25 +51,21 @@ def from_pruned(
     pairs = pair(base, dense)
     if not pairs:
         raise CheckpointError(f"{dense.name}: no tensor has a name of {base.name}, so it was not pruned from it")
-    masks = {}
-    digests = {}
-    total = sum(base.info(name).nbytes for name in pairs)
-    done = 0
-    for name, parameter in pairs.items():
-        tensor = base.read(name)
-        digests[name] = digest.tensor_digest(tensor.dtype, tensor.shape, tensor.data)
-        mask = _compare(tensor, dense.read(parameter), f"{dense.name}: tensor {parameter}")
-        if mask is not None:
-            masks[name] = mask
-        done += tensor.data.nbytes
-        if progress:
-            progress(done, total)
+    masks: dict[str, Mask] = {}
+    reading = Lock()  # of other tools' files, whose readers need not bear several threads
+
+    def sinks(name: str, tensor: RawTensor) -> Sequence[Sink]:
+        with reading:
+            other = dense.read(pairs[name])
+        return (_comparison(tensor, other, f"{dense.name}: tensor {pairs[name]}", partial(masks.__setitem__, name)),)
+
+    digests = scan(base, pairs, sinks, progress=progress)
     if not masks:
         raise CheckpointError(f"{dense.name}: equals the base {base.name}: no weight is pruned")
     paired = set(pairs.values())
     return MaskSet(
         base=BaseBinding.of(base_name or base.name, digests, pairs, base.hub),
-        masks=masks,
+        masks={name: masks[name] for name in pairs if name in masks},
         dense={name: dense.read(name) for name in dense if name not in paired},
         task=task_of(base.config(), dense.config()),
         lineage={"operation": "pack", "source": "pruned checkpoint"},
@@ -90,22 +88,35 @@ def pair(base: Iterable[str], parameters: Iterable[str]) -> dict[str, str]:
     return pairs
 
 
-def _compare(base: RawTensor, dense: RawTensor, what: str) -> Mask | None:
-    """The mask between two tensors; None where they are equal."""
+def _comparison(base: RawTensor, dense: RawTensor, what: str, found: Callable[[Mask], None]) -> Sink:
+    """Compares two tensors chunk by chunk, and gives the mask between them to ``found`` if they differ."""
     if (base.dtype, base.shape) != (dense.dtype, dense.shape):
         raise CheckpointError(
             f"{what} is {dense.dtype} {list(dense.shape)}, and the base's is {base.dtype} {list(base.shape)}"
         )
-    before, after = base.words(), dense.words()
-    keep = before == after
-    if keep.all():
-        return None
-    if strange := int(np.count_nonzero(~keep & (after != 0) & (after != MINUS_ZERO.get(dense.dtype, 0)))):
-        raise CheckpointError(
-            f"{what} was not pruned from the base: {strange} of {base.size} weights are neither the base's nor 0",
-            hint="Only pruning can be packed as a mask; changed weights cannot.",
-        )
-    return Mask.from_bool(keep.reshape(base.shape))
+    bits = np.empty(packed_size(base.shape), np.uint8)
+    width = ITEM_SIZE[base.dtype]
+    strange = 0
+
+    def sink(start: int, chunk: Bytes) -> None:
+        nonlocal strange
+        after = dense.data[start : start + chunk.size].view(f"<u{width}")
+        keep = chunk.view(f"<u{width}") == after
+        first = start // width // 8
+        bits[first : first + (keep.size + 7) // 8] = np.packbits(keep, bitorder="little")
+        strange += int(np.count_nonzero(~keep & (after != 0) & (after != MINUS_ZERO.get(dense.dtype, 0))))
+        if start + chunk.size < base.data.size:
+            return
+        if strange:
+            raise CheckpointError(
+                f"{what} was not pruned from the base: {strange} of {base.size} weights are neither the base's nor 0",
+                hint="Only pruning can be packed as a mask; changed weights cannot.",
+            )
+        mask = Mask(base.shape, bits)
+        if mask.kept < base.size:
+            found(mask)
+
+    return sink
 
 
 def task_of(base: dict[str, Any], dense: dict[str, Any]) -> Task | None:

@@ -19,13 +19,14 @@ CHUNK = 1 << 20
 def scan(
     base: Checkpoint,
     names: Iterable[str],
-    sinks: Callable[[str, RawTensor], Sequence[Sink]],
+    sinks: Callable[[str, RawTensor], Sequence[Sink]] = lambda name, tensor: (),
     *,
     digests: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, str]:
     """Read tensors of the base, several at once, and hand their bytes to the ``sinks`` that each gets.
 
+    ``sinks`` is called once for a tensor, and its sinks one after the other, from the thread that reads the tensor.
     Returns the digest of each, or nothing without ``digests``. Memory does not grow with the tensors: what has been
     read of a memory map is let go.
     """
@@ -60,4 +61,4 @@ def digests(
     base: Checkpoint, names: Iterable[str] | None = None, *, progress: Progress | None = None
 ) -> dict[str, str]:
     """The digest of each of these tensors of the base, or of all: what masks are bound to."""
-    return scan(base, base if names is None else names, lambda name, tensor: (), progress=progress)
+    return scan(base, base if names is None else names, progress=progress)

@@ -32,5 +32,5 @@ def keep(maskset: MaskSet) -> Path:
 
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        writer.save(maskset, path, codec=Bits.name)
+        writer.save(maskset, path, codec=Bits.name, force=True)  # another process may do the same
     return path

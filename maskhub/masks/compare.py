@@ -196,7 +196,8 @@ class FieldDiff:
 
 @dataclass(frozen=True)
 class Diff:
-    """Two mask sets of one base. ``a`` and ``b`` are what they are called; ``tensors`` holds what both mask.
+    """Two mask sets of one base. ``a`` and ``b`` are what they are called, ``ids`` their ids; ``tensors`` holds what
+    both mask.
 
     ``same_start`` says that both were trained from the same initial mask: they share what training left of it, so
     that more overlap than ``expected`` does not yet mean that their tasks have something in common.
@@ -204,6 +205,7 @@ class Diff:
 
     a: str
     b: str
+    ids: tuple[str, str]
     total: Overlap
     tensors: tuple[TensorDiff, ...]
     only_in_a: tuple[str, ...]
@@ -257,9 +259,11 @@ class Diff:
 @dataclass(frozen=True, eq=False)
 class Matrix:
     """A measure of each pair of many masks, over the ``tensors`` that all of them have: float64, square, symmetric;
-    NaN where it is not defined."""
+    NaN where it is not defined. ``same`` says whether all are the same masks for the same task."""
 
     names: tuple[str, ...]
+    ids: tuple[str, ...]
+    same: bool
     measure: str
     values: NDArray[np.float64]
     tensors: int
@@ -295,6 +299,7 @@ def diff(a: MaskSet, b: MaskSet, names: tuple[str, str] = ("A", "B"), progress: 
                 progress(len(tensors), len(common))
     return Diff(
         *names,
+        ids=(a.id, b.id),
         total=sum((tensor.overlap for tensor in tensors), Overlap()),
         tensors=tuple(tensors),
         only_in_a=tuple(sorted(a.masks.keys() - b.masks.keys())),
@@ -345,7 +350,9 @@ def matrix(masksets: Mapping[str, MaskSet], measure: str = "dissimilarity", prog
     for i, j in zip(*np.triu_indices(count), strict=True):
         pair = Overlap(weights, int(kept[i]), int(kept[j]), int(both[i, j]), expected[i, j], variance[i, j])
         values[i, j] = values[j, i] = MEASURES[measure](pair)
-    return Matrix(tuple(masksets), measure, values, len(common), weights)
+    ids = tuple(maskset.id for maskset in sets)
+    same = all((one.id, one.task) == (sets[0].id, sets[0].task) for one in sets)
+    return Matrix(tuple(masksets), ids, same, measure, values, len(common), weights)
 
 
 def _both(masks: Sequence[Bytes]) -> NDArray[np.int64]:

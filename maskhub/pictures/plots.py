@@ -99,12 +99,12 @@ def _by_layer(cells: Mapping[Cell, float], title: str, unit: str, digits: int) -
     return HeatMap(title, unit, rows, tuple(kinds), values, "layer", "matrix", digits)
 
 
-def claim_picture(path: Path, *, replace: bool = False) -> None:
+def claim_picture(path: Path, *, force: bool = False) -> None:
     """An error unless a picture can be drawn and written at ``path``: for before long work."""
     need_matplotlib()
     if path.suffix not in KINDS:
         raise ArgumentError(f"{path}: cannot tell what kind of picture this is", hint="Name it .png, .svg or .pdf.")
-    claim_file(path, replace=replace)
+    claim_file(path, force=force)
 
 
 def need_matplotlib() -> None:
@@ -118,7 +118,7 @@ def save_picture(heat_map: HeatMap, path: str | Path) -> None:
     Raises LibraryError where matplotlib is missing, ArgumentError where it does not know the kind.
     """
     path = Path(path)
-    claim_picture(path, replace=True)
+    claim_picture(path, force=True)
     write_atomic(path, draw(heat_map, path.suffix[1:]))
 
 
@@ -145,7 +145,7 @@ def save_curves(recording: Recording, path: str | Path, title: str) -> None:
     Raises LibraryError where matplotlib is missing, ArgumentError where it does not know the kind.
     """
     path = Path(path)
-    claim_picture(path, replace=True)
+    claim_picture(path, force=True)
     write_atomic(path, _drawn(_curves(recording, title), path.suffix[1:], title))
 
 

@@ -102,12 +102,12 @@ SAME_START = (
 )
 
 
-def claim_report(path: Path, *, replace: bool = False) -> None:
+def claim_report(path: Path, *, force: bool = False) -> None:
     """An error unless a report can be drawn and written at ``path``: for before long work."""
     plots.need_matplotlib()
     if path.suffix != ".html":
         raise ArgumentError(f"{path}: a report is a page", hint="Name it .html.")
-    claim_file(path, replace=replace)
+    claim_file(path, force=force)
 
 
 def save_report(

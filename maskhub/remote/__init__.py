@@ -2,77 +2,106 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
+from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.container.reader import MaskFile
-from maskhub.errors import CodecError, FormatError, IntegrityError, RemoteError, SignatureError
+from maskhub.container.writer import save
+from maskhub.errors import ArgumentError, CodecError, FormatError, IntegrityError, SignatureError
 from maskhub.masks.mask import MaskSet
 from maskhub.remote import fit, folder, hub, signing
-from maskhub.remote.entry import Entry, Fetched, Listed, Pulled, Pushed, PushOptions
+from maskhub.remote.entry import Entry, Fetched, Listed, Pulled, Pushed
 from maskhub.storage import address
-from maskhub.storage.address import Hub
+from maskhub.storage.address import Folder, Hub
 from maskhub.storage.atomic import atomic_file, claim_file
 from maskhub.storage.work import Progress
 
-DEFAULTS = PushOptions()
-
 
 def push(
-    mask: str | Path,
+    mask: str | Path | MaskSet,
     to: str,
-    options: PushOptions = DEFAULTS,
     *,
+    name: str | None = None,
+    message: str | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
     sign: str | Path | None = None,
+    force: bool = False,
     parents: Iterable[str | Path | MaskSet] = (),
+    token: str | None = None,
 ) -> Pushed:
     """Put a mask on a remote: ``user/repo`` or ``user/repo/name`` on the Hub, or a folder here or at a URL.
 
-    Every byte of it is checked before. ``sign`` is the file of a private key to sign it with. Raises RemoteError where
-    the remote refuses it, or has another mask of that name.
+    Every byte of it is checked before. ``name`` is what it is called there, else as its file is; ``force`` replaces
+    another mask of that name. ``sign`` is the file of a private key to sign it with. ``message``, ``private`` (for a
+    repo that is made), ``revision`` and ``create_pr`` are for the Hub. Raises ArgumentError for options that do not go
+    together, and RemoteError where the remote refuses the mask, or has another one of that name.
     """
-    file = MaskFile(mask, parents, token=options.token)
-    file.verify()
-    if sign is not None:
-        options = replace(options, signature=signing.sign(file.content(), sign))
     place = address.parse(to)
-    name = place.name or address.with_suffix(address.file_name(file.path) if options.name is None else options.name)
-    if options.name is not None and name != address.with_suffix(options.name):
-        raise RemoteError(f"{to}: names another mask than {options.name}", hint="Leave one of the names out.")
-    entry = Entry.of(file.maskset().summary(), name)
-    if isinstance(place, Hub):
-        return hub.push(file, entry, place, options)
-    if options.private or options.create_pr or options.revision:
-        raise RemoteError(f"{to}: --private, --create-pr and --revision are for the Hub", hint="Leave them out.")
-    return folder.push(file, entry, place, options)
+    if name is not None and place.name not in (None, address.with_suffix(name)):
+        raise ArgumentError(f"{to}: names another mask than {name}", hint="Leave one of the names out.")
+    if isinstance(place, Folder) and (private or create_pr or revision):
+        raise ArgumentError(f"{to}: --private, --create-pr and --revision are for the Hub", hint="Leave them out.")
+    with contextlib.ExitStack() as stack:
+        if isinstance(mask, MaskSet):
+            name = name or place.name
+            if name is None:
+                raise ArgumentError("a mask in memory has no name", hint="Name it: name.")
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "mask.msk"
+            save(mask, path)
+            mask = path
+        file = MaskFile(mask, parents, token=token)
+        file.verify()
+        signature = None if sign is None else signing.sign(file.content(), sign)
+        called = place.name or address.with_suffix(address.file_name(file.path) if name is None else name)
+        entry = Entry.of(file.maskset().summary(), called)
+        if isinstance(place, Folder):
+            return folder.push(file, entry, place, signature=signature, force=force)
+        return hub.push(
+            file,
+            entry,
+            place,
+            signature=signature,
+            message=message,
+            private=private,
+            revision=revision,
+            create_pr=create_pr,
+            force=force,
+            token=token,
+        )
 
 
 def pull(
-    source: str,
+    mask: str,
     output: str | Path | None = None,
     *,
-    replace: bool = False,
-    base: str | Path | None = None,
-    key: str | Path | None = None,
-    token: str | None = None,
+    base: str | Path | Checkpoint | None = None,
+    require_signature: str | Path | None = None,
+    force: bool = False,
     parents: Iterable[str | Path | MaskSet] = (),
+    token: str | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
     """Get a mask from a remote; it counts as here when every byte of it has been checked.
 
-    It lies in a cache, or is copied to ``output``. ``base``, a checkpoint here or a model on the Hub, must be the one
-    that it was made for, and its signature by the public key in the file ``key``. Raises RemoteError where the mask
-    cannot be had, IntegrityError where it is damaged, BaseMismatchError, and SignatureError.
+    It lies in a cache, or is copied to ``output``, which ``force`` replaces. ``base``, a checkpoint here or a model on
+    the Hub, must be the one that it was made for, and its signature by the public key in the file
+    ``require_signature``. Raises RemoteError where the mask cannot be had, IntegrityError where it is damaged,
+    BaseMismatchError, and SignatureError.
     """
     if output is not None:
-        claim_file(Path(output), replace=replace)
+        claim_file(Path(output), force=force)
     parents = tuple(parents)
-    found = _fetch(source, token, again=False, signed=key is not None)
+    key = require_signature
+    found = _fetch(mask, token, again=False, signed=key is not None)
     try:
         file = _checked(found, key, parents, token)
     except (FormatError, IntegrityError, CodecError, SignatureError):  # perhaps in the cache only
-        found = _fetch(source, token, again=True, signed=key is not None)
+        found = _fetch(mask, token, again=True, signed=key is not None)
         file = _checked(found, key, parents, token)
     fits = None if base is None else fit.check_base(file, base, token=token, progress=progress)
     path = found.path
@@ -100,7 +129,7 @@ def list_masks(
     if place is None or isinstance(place, Hub):
         return hub.entries(place, base=base, author=author, search=search, limit=limit, token=token)
     if author:
-        raise RemoteError(f"{where}: --author is for the Hub", hint="Leave it out.")
+        raise ArgumentError(f"{where}: --author is for the Hub", hint="Leave it out.")
     return folder.entries(place, base=base, search=search)[:limit]
 
 

@@ -52,24 +52,6 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class PushOptions:
-    """How to push. All but ``name``, ``force`` and ``message`` are for the Hub only.
-
-    ``name`` is the mask's file on the remote (its own if None). ``force`` replaces another mask of that name.
-    ``signature`` is stored beside the mask, as ``name.msk.sig``.
-    """
-
-    name: str | None = None
-    message: str | None = None
-    force: bool = False
-    signature: bytes | None = None
-    private: bool | None = None
-    revision: str | None = None
-    create_pr: bool = False
-    token: str | None = None
-
-
-@dataclass(frozen=True)
 class Pushed:
     """A mask that was pushed to ``address``; ``changed`` is false where it was there already."""
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from maskhub.checkpoints.apply import verify_base
-from maskhub.checkpoints.checkpoint import open_checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.container.reader import MaskFile
 from maskhub.errors import BaseMismatchError
 from maskhub.storage import address
@@ -15,14 +15,16 @@ from maskhub.storage.hubfile import client, explained
 from maskhub.storage.work import Progress
 
 
-def check_base(file: MaskFile, base: str | Path, *, token: str | None = None, progress: Progress | None = None) -> str:
+def check_base(
+    file: MaskFile, base: str | Path | Checkpoint, *, token: str | None = None, progress: Progress | None = None
+) -> str:
     """How it was found that ``base``, a checkpoint here or a model on the Hub, is the one that the mask was made for.
 
     One on the Hub is not downloaded. Raises BaseMismatchError where it is another one, or may be.
     """
     match = re.fullmatch(r"(?:hf://)?([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?", str(base))
-    if address.exists(base) or match is None:
-        verify_base(open_checkpoint(base), file.maskset(), progress=progress)
+    if isinstance(base, Checkpoint) or address.exists(base) or match is None:
+        verify_base(base if isinstance(base, Checkpoint) else open_checkpoint(base), file.maskset(), progress=progress)
         return "every tensor read, digests match"
     known = file.manifest.base.hub
     if known is None or not known.files:

@@ -21,7 +21,7 @@ from maskhub.container import cache
 from maskhub.container.reader import MaskFile
 from maskhub.errors import ForbiddenError, FormatError, IntegrityError, MaskhubError, MissingError, RemoteError
 from maskhub.remote import card, signing
-from maskhub.remote.entry import Entry, Fetched, Listed, Pushed, PushOptions
+from maskhub.remote.entry import Entry, Fetched, Listed, Pushed
 from maskhub.storage import atomic as files
 from maskhub.storage import folderfile
 from maskhub.storage.address import INDEX, SUFFIX, Folder
@@ -44,7 +44,7 @@ class Pointer(folderfile.Pointer, frozen=True):
     entry: Entry
 
 
-def push(file: MaskFile, entry: Entry, place: Folder, options: PushOptions) -> Pushed:
+def push(file: MaskFile, entry: Entry, place: Folder, *, signature: bytes | None, force: bool) -> Pushed:
     """Put a mask, its card and its signature into a folder, and name it; nothing is written that is there already.
 
     Raises RemoteError where the name is another mask's, or the folder cannot be written to.
@@ -58,8 +58,8 @@ def push(file: MaskFile, entry: Entry, place: Folder, options: PushOptions) -> P
             hint="Take at most 100 letters, digits, '-', '_' and '.': --name NAME.",
         )
     address = public_name(join(folder, entry.name))
-    there = _there(folder, name, options)
-    if there and there.entry.id != entry.id and not options.force:
+    there = _there(folder, name, force)
+    if there and there.entry.id != entry.id and not force:
         raise RemoteError(
             f"{address}: the name is taken by another mask, {there.entry.id[:16]}",
             hint="Take another name with --name, or replace it with --force.",
@@ -67,13 +67,13 @@ def push(file: MaskFile, entry: Entry, place: Folder, options: PushOptions) -> P
     content = bytes(file.content())
     sha256 = hashlib.sha256(content).hexdigest()
     objects: dict[str, bytes] = {}
-    if options.force or not _has(folder, sha256 + SUFFIX, len(content)):
+    if force or not _has(folder, sha256 + SUFFIX, len(content)):
         objects[sha256 + SUFFIX] = content
-    signature = sha256 + SUFFIX + signing.SUFFIX
-    if options.signature and _read(join(folder, OBJECTS, signature), MAX_SIGNATURE) != options.signature:
-        objects[signature] = options.signature
+    signed = sha256 + SUFFIX + signing.SUFFIX
+    if signature and _read(join(folder, OBJECTS, signed), MAX_SIGNATURE) != signature:
+        objects[signed] = signature
     pointer = there
-    if options.force or not there or there.mask != sha256:
+    if force or not there or there.mask != sha256:
         old = _read(join(folder, OBJECTS, f"{there.card}.md"), MAX_CARD) if there else None
         text = old.decode(errors="surrogateescape") if old else None
         text = card.updated(text, entry, address, [entry.name])
@@ -130,11 +130,11 @@ def _listed(folder: str, name: str) -> Listed | None:
     return Listed(address, replace(pointer.entry, name=name + SUFFIX)) if pointer else None
 
 
-def _there(folder: str, name: str, options: PushOptions) -> Pointer | None:
+def _there(folder: str, name: str, force: bool) -> Pointer | None:
     try:
         return read_pointer(folder, name, Pointer)
     except (FormatError, ForbiddenError):
-        if options.force:
+        if force:
             return None
         raise
 

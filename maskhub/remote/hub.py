@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskhub.container.reader import MaskFile, open_mask
-from maskhub.errors import FormatError, MaskhubError, MissingError, RemoteError
+from maskhub.errors import ArgumentError, FormatError, MaskhubError, MissingError, RemoteError
 from maskhub.remote import card, signing
-from maskhub.remote.entry import Entry, Fetched, Listed, Pushed, PushOptions
+from maskhub.remote.entry import Entry, Fetched, Listed, Pushed
 from maskhub.storage.address import Hub
 from maskhub.storage.hubfile import client, download, explained, masks, named
 
@@ -24,20 +25,37 @@ TRIES = 10  # while others push to the repo, too
 READERS = 8  # headers read at once
 
 
-def push(file: MaskFile, entry: Entry, place: Hub, options: PushOptions) -> Pushed:
+def push(
+    file: MaskFile,
+    entry: Entry,
+    place: Hub,
+    *,
+    signature: bytes | None,
+    message: str | None,
+    private: bool,
+    revision: str | None,
+    create_pr: bool,
+    force: bool,
+    token: str | None,
+) -> Pushed:
     """One commit with the mask, its card and its signature; none where all is there already. Raises RemoteError."""
     from huggingface_hub import CommitOperationAdd
     from huggingface_hub.errors import HfHubHTTPError
 
-    if place.revision and options.revision and place.revision != options.revision:
-        raise RemoteError(f"{place}: another revision than {options.revision}", hint="Leave one of them out.")
-    place = Hub(place.repo, entry.name, options.revision or place.revision)
-    api = client(options.token)
+    if place.revision and revision and place.revision != revision:
+        raise ArgumentError(f"{place}: another revision than {revision}", hint="Leave one of them out.")
+    place = Hub(place.repo, entry.name, revision or place.revision)
+    api = client(token)
     tries = TRIES
     while True:
         with explained(place):
-            info = _repo(api, place, options)
-            changes = _changes(file, entry, replace(place, revision=info.sha), info, options)
+            info = _repo(api, place, private, create_pr)
+            present = {s.rfilename: s for s in info.siblings or ()}
+            now = replace(place, revision=info.sha)
+            text = _text(replace(now, name=card.FILE), token) if card.FILE in present else None
+            if entry.name in present and not force and not _same(present[entry.name], file.content()):
+                _check_id(entry, now, token)
+            changes = _changes(file, entry, place.repo, present, text, signature)
             pushed = Pushed(str(place), f"{api.endpoint}/{place.repo}", entry.id, bool(changes))
             if not changes:
                 return pushed
@@ -45,9 +63,9 @@ def push(file: MaskFile, entry: Entry, place: Hub, options: PushOptions) -> Push
                 commit = api.create_commit(
                     place.repo,
                     [CommitOperationAdd(name, content) for name, content in changes.items()],
-                    commit_message=options.message or f"Add the mask {entry.name}",
+                    commit_message=message or f"Add the mask {entry.name}",
                     revision=place.revision,
-                    create_pr=options.create_pr,
+                    create_pr=create_pr,
                     parent_commit=info.sha,
                 )
             except HfHubHTTPError as error:
@@ -60,7 +78,7 @@ def push(file: MaskFile, entry: Entry, place: Hub, options: PushOptions) -> Push
                 return replace(pushed, url=commit.pr_url or commit.commit_url)
 
 
-def _repo(api: HfApi, place: Hub, options: PushOptions) -> ModelInfo:
+def _repo(api: HfApi, place: Hub, private: bool, create_pr: bool) -> ModelInfo:
     """The repo as it is now; made if it is missing, as is a branch of it."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -73,42 +91,43 @@ def _repo(api: HfApi, place: Hub, options: PushOptions) -> ModelInfo:
         raise
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         if isinstance(error, RepositoryNotFoundError):
-            api.create_repo(place.repo, private=options.private, exist_ok=True)
+            api.create_repo(place.repo, private=private or None, exist_ok=True)
         if place.revision:
-            if options.create_pr:
+            if create_pr:
                 raise
             api.create_branch(place.repo, branch=place.revision, exist_ok=True)
         return look()
-    if options.private and not found.private:
+    if private and not found.private:
         raise RemoteError(f"{place.repo}: the repo exists, and is public", hint="Change that on its settings page.")
     return found
 
 
 def _changes(
-    file: MaskFile, entry: Entry, place: Hub, info: ModelInfo, options: PushOptions
+    file: MaskFile,
+    entry: Entry,
+    repo: str,
+    present: Mapping[str, RepoSibling],
+    text: str | None,
+    signature: bytes | None,
 ) -> dict[str, Path | bytes]:
-    """What has to be committed, by the names of files. ``place`` names the commit that it is compared with."""
-    present = {s.rfilename: s for s in info.siblings or ()}
-    text = _text(replace(place, name=card.FILE), options) if card.FILE in present else None
+    """What has to be committed, by the names of files; ``text`` is the card that is there."""
     contents: dict[str, Path | bytes] = {}
     content = file.content()
     if not _same(present.get(entry.name), content):
-        if entry.name in present and not options.force:
-            _check_id(entry, place, text, options)
         contents[entry.name] = file.path if isinstance(file.path, Path) else bytes(content)
-    signature = entry.name + signing.SUFFIX
-    if options.signature and not _same(present.get(signature), options.signature):
-        contents[signature] = options.signature
-    new = card.updated(text, entry, place.repo, present)
+    signed = entry.name + signing.SUFFIX
+    if signature and not _same(present.get(signed), signature):
+        contents[signed] = signature
+    new = card.updated(text, entry, repo, present)
     if new != text:
         contents[card.FILE] = new.encode()
     return contents
 
 
-def _check_id(entry: Entry, place: Hub, text: str | None, options: PushOptions) -> None:
+def _check_id(entry: Entry, place: Hub, token: str | None) -> None:
     """RemoteError where the mask of this name is another one. The same mask coded anew may take its place."""
     try:
-        there = MaskFile(f"hf://{place}", token=options.token).manifest.id
+        there = MaskFile(f"hf://{place}", token=token).manifest.id
     except FormatError:
         there = "what is no mask"
     if there != entry.id:
@@ -118,8 +137,8 @@ def _check_id(entry: Entry, place: Hub, text: str | None, options: PushOptions) 
         )
 
 
-def _text(place: Hub, options: PushOptions) -> str:
-    return download(place, options.token).read_bytes().decode(errors="surrogateescape")
+def _text(place: Hub, token: str | None) -> str:
+    return download(place, token).read_bytes().decode(errors="surrogateescape")
 
 
 def _same(there: RepoSibling | None, content: bytes | memoryview) -> bool:

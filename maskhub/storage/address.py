@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from maskhub.errors import RemoteError
-from maskhub.storage.url import is_url, public_name
+from maskhub.storage.url import SCHEMES, is_url, public_name
 
 SUFFIX = ".msk"
 INDEX = "index"  # in a folder of masks: a JSON file for each name
@@ -80,6 +83,43 @@ def file_name(mask: str | Path) -> str:
     if (place := hub(mask)) is not None:
         return PurePosixPath(place.name or place.repo).name
     return PurePosixPath(unquote(public_name(mask))).name if is_url(mask) else Path(mask).name
+
+
+def distinct_names(masks: Sequence[str | Path]) -> list[str]:
+    """The shortest names that tell masks apart: of their files, with as many folders before as that takes.
+
+    They can be names of folders. A ``mask.msk``, as every run has one, is always called with its folder: ``run-mask``.
+    What is named twice gets a number.
+    """
+    paths = [_components(mask) for mask in masks]
+    depths = [2 if path[-1] == "mask" else 1 for path in paths]
+    while True:
+        names = ["-".join(path[-depth:]) for path, depth in zip(paths, depths, strict=True)]
+        shared = Counter(name for name, _ in set(zip(names, paths, strict=True)))
+        short = [i for i, name in enumerate(names) if shared[name] > 1 and depths[i] < len(paths[i])]
+        if not short:
+            break
+        for i in short:
+            depths[i] += 1
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        found.append(name if name not in found else next(n for n in numbered if n not in {*found, *names}))
+    return found
+
+
+def _components(mask: str | Path) -> tuple[str, ...]:
+    """The names of the folders that a mask is in, from the outermost, and its file's without the suffix."""
+    if (place := hub(mask)) is not None:
+        user, repo = place.repo.split("/")
+        parts = [user, *((place.name and [repo]) or ()), place.revision or "", *(place.name or repo).split("/")]
+    elif is_url(mask):
+        parts = [unquote(part) for part in SCHEMES.sub("", public_name(mask)).split("/")]
+    else:
+        parts = list((Path(mask).resolve() if ".." in Path(mask).parts else Path(mask)).parts)
+    *folders, _ = parts or [""]
+    name = file_name(mask).removesuffix(SUFFIX)
+    return *(f.replace("/", "-") for f in folders if f.strip("./")), name if name.strip(".") else "mask"
 
 
 def with_suffix(name: str) -> str:

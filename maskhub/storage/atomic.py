@@ -145,12 +145,12 @@ def claim_folder(path: Path) -> None:
             raise OutputError(f"{path}: cannot be written: {nearest} is a file", hint="Name a new folder.")
 
 
-def claim_file(path: Path, *, replace: bool = False) -> None:
-    """An error unless a file can be made at ``path``: nothing is there, or with ``replace`` a file."""
+def claim_file(path: Path, *, force: bool = False) -> None:
+    """An error unless a file can be made at ``path``: nothing is there, or with ``force`` a file."""
     with explained(path):
         if path.is_dir():
             raise ExistsError(f"{path}: the output is a folder", hint="Name a file.")
-        if not replace and (path.exists() or path.is_symlink()):
+        if not force and (path.exists() or path.is_symlink()):
             raise ExistsError(f"{path}: the output file exists", hint="Name another one, or replace it with --force.")
         if not path.absolute().parent.is_dir():
             raise MissingError(f"{path}: there is no folder {path.parent}", hint="Make it first.")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from maskhub.errors import ArgumentError
+
 Bytes = NDArray[np.uint8]
 
 # Safetensors' dtype names and their width in bytes.
@@ -70,6 +72,15 @@ class RawTensor:
     def words(self) -> NDArray[np.unsignedinteger]:
         """The elements as unsigned integers of their width: equal integers mean equal bit patterns."""
         return self.data.view(f"<u{ITEM_SIZE[self.dtype]}")
+
+
+def float_dtype(name: str) -> str:
+    """Safetensors' name of a floating-point dtype, given it or torch's in any case. Raises ArgumentError."""
+    called = name.lower().removeprefix("torch.")
+    found = next((dtype for dtype, torch in FLOATS.items() if called in (dtype.lower(), torch)), None)
+    if found is None:
+        raise ArgumentError(f"dtype {name!r}: not one of {', '.join(FLOATS)}", hint="Give one of these.")
+    return found
 
 
 def cast_dtype(dtype: str, asked: str | None) -> str:

@@ -58,7 +58,7 @@ def _parts() -> tuple[Parts, Parts]:
         above = read_parts(path)
         found = []
         for name, mask in child.masks.items():  # a file has one codec, or the smallest: put one together
-            save(dataclasses.replace(child, masks={name: mask}), path, codec=name, parent=parent)
+            save(dataclasses.replace(child, masks={name: mask}), path, codec=name, parent=parent, force=True)
             found.append(read_parts(path))
     whole = found[0]
     for manifest, payloads in found:

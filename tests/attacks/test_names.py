@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import open_checkpoint
 from maskhub.container.reader import MaskFile, open_mask
 from maskhub.container.writer import save
@@ -20,6 +19,7 @@ from maskhub.errors import MaskhubError
 from maskhub.masks.mask import MaskSet
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.tensor import RawTensor
+from tests import tiny
 from tests.attacks.forge import changed, honest, parts
 
 PATHS = (
@@ -51,8 +51,8 @@ def test_names_like_paths_are_only_names(base_folder: Path, maskset: MaskSet, tm
     save(hostile, work / "x.msk")
     base = open_checkpoint(base_folder)
     before = tree(tmp_path)
-    plain = dense.apply(base, maskset, tmp_path / "plain")
-    out = dense.apply(base, open_mask(work / "x.msk"), work / "out")
+    plain = tiny.build(base, maskset, tmp_path / "plain")
+    out = tiny.build(base, open_mask(work / "x.msk"), work / "out")
     assert tree(out) == tree(plain)
     assert tree(tmp_path) - before == {
         "plain",
@@ -67,7 +67,7 @@ def test_no_parameter_takes_the_place_of_the_metadata(base_folder: Path, maskset
     first = next(iter(maskset.base.tensors))
     hostile = MaskSet(msgspec.structs.replace(maskset.base, parameters={first: "__metadata__"}), maskset.masks)
     with pytest.raises(MaskhubError, match="__metadata__"):
-        dense.apply(open_checkpoint(base_folder), hostile, tmp_path / "out")
+        tiny.build(open_checkpoint(base_folder), hostile, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

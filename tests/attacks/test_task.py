@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import CheckpointError, FormatError
 from maskhub.masks.mask import MaskSet
@@ -46,7 +45,7 @@ def test_keys_that_name_code_do_not_pass(base: Checkpoint, tmp_path: Path) -> No
     assert type(model).__module__ == "transformers.models.bert.modeling_bert"
     assert not {"auto_map", "custom_pipelines"} & model.config.to_dict().keys()
     assert model.config._attn_implementation in ("sdpa", "eager")
-    written = json.loads((dense.apply(base, hostile, tmp_path / "out") / "config.json").read_text())
+    written = json.loads((tiny.build(base, hostile, tmp_path / "out") / "config.json").read_text())
     assert not CODE.keys() & written.keys()
     assert written["id2label"] == {"0": "ham", "1": "spam"}
 

@@ -65,7 +65,7 @@ def special_maskset(base: Checkpoint) -> MaskSet:
 def test_dropped_weights_are_zero_and_kept_ones_keep_every_bit(tmp_path: Path, dtype: str, shards: int) -> None:
     base = special_base(tmp_path / "base", dtype, shards=shards)
     maskset = special_maskset(base)
-    result = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "out"))
+    result = open_checkpoint(tiny.build(base, maskset, tmp_path / "out"))
     assert set(result) == {*(f"bert.{name}" for name in maskset.base.tensors), *maskset.dense}
     for name in maskset.base.tensors:
         before, after = base.read(name), result.read(f"bert.{name}")
@@ -97,7 +97,7 @@ def test_drop_selects_words_of_any_width(words: np.ndarray, seed: int) -> None:
 def test_the_result_is_sharded_as_the_base(tmp_path: Path) -> None:
     base = open_checkpoint(tiny.write_base(tmp_path / "base", shards=3, integers=True))
     maskset = tiny.tiny_maskset(base)
-    out = maskhub.apply(base, maskset, tmp_path / "out")
+    out = tiny.build(base, maskset, tmp_path / "out")
     names = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
     assert sorted(p.name for p in out.glob("*.safetensors*")) == [*names, INDEX]
     index = json.loads((out / INDEX).read_text())
@@ -120,28 +120,28 @@ def test_shards_and_tensors_that_the_task_does_not_read_are_left_out(tmp_path: P
         base=BaseBinding.of("b", bound, {n: f"bert.{n}" for n in bound}, None),
         masks={n: m for n, m in whole.masks.items() if n in bound},
     )
-    out = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "out"))
+    out = open_checkpoint(tiny.build(base, maskset, tmp_path / "out"))
     assert set(out) == {*(f"bert.{n}" for n in bound), *maskset.dense}
     assert len(out.shards) == 2
 
 
 def test_a_task_may_read_nothing_of_the_base(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
     alone = MaskSet(BaseBinding.of("b", {}, {}, None), {}, maskset.dense, maskset.task)
-    assert load_file(maskhub.apply(base, alone, tmp_path / "out") / WEIGHTS).keys() == maskset.dense.keys()
+    assert load_file(tiny.build(base, alone, tmp_path / "out") / WEIGHTS).keys() == maskset.dense.keys()
 
 
 def test_the_configuration_is_the_tasks(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
     labels = {"0": "Spaß", "1": "垃圾"}
     assert maskset.task
     task = tiny.Task(maskset.task.type, maskset.task.architecture, {"id2label": labels})
-    out = maskhub.apply(base, dataclasses.replace(maskset, task=task), tmp_path / "out")
+    out = tiny.build(base, dataclasses.replace(maskset, task=task), tmp_path / "out")
     config = json.loads((out / "config.json").read_bytes())
     assert config == base.config() | {
         "architectures": ["BertForSequenceClassification"],
         "id2label": labels,
         "maskhub": {"base": maskset.base.root, "mask": maskset.id},
     }
-    plain = maskhub.apply(base, dataclasses.replace(maskset, task=None), tmp_path / "plain")
+    plain = tiny.build(base, dataclasses.replace(maskset, task=None), tmp_path / "plain")
     assert json.loads((plain / "config.json").read_bytes())["architectures"] == ["BertModel"]
 
 
@@ -150,7 +150,7 @@ def test_tokenizer_files_are_copied_and_nothing_else(base_folder: Path, maskset:
     (folder / "merges.txt").write_text("merges")
     (folder / "pytorch_model.bin").write_text("other weights")
     (folder / "modeling.py").write_text("code")
-    out = maskhub.apply(open_checkpoint(folder), maskset, tmp_path / "out")
+    out = tiny.build(open_checkpoint(folder), maskset, tmp_path / "out")
     copied = {"merges.txt", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
     assert {p.name for p in out.iterdir()} == copied | {WEIGHTS, "config.json", "README.md"}
     assert copied <= set(TOKENIZER_FILES)
@@ -161,14 +161,14 @@ def test_tokenizer_files_are_copied_and_nothing_else(base_folder: Path, maskset:
 def test_a_mask_file_gives_the_same_as_the_mask_set(
     base: Checkpoint, maskset: MaskSet, mask_path: Path, tmp_path: Path
 ) -> None:
-    one = maskhub.apply(base, maskset, tmp_path / "one")
-    two = maskhub.apply(base, maskhub.open(mask_path), tmp_path / "two")
+    one = tiny.build(base, maskset, tmp_path / "one")
+    two = tiny.build(base, maskhub.open(mask_path), tmp_path / "two")
     assert {p.name: p.read_bytes() for p in one.iterdir()} == {p.name: p.read_bytes() for p in two.iterdir()}
 
 
 def test_progress_counts_bytes_up_to_all(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
     for run in (
-        lambda progress: maskhub.apply(base, maskset, tmp_path / "out", progress=progress),
+        lambda progress: tiny.build(base, maskset, tmp_path / "out", progress=progress),
         lambda progress: dense.verify_base(base, maskset, progress=progress),
     ):
         calls: list[tuple[int, int]] = []
@@ -179,7 +179,7 @@ def test_progress_counts_bytes_up_to_all(base: Checkpoint, maskset: MaskSet, tmp
 
 
 def test_tensors_are_what_apply_writes(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
-    written = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "out"))
+    written = open_checkpoint(tiny.build(base, maskset, tmp_path / "out"))
     yielded = dict(dense.tensors(base, maskset))
     assert yielded.keys() == set(written)
     for name, tensor in yielded.items():
@@ -204,7 +204,7 @@ def every_way(base: Checkpoint, maskset: MaskSet, out: Path) -> list[BaseMismatc
     """The error of each function that meets this base."""
     errors = []
     for run in (
-        lambda: maskhub.apply(base, maskset, out),
+        lambda: tiny.build(base, maskset, out),
         lambda: dense.verify_base(base, maskset),
         lambda: list(dense.tensors(base, maskset)),
     ):
@@ -266,7 +266,7 @@ def test_another_dtype_is_another_tensor(maskset: MaskSet, tmp_path: Path) -> No
 def test_another_base_is_taken_only_when_asked(maskset: MaskSet, tmp_path: Path) -> None:
     name = "pooler.dense.bias"
     base = other_base(tmp_path / "base", {name: one_bit(name)})
-    out = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "out", verify=False))
+    out = open_checkpoint(tiny.build(base, maskset, tmp_path / "out", verify=False))
     assert out.read(f"bert.{name}").data.tobytes() == one_bit(name).data.tobytes()
     assert dict(dense.tensors(base, maskset, verify=False)).keys() == set(out)
 
@@ -275,7 +275,7 @@ def test_a_base_without_configuration_leaves_nothing(base_folder: Path, maskset:
     shutil.copytree(base_folder, tmp_path / "base")
     (tmp_path / "base" / "config.json").unlink()
     with pytest.raises(MissingError, match=r"config\.json: no such file"):
-        maskhub.apply(open_checkpoint(tmp_path / "base"), maskset, tmp_path / "out")
+        tiny.build(open_checkpoint(tmp_path / "base"), maskset, tmp_path / "out")
     assert os.listdir(tmp_path) == ["base"]
 
 
@@ -286,7 +286,7 @@ def test_damaged_masks_leave_nothing(base: Checkpoint, maskset: MaskSet, tmp_pat
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(maskhub.MaskhubError, match=r"the payload of .* is damaged"):
-        maskhub.apply(base, maskhub.open(path), tmp_path / "out")
+        tiny.build(base, maskhub.open(path), tmp_path / "out")
     assert os.listdir(tmp_path) == ["x.msk"]
 
 
@@ -303,13 +303,13 @@ def test_an_output_that_is_taken_is_refused(base: Checkpoint, maskset: MaskSet, 
         "file/below": "is a file",
     }.items():
         with pytest.raises(OutputError, match=f"{name}: .*{reason}"):
-            maskhub.apply(base, maskset, tmp_path / name)
+            tiny.build(base, maskset, tmp_path / name)
     assert sorted(os.listdir(tmp_path)) == ["elsewhere", "file", "full", "link"]
     assert os.listdir(tmp_path / "elsewhere") == []
     assert os.listdir(tmp_path / "full") == ["x"]
     with pytest.raises(MissingError, match="cannot be written"):
-        maskhub.apply(base, maskset, "/proc/out")
-    maskhub.apply(base, maskset, tmp_path / "elsewhere")  # an empty folder is free
+        tiny.build(base, maskset, Path("/proc/out"))
+    tiny.build(base, maskset, tmp_path / "elsewhere")  # an empty folder is free
 
 
 def test_an_output_inside_the_base_is_refused(base_folder: Path, maskset: MaskSet, tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_an_output_inside_the_base_is_refused(base_folder: Path, maskset: MaskSe
     (tmp_path / "way").symlink_to("base")
     for out in (folder, folder / "out", folder / "a" / ".." / "out", tmp_path / "way" / "out"):
         with pytest.raises(OutputError, match="the output lies inside the base's own folder"):
-            maskhub.apply(open_checkpoint(folder), maskset, out)
+            tiny.build(open_checkpoint(folder), maskset, out)
     assert sorted(os.listdir(folder)) == sorted(os.listdir(base_folder))
 
 
@@ -327,7 +327,7 @@ def test_a_base_of_links_into_the_hub_cache_is_never_written(
     snapshot, _ = hub_cache(tmp_path / "cache", "user/tiny", base_folder)
     blobs = sorted((snapshot.parent.parent / "blobs").iterdir())
     before = [(b.read_bytes(), b.stat().st_mtime_ns, b.stat().st_mode) for b in blobs]
-    out = maskhub.apply(open_checkpoint(snapshot), maskset, tmp_path / "out")
+    out = tiny.build(open_checkpoint(snapshot), maskset, tmp_path / "out")
     assert [(b.read_bytes(), b.stat().st_mtime_ns, b.stat().st_mode) for b in blobs] == before
     assert not any(p.is_symlink() for p in out.iterdir())
     assert all(os.access(p, os.W_OK) and p.stat().st_mode & 0o200 for p in out.iterdir())
@@ -342,8 +342,9 @@ base, mask, out, limit = sys.argv[1:]
 if int(limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 import maskhub
+from maskhub.checkpoints.apply import build
 try:
-    maskhub.apply(maskhub.open_checkpoint(base), maskhub.open(mask), out)
+    build(maskhub.open_checkpoint(base), [(maskhub.open(mask), out)])
 except maskhub.MaskhubError as error:
     print(type(error).__name__, error)
 """
@@ -368,8 +369,10 @@ def test_a_full_disk_leaves_nothing(base_folder: Path, mask_path: Path, tmp_path
 
 
 def test_a_killed_build_leaves_no_output(base: Checkpoint, maskset: MaskSet, mask_path: Path, tmp_path: Path) -> None:
-    kill = APPLY.replace("out)\n", "out, progress=lambda done, total: done > total / 2 and os.kill(os.getpid(), 9))\n")
+    kill = APPLY.replace(
+        "out)])\n", "out)], progress=lambda done, total: 2 * done > total and os.kill(os.getpid(), 9))\n"
+    )
     arguments = [sys.executable, "-c", "import os" + kill, base.folder, mask_path, tmp_path / "out", "0"]
     assert subprocess.run(arguments).returncode == -9
     assert not (tmp_path / "out").exists()
-    maskhub.apply(base, maskset, tmp_path / "out")
+    tiny.build(base, maskset, tmp_path / "out")

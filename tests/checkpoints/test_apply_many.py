@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 import maskhub
-from maskhub.checkpoints.apply import Options, apply_all, drop
+from maskhub.checkpoints.apply import build, drop, parse_size, tensors
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.pruned import from_pruned
 from maskhub.errors import ArgumentError, OutputError
 from maskhub.masks.mask import MaskSet
 from maskhub.storage.atomic import atomic_file, atomic_folder
@@ -31,9 +32,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_many_masks_in_one_pass_are_what_each_is_alone(base: Checkpoint, tmp_path: Path) -> None:
     sets = [tiny.tiny_maskset(base, seed=seed) for seed in range(3)]
-    together = apply_all(base, [(maskset, tmp_path / f"all{i}") for i, maskset in enumerate(sets)])
+    together = build(base, [(maskset, tmp_path / f"all{i}") for i, maskset in enumerate(sets)])
     for i, maskset in enumerate(sets):
-        alone = maskhub.apply(base, maskset, tmp_path / f"one{i}")
+        alone = tiny.build(base, maskset, tmp_path / f"one{i}")
         assert contents(alone) == contents(together[i])
 
 
@@ -41,15 +42,31 @@ def test_all_or_none(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("")
     with pytest.raises(OutputError, match="taken: the output folder exists and is not empty"):
-        apply_all(base, [(maskset, tmp_path / "free"), (maskset, tmp_path / "taken")])
-    with pytest.raises(ArgumentError, match="same: two masks would be written there"):
-        apply_all(base, [(maskset, tmp_path / "same"), (maskset, tmp_path / "same")])
+        build(base, [(maskset, tmp_path / "free"), (maskset, tmp_path / "taken")])
+    with pytest.raises(OutputError, match="same: two masks would be written there"):
+        build(base, [(maskset, tmp_path / "same"), (maskset, tmp_path / "same")])
     assert os.listdir(tmp_path) == ["taken"]
 
 
+def test_tensors_of_several_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written, loaded and compared in pieces: the same as whole."""
+    monkeypatch.setattr("maskhub.checkpoints.scan.CHUNK", 64)
+    base = open_checkpoint(tiny.write_base(tmp_path / "base", integers=True))
+    maskset = tiny.tiny_maskset(base, sparsity=0.3)
+    written = open_checkpoint(tiny.build(base, maskset, tmp_path / "out"))
+    loaded = dict(tensors(base, maskset))
+    for name in maskset.base.tensors:
+        tensor = base.read(name)
+        whole = drop(tensor, maskset.masks[name]) if name in maskset.masks else tensor.data
+        parameter = maskset.base.parameter(name)
+        assert written.read(parameter).data.tobytes() == loaded[parameter].data.tobytes() == whole.tobytes()
+    read = from_pruned(base, written, base_name=maskset.base.name)
+    assert (read.masks, read.base) == (maskset.masks, maskset.base)
+
+
 def test_files_of_a_given_size(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
-    whole = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "whole"))
-    split = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "split", shard_size=300))
+    whole = open_checkpoint(tiny.build(base, maskset, tmp_path / "whole"))
+    split = open_checkpoint(tiny.build(base, maskset, tmp_path / "split", shard_size=300))
     assert len(whole.shards) == 1
     assert len(split.shards) > 3
     assert {n: split.read(n).data.tobytes() for n in split} == {n: whole.read(n).data.tobytes() for n in whole}
@@ -58,9 +75,33 @@ def test_files_of_a_given_size(base: Checkpoint, maskset: MaskSet, tmp_path: Pat
         assert sum(sizes) <= 300 or len(sizes) == 1
 
 
-@pytest.mark.parametrize(("asked", "dtype"), [("BF16", ml_dtypes.bfloat16), ("F16", np.float16), ("F64", np.float64)])
-def test_casting_on_the_way(base: Checkpoint, maskset: MaskSet, tmp_path: Path, asked: str, dtype: type) -> None:
-    out = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "out", dtype=asked))
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [(300, 300), ("300", 300), ("5GB", 5 * 10**9), ("0.5 mb", 500_000), ("2K", 2000), ("1.5T", 1_500_000_000_000)],
+)
+def test_sizes_as_people_write_them(size: int | str, count: int) -> None:
+    assert parse_size(size) == count
+
+
+@pytest.mark.parametrize("size", [0, -5, "", "0GB", "GB", "5 GiB", "many", "1e9", "٣MB"])
+def test_a_size_that_is_none_is_an_error(base: Checkpoint, maskset: MaskSet, tmp_path: Path, size: int | str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        tiny.build(base, maskset, tmp_path / "out", shard_size=size)
+    assert str(caught.value).startswith(f"{size!r} is no size such as 500MB or 5GB")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "dtype"),
+    [
+        ("BF16", "BF16", ml_dtypes.bfloat16), ("bfloat16", "BF16", ml_dtypes.bfloat16),
+        ("f16", "F16", np.float16), ("torch.float16", "F16", np.float16), ("Float64", "F64", np.float64),
+    ],
+)  # fmt: skip
+def test_casting_on_the_way(
+    base: Checkpoint, maskset: MaskSet, tmp_path: Path, name: str, asked: str, dtype: type
+) -> None:
+    out = open_checkpoint(tiny.build(base, maskset, tmp_path / "out", dtype=name))
     for name in maskset.base.tensors:
         tensor = base.read(name)
         if name in maskset.masks:
@@ -72,12 +113,12 @@ def test_casting_on_the_way(base: Checkpoint, maskset: MaskSet, tmp_path: Path, 
         else:
             assert written.data.tobytes() == tensor.data.tobytes()
     assert out.config()["dtype"] == {"BF16": "bfloat16", "F16": "float16", "F64": "float64"}[asked]
-    with pytest.raises(ArgumentError, match="dtype 'F8': expected one of F64, F32, F16, BF16"):
-        maskhub.apply(base, maskset, tmp_path / "no", dtype="F8")
+    with pytest.raises(ArgumentError, match="dtype 'F8': not one of F64, F32, F16, BF16"):
+        tiny.build(base, maskset, tmp_path / "no", dtype="F8")
 
 
 def test_the_card_names_base_and_mask(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
-    text = (maskhub.apply(base, maskset, tmp_path / "out") / "README.md").read_text()
+    text = (tiny.build(base, maskset, tmp_path / "out") / "README.md").read_text()
     assert text.startswith("---\nlibrary_name: ")
     assert f"- mask: `{maskset.id}`" in text
     assert f"root `{maskset.base.root}`" in text
@@ -90,26 +131,22 @@ def test_code_only_when_asked_for(base_folder: Path, tmp_path: Path) -> None:
     (folder / "modeling.py").write_text("code")
     base = open_checkpoint(folder)
     maskset = tiny.tiny_maskset(base)
-    plain, coded = (maskhub.apply(base, maskset, tmp_path / str(code), code=code) for code in (False, True))
+    plain, coded = (tiny.build(base, maskset, tmp_path / str(code), code=code) for code in (False, True))
     assert not (plain / "modeling.py").exists()
     assert "auto_map" not in json.loads((plain / "config.json").read_text())
     assert (coded / "modeling.py").read_text() == "code"
     assert json.loads((coded / "config.json").read_text())["auto_map"] == {"AutoModel": "modeling.Model"}
 
 
-def test_options_are_a_value() -> None:
-    assert Options() == Options(verify=True, shard_size=None, dtype=None, code=False)
-
-
 BUILD = """
 import sys
 from maskhub.checkpoints.checkpoint import open_checkpoint
 from maskhub.container.reader import open_mask
-from maskhub.checkpoints.apply import apply
+from maskhub.checkpoints.apply import build
 base, mask, out = sys.argv[1:]
 opened, maskset = open_checkpoint(base), open_mask(mask)
 print("ready", flush=True)
-apply(opened, maskset, out)
+build(opened, [(maskset, out)])
 """
 
 
@@ -122,7 +159,7 @@ def test_a_build_killed_at_any_moment_leaves_all_or_nothing(tmp_path: Path) -> N
     took = []
     for i in range(3):
         start = time.perf_counter()
-        expected = contents(maskhub.apply(base, maskset, tmp_path / f"expected{i}"))
+        expected = contents(tiny.build(base, maskset, tmp_path / f"expected{i}"))
         took.append(time.perf_counter() - start)
     out = tmp_path / "out" / "dense"
     begun = False
@@ -146,7 +183,7 @@ def test_a_build_killed_at_any_moment_leaves_all_or_nothing(tmp_path: Path) -> N
         else:
             begun = begun or any(out.parent.glob("*"))
     assert begun  # one at least was killed at work
-    maskhub.apply(base, maskset, out)
+    tiny.build(base, maskset, out)
     assert os.listdir(out.parent) == ["dense"]  # what the killed ones left is gone
 
 

@@ -80,7 +80,7 @@ def load(folder: Path) -> Any:
 def test_plain_transformers_loads_the_dense_build(family: str, folder: Path, tmp_path: Path) -> None:
     model, maskset = masked_model(family, folder)
     save(maskset, tmp_path / "x.msk")
-    out = maskhub.apply(open_checkpoint(folder), maskhub.open(tmp_path / "x.msk"), tmp_path / "out")
+    out = tiny.build(open_checkpoint(folder), maskhub.open(tmp_path / "x.msk"), tmp_path / "out")
     loaded = load(out)
     assert type(loaded) is type(model)
     assert loaded.config.id2label == {0: "ham", 1: "spam"}
@@ -103,7 +103,7 @@ def test_a_model_pruned_and_saved_by_transformers_is_packed(family: str, folder:
     assert read.id == maskset.id
     assert read.task
     assert (read.task.type, read.task.architecture) == ("text-classification", type(model).__name__)
-    out = maskhub.apply(open_checkpoint(folder), read, tmp_path / "out")
+    out = tiny.build(open_checkpoint(folder), read, tmp_path / "out")
     assert torch.equal(logits(load(out), out), logits(model, folder))
 
 
@@ -115,7 +115,7 @@ def test_a_sharded_base_of_half_precision_is_built_too(tiny_bert: Path, tmp_path
     assert len(base.shards) > 2
     model, maskset = masked_model("bert", tmp_path / "base")
     assert {base.info(n).dtype for n in maskset.masks} == {"BF16"}
-    out = maskhub.apply(base, maskset, tmp_path / "out")
+    out = tiny.build(base, maskset, tmp_path / "out")
     assert len(list(out.glob("model-*.safetensors"))) == len(base.shards)
     loaded = load(out)
     assert loaded.dtype == torch.bfloat16
@@ -131,7 +131,7 @@ def test_the_real_base_model(tmp_path: Path) -> None:
     bound = BaseBinding.of("minilm", {n: base.digest(n) for n in names}, {n: f"bert.{n}" for n in names}, None)
     head = RawTensor.from_numpy(np.zeros((2, 384), np.float32)), RawTensor.from_numpy(np.ones(2, np.float32))
     dense = dict(zip(("classifier.weight", "classifier.bias"), head, strict=True))
-    out = maskhub.apply(base, MaskSet(bound, {name: mask}, dense, tiny.TASK), tmp_path / "out")
+    out = tiny.build(base, MaskSet(bound, {name: mask}, dense, tiny.TASK), tmp_path / "out")
     loaded = load(out)
     weight = loaded.get_parameter(f"bert.{name}").detach().numpy()
     assert Mask.from_bool(weight != 0) == mask

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import maskhub
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.pruned import from_pruned, task_type
 from maskhub.errors import CheckpointError, MissingError
@@ -39,7 +38,7 @@ def with_words(name: str, words: dict[int, int], dtype: str = "F32") -> RawTenso
 def test_apply_and_back_gives_the_same_mask_set(tmp_path: Path, dtype: str, shards: int) -> None:
     base = open_checkpoint(tiny.write_base(tmp_path / "base", dtype, shards=shards, integers=True))
     maskset = tiny.tiny_maskset(base)
-    dense = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "dense"))
+    dense = open_checkpoint(tiny.build(base, maskset, tmp_path / "dense"))
     read = from_pruned(base, dense, base_name="tiny-bert")
     assert read.id == maskset.id
     assert read.base == maskset.base
@@ -48,7 +47,7 @@ def test_apply_and_back_gives_the_same_mask_set(tmp_path: Path, dtype: str, shar
     assert read.task == maskset.task
     assert read.lineage == {"operation": "pack", "source": "pruned checkpoint"}
     # And once more through the dense checkpoint: the same bytes.
-    again = maskhub.apply(base, read, tmp_path / "again")
+    again = tiny.build(base, read, tmp_path / "again")
     for file in again.glob("*.safetensors"):
         assert file.read_bytes() == (tmp_path / "dense" / file.name).read_bytes()
 
@@ -149,7 +148,7 @@ def test_what_the_task_changed_in_the_configuration_is_kept(base: Checkpoint, ma
     assert maskset.task
     config = tiny.LABELS | {"problem_type": "single_label_classification", "hidden_size": 6}
     changed = dataclasses.replace(maskset, task=tiny.Task("?", "BertForTokenClassification", config))
-    dense = open_checkpoint(maskhub.apply(base, changed, tmp_path / "dense"))
+    dense = open_checkpoint(tiny.build(base, changed, tmp_path / "dense"))
     task = from_pruned(base, dense).task
     assert task
     assert (task.type, task.architecture) == ("token-classification", "BertForTokenClassification")
@@ -160,14 +159,14 @@ def test_what_the_task_changed_in_the_configuration_is_kept(base: Checkpoint, ma
 def test_odd_architectures_name_no_task(
     base: Checkpoint, maskset: MaskSet, tmp_path: Path, architectures: object
 ) -> None:
-    folder = maskhub.apply(base, maskset, tmp_path / "dense")
+    folder = tiny.build(base, maskset, tmp_path / "dense")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architectures": architectures}))
     assert from_pruned(base, open_checkpoint(folder)).task is None
 
 
 def test_a_missing_configuration_is_an_error(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
-    folder = maskhub.apply(base, maskset, tmp_path / "dense")
+    folder = tiny.build(base, maskset, tmp_path / "dense")
     (folder / "config.json").unlink()
     with pytest.raises(MissingError, match=r"dense/config\.json: no such file"):
         from_pruned(base, open_checkpoint(folder))
@@ -175,7 +174,7 @@ def test_a_missing_configuration_is_an_error(base: Checkpoint, maskset: MaskSet,
 
 
 def test_progress_counts_the_bases_bytes(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
-    dense = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "dense"))
+    dense = open_checkpoint(tiny.build(base, maskset, tmp_path / "dense"))
     calls: list[tuple[int, int]] = []
     from_pruned(base, dense, progress=lambda done, total: calls.append((done, total)))
     total = sum(base.read(n).data.nbytes for n in base)

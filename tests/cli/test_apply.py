@@ -110,6 +110,16 @@ def test_a_damaged_payload_is_named(run: Run, base_folder: Path, mask: str) -> N
     assert os.listdir() == ["task.msk"]
 
 
+def test_masks_of_one_name(run: Run, base_folder: Path, base: Checkpoint) -> None:
+    """Every run calls its mask so."""
+    for i, name in enumerate(("runA", "runB")):
+        Path(name).mkdir()
+        maskhub.save(tiny.tiny_maskset(base, seed=i), f"{name}/mask.msk")
+    ran = run("apply", base_folder, "runA/mask.msk", "runB/mask.msk", "-o", "built", "-q")
+    assert (ran.status, ran.out.split()) == (0, ["built/runA-mask", "built/runB-mask"])
+    assert run("apply", base_folder, "runA/mask.msk", "-q").out == "runA-mask\n"  # beside the run, not in it
+
+
 def test_several_masks_in_one_call(run: Run, base_folder: Path, base: Checkpoint) -> None:
     for i in range(3):
         maskhub.save(tiny.tiny_maskset(base, seed=i), f"m{i}.msk")

@@ -92,7 +92,11 @@ def test_masks_are_named_by_file_or_folder(run: Run, abc: dict[str, MaskSet]) ->
 
 def test_codec_and_missing(run: Run, abc: dict[str, MaskSet]) -> None:
     first = sorted(abc["b"].masks)[0]
-    save(dataclasses.replace(abc["b"], masks={n: m for n, m in abc["b"].masks.items() if n != first}), "b.msk")
+    save(
+        dataclasses.replace(abc["b"], masks={n: m for n, m in abc["b"].masks.items() if n != first}),
+        "b.msk",
+        force=True,
+    )
     compose = ("compose", "--op", "or", "a.msk", "b.msk", "--codec", "gaps", "-o")
     ran = run(*compose, "out.msk")
     assert ran.status == 1 and not Path("out.msk").exists()
@@ -106,7 +110,7 @@ def test_codec_and_missing(run: Run, abc: dict[str, MaskSet]) -> None:
 
 
 def test_heads(run: Run, abc: dict[str, MaskSet]) -> None:
-    save(dataclasses.replace(abc["b"], dense=tiny.tiny_head(7)), "b.msk")
+    save(dataclasses.replace(abc["b"], dense=tiny.tiny_head(7)), "b.msk", force=True)
     ran = run("compose", "a | b", "a=a.msk", "b=b.msk", "-o", "out.msk")
     assert ran.status == 1 and not Path("out.msk").exists()
     assert ran.err == (

@@ -40,7 +40,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     tiny.write_tokenizer(folder / "base")  # also for the older transformers that Optimum needs
     base = open_checkpoint(folder / "base")
     maskset = tiny.tiny_maskset(base, sparsity=0.2)
-    maskhub.apply(base, maskset, folder / "spam-classifier")
+    tiny.build(base, maskset, folder / "spam-classifier")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "base")
     with torch.inference_mode():
         logits = maskhub.load_model(base, maskset)(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
@@ -80,7 +80,7 @@ def test_safetensors_knows_tied_weights(tmp_path: Path) -> None:
         pruned.transformer.wte.weight[::3] = 0
     pruned.save_pretrained(tmp_path / "pruned")
     base = open_checkpoint(tmp_path / "base")
-    dense = maskhub.apply(
+    dense = tiny.build(
         base, maskhub.from_pruned(base, open_checkpoint(tmp_path / "pruned")), tmp_path / "spam-classifier"
     )
     file = dense / "model.safetensors"

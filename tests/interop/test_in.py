@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import maskhub
 from maskhub import interop
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import BaseMismatchError, CheckpointError, FormatError, MaskhubError
@@ -116,7 +115,7 @@ def test_scores_of_the_papers_authors(
     assert maskset.base.parameter_prefix == "bert." and maskset.task == tiny.TASK
     assert maskset.dense["classifier.weight"].numpy().tolist() == [[1, 1, 1, 1, 1, 0]] * 2
     assert maskset.dense["classifier.bias"].numpy().tolist() == [0, 0]
-    maskhub.apply(base, maskset, tmp_path / "dense")
+    tiny.build(base, maskset, tmp_path / "dense")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
@@ -214,7 +213,7 @@ def test_sparse_bitmask(tmp_path: Path, dtype: str, old: bool) -> None:
     from safetensors.torch import load_file, save_file
 
     base = open_checkpoint(tiny.write_base(tmp_path / "base", dtype))
-    folder = maskhub.apply(base, maskset := tiny.tiny_maskset(base, sparsity=0.5), tmp_path / "dense")
+    folder = tiny.build(base, maskset := tiny.tiny_maskset(base, sparsity=0.5), tmp_path / "dense")
     compressor = BaseCompressor.load_from_registry("sparse-bitmask", config=BitmaskConfig())
     dense = load_file(folder / "model.safetensors")
     state = compressor.compress(dense)
@@ -299,7 +298,7 @@ def test_a_fully_kept_tensor_of_a_vector_has_no_mask(base: Checkpoint, tmp_path:
 def test_dense_pytorch_checkpoints(base: Checkpoint, maskset: MaskSet, tmp_path: Path, where: str) -> None:
     from maskhub.storage.torch import to_torch
 
-    dense = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "dense"))
+    dense = open_checkpoint(tiny.build(base, maskset, tmp_path / "dense"))
     folder = tmp_path / "old"
     folder.mkdir()
     (folder / "config.json").write_bytes((dense.folder / "config.json").read_bytes())

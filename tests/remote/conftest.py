@@ -62,7 +62,7 @@ class TestHub:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "MASKHUB_CACHE": str(self.folder / "maskhub"),
             "NO_PROXY": "127.0.0.1,localhost",
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "cli")]),
             **variables,
         }
         return {name: value for name, value in wanted.items() if value is not None}

@@ -24,11 +24,17 @@ import maskhub
 from maskhub import remote
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
-from maskhub.errors import FormatError, IntegrityError, MaskhubError, MissingError, RemoteError, SignatureError
-from maskhub.remote.entry import PushOptions
+from maskhub.errors import (
+    ArgumentError,
+    FormatError,
+    IntegrityError,
+    MaskhubError,
+    MissingError,
+    RemoteError,
+    SignatureError,
+)
 from tests import tiny
 
-FORCE = PushOptions(force=True)
 # Processes with the library imported already.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["maskhub.remote.folder", "filelock", "huggingface_hub.repocard"])
@@ -95,7 +101,7 @@ def test_the_whole_way(shared: str, masks: list[Path]) -> None:
     assert (pushed.changed, pushed.id) == (True, id_of(first))
     assert pushed.address == f"{shared.rstrip('/')}/a.msk"
     assert remote.push(second, f"{shared.rstrip('/')}/other.msk").changed
-    assert remote.push(second, shared, PushOptions(name="third")).changed
+    assert remote.push(second, shared, name="third").changed
 
     listed = remote.list_masks(shared)
     assert [one.address for one in listed] == [f"{shared.rstrip('/')}/{n}.msk" for n in ("a", "other", "third")]
@@ -108,7 +114,7 @@ def test_the_whole_way(shared: str, masks: list[Path]) -> None:
 
     for name in ("a.msk", "a"):
         address = f"{shared.rstrip('/')}/{name}"
-        pulled = remote.pull(address, "out.msk", replace=True)
+        pulled = remote.pull(address, "out.msk", force=True)
         assert pulled.id == id_of(first) and Path("out.msk").read_bytes() == first.read_bytes()
         opened = MaskFile(address)
         opened.verify()
@@ -138,16 +144,16 @@ def test_what_is_there_already_is_left_as_it_is(shared: str, masks: list[Path]) 
 
 
 def test_another_mask_does_not_take_a_name(shared: str, masks: list[Path]) -> None:
-    remote.push(masks[0], shared, PushOptions(name="task"))
+    remote.push(masks[0], shared, name="task")
     before = files(shared)
     with pytest.raises(RemoteError) as caught:
-        remote.push(masks[1], shared, PushOptions(name="task"))
+        remote.push(masks[1], shared, name="task")
     assert caught.value.message == (
         f"{shared.rstrip('/')}/task.msk: the name is taken by another mask, {id_of(masks[0])[:16]}"
     )
     assert caught.value.hint == "Take another name with --name, or replace it with --force."
     assert files(shared) == before
-    assert remote.push(masks[1], shared, PushOptions(name="task", force=True)).changed
+    assert remote.push(masks[1], shared, name="task", force=True).changed
     assert remote.pull(f"{shared.rstrip('/')}/task").id == id_of(masks[1])
 
 
@@ -173,10 +179,10 @@ def test_a_folder_with_one_mask_needs_no_name(shared: str, masks: list[Path]) ->
 def test_what_people_wrote_into_a_card_stays(masks: list[Path], here: Path) -> None:
     shared = here / "shared"
     shared.mkdir()
-    remote.push(masks[0], str(shared), PushOptions(name="task"))
+    remote.push(masks[0], str(shared), name="task")
     (card,) = shared.glob("objects/*.md")
     card.write_text(card.read_text() + "\nTrained on the messages of 2025.\n")
-    remote.push(masks[1], str(shared), PushOptions(name="task", force=True))
+    remote.push(masks[1], str(shared), name="task", force=True)
     pointer = json.loads((shared / "index/task.json").read_text())
     text = (shared / "objects" / f"{pointer['card']}.md").read_text()
     assert "Trained on the messages of 2025." in text
@@ -184,10 +190,10 @@ def test_what_people_wrote_into_a_card_stays(masks: list[Path], here: Path) -> N
 
 
 def test_lists_are_filtered(shared: str, masks: list[Path], base_folder: Path, here: Path) -> None:
-    remote.push(masks[0], shared, PushOptions(name="spam-en"))
-    remote.push(masks[1], shared, PushOptions(name="topics"))
+    remote.push(masks[0], shared, name="spam-en")
+    remote.push(masks[1], shared, name="topics")
     save(tiny.tiny_maskset(base_folder, name="another/base"), here / "x.msk")
-    remote.push(here / "x.msk", shared, PushOptions(name="Spam-de"))
+    remote.push(here / "x.msk", shared, name="Spam-de")
 
     def names(**filters: Any) -> list[str]:
         return [one.address.rpartition("/")[2] for one in remote.list_masks(shared, **filters)]
@@ -246,7 +252,7 @@ def test_an_index_of_lies_is_refused(pushed: Path, change: dict[str, Any], masks
     assert listed.entry is None and re.match(message, listed.problem or "")
     with pytest.raises(FormatError, match=message):
         remote.push(masks[0], "shared")
-    assert remote.push(masks[0], "shared", FORCE).changed
+    assert remote.push(masks[0], "shared", force=True).changed
     assert remote.pull("shared/a").id == id_of(masks[0])
 
 
@@ -279,7 +285,7 @@ def test_names_never_become_paths(pushed: Path, masks: list[Path], here: Path) -
     for name in ("../x", "x/y", ".x", "x y", "é", "x" * 101, "x\0"):
         before = files("shared")
         with pytest.raises(RemoteError, match="not a name for a mask"):
-            remote.push(masks[0], "shared", PushOptions(name=name))
+            remote.push(masks[0], "shared", name=name)
         assert files("shared") == before
 
 
@@ -322,7 +328,7 @@ def test_any_changed_byte_is_found_and_mended(pushed: Path, masks: list[Path]) -
             remote.pull("shared/a", "out.msk")
         assert remote.push(masks[0], "shared").changed  # its size shows it
         object.write_bytes(content[:-1])
-    assert remote.push(masks[0], "shared", FORCE).changed
+    assert remote.push(masks[0], "shared", force=True).changed
     assert remote.pull("shared/a", "out.msk").id == id_of(masks[0])
 
 
@@ -384,11 +390,23 @@ def test_a_file_system_without_moves_is_not_written_to(masks: list[Path], here: 
 
 
 def test_options_of_the_hub_are_refused(here: Path, masks: list[Path]) -> None:
-    for options in (PushOptions(private=True), PushOptions(create_pr=True), PushOptions(revision="dev")):
-        with pytest.raises(RemoteError, match="--private, --create-pr and --revision are for the Hub"):
-            remote.push(masks[0], "./shared", options)
-    with pytest.raises(RemoteError, match="--author is for the Hub"):
+    asked: list[dict[str, Any]] = [{"private": True}, {"create_pr": True}, {"revision": "dev"}]
+    for options in asked:
+        with pytest.raises(ArgumentError, match="--private, --create-pr and --revision are for the Hub"):
+            remote.push(masks[0], "./shared", **options)
+    with pytest.raises(ArgumentError, match="--author is for the Hub"):
         remote.list_masks("./shared", author="ann")
+
+
+def test_a_mask_in_memory_is_pushed_by_a_name(here: Path, masks: list[Path]) -> None:
+    Path("shared").mkdir()
+    maskset = maskhub.open(masks[0])
+    pushed = remote.push(maskset, "shared", name="made")
+    assert (pushed.address, pushed.id) == ("shared/made.msk", maskset.id)
+    assert remote.push(maskset, "./shared/too.msk").address == "./shared/too.msk"
+    assert remote.pull("shared/too", "too.msk").id == maskset.id
+    with pytest.raises(ArgumentError, match="a mask in memory has no name"):
+        remote.push(maskset, "shared")
 
 
 # Signatures
@@ -406,17 +424,17 @@ def test_signatures_lie_beside_their_masks(shared: str, masks: list[Path], keys:
     address = f"{shared.rstrip('/')}/a"
     remote.push(masks[0], shared)
     with pytest.raises(SignatureError, match=f"^{re.escape(address)}: not signed"):
-        remote.pull(address, "out.msk", key=public)
+        remote.pull(address, "out.msk", require_signature=public)
     assert not Path("out.msk").exists()
     assert remote.push(masks[0], shared, sign=private).changed
     assert not remote.push(masks[0], shared, sign=private).changed
     assert [name for name in files(shared) if name.endswith(".msk.sig")] == [
         f"objects/{hashlib.sha256(masks[0].read_bytes()).hexdigest()}.msk.sig"
     ]
-    assert remote.pull(address, "out.msk", key=public).id == id_of(masks[0])
-    remote.push(masks[1], shared, PushOptions(name="a", force=True))
+    assert remote.pull(address, "out.msk", require_signature=public).id == id_of(masks[0])
+    remote.push(masks[1], shared, name="a", force=True)
     with pytest.raises(SignatureError, match="not signed"):
-        remote.pull(address, "out.msk", replace=True, key=public)
+        remote.pull(address, "out.msk", force=True, require_signature=public)
     assert Path("out.msk").read_bytes() == masks[0].read_bytes()
 
 
@@ -425,7 +443,7 @@ def test_a_huge_signature_is_not_read(pushed: Path, keys: tuple[Path, Path]) -> 
     with open(f"{object}.sig", "wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(RemoteError, match="larger than 4,096 bytes"):
-        remote.pull("shared/a", key=keys[1])
+        remote.pull("shared/a", require_signature=keys[1])
 
 
 # Several processes
@@ -442,14 +460,14 @@ def _killed_at(stage: int, mask: Path, place: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
-    remote.push(mask, place, PushOptions(name="task", force=True))
+    remote.push(mask, place, name="task", force=True)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_push_that_is_killed_leaves_the_old_state(stage: int, here: Path, masks: list[Path]) -> None:
     (here / "shared").mkdir()
     place = str(here / "shared")
-    remote.push(masks[0], place, PushOptions(name="task"))
+    remote.push(masks[0], place, name="task")
     before = files(place)
     process = PROCESSES.Process(target=_killed_at, args=(stage, masks[1], place))
     process.start()
@@ -461,7 +479,7 @@ def test_a_push_that_is_killed_leaves_the_old_state(stage: int, here: Path, mask
     (listed,) = remote.list_masks(place)
     assert listed.entry is not None and listed.entry.id == id_of(masks[0])
     assert remote.pull(f"{place}/task").id == id_of(masks[0])
-    remote.push(masks[1], place, PushOptions(name="task", force=True))
+    remote.push(masks[1], place, name="task", force=True)
     assert remote.pull(f"{place}/task").id == id_of(masks[1])
     assert not [name for name in files(place) if name.endswith(".tmp")]
 
@@ -469,12 +487,12 @@ def test_a_push_that_is_killed_leaves_the_old_state(stage: int, here: Path, mask
 def _alternate(masks: list[Path], place: str) -> None:
     while True:
         for mask in masks:
-            remote.push(mask, place, PushOptions(name="task", force=True))
+            remote.push(mask, place, name="task", force=True)
 
 
 def test_kills_at_any_time_leave_one_of_the_masks(here: Path, masks: list[Path]) -> None:
     (here / "shared").mkdir()
-    remote.push(masks[0], "shared", PushOptions(name="task"))
+    remote.push(masks[0], "shared", name="task")
     rng = random.Random(6)
     for _ in range(20):
         process = PROCESSES.Process(target=_alternate, args=(masks[:2], str(here / "shared")))
@@ -483,7 +501,7 @@ def test_kills_at_any_time_leave_one_of_the_masks(here: Path, masks: list[Path])
         process.kill()
         process.join(60)
         (listed,) = remote.list_masks("shared")
-        pulled = remote.pull("shared/task", "out.msk", replace=True)
+        pulled = remote.pull("shared/task", "out.msk", force=True)
         assert listed.entry is not None
         assert pulled.id == listed.entry.id in {id_of(masks[0]), id_of(masks[1])}
         MaskFile("out.msk").verify()
@@ -493,7 +511,7 @@ def _push_all(masks: list[Path], place: str, start: Event) -> None:
     start.wait(60)
     for mask in masks:
         remote.push(mask, place)
-        remote.push(mask, place, PushOptions(name="task", force=True))
+        remote.push(mask, place, name="task", force=True)
 
 
 def _pull_always(place: str, cache: str, start: Event, stop: Event) -> None:
@@ -509,7 +527,7 @@ def test_writers_and_readers_at_once(here: Path, masks: list[Path]) -> None:
     """Six write the same and different names, two read all the time; nobody sees anything but whole masks."""
     (here / "shared").mkdir()
     place = str(here / "shared")
-    remote.push(masks[0], place, PushOptions(name="task"))
+    remote.push(masks[0], place, name="task")
     start, stop = PROCESSES.Event(), PROCESSES.Event()
     readers = [
         PROCESSES.Process(target=_pull_always, args=(place, str(here / f"cache-{i}"), start, stop)) for i in range(2)
@@ -532,7 +550,7 @@ def test_writers_and_readers_at_once(here: Path, masks: list[Path]) -> None:
         f"{place}/{name}.msk" for name in (*"abcdefgh", "task")
     ]
     for mask in masks:
-        remote.pull(f"{place}/{mask.stem}", "out.msk", replace=True)
+        remote.pull(f"{place}/{mask.stem}", "out.msk", force=True)
         assert Path("out.msk").read_bytes() == mask.read_bytes()
     assert remote.pull(f"{place}/task").id in map(id_of, masks)
     assert not [name for name in files(place) if name.endswith(".tmp")]

@@ -184,7 +184,7 @@ def test_a_taken_name_needs_force(hub: TestHub, mask_path: Path, base: Checkpoin
     assert other.id in card.decode() and card.count(b"|task.msk|") == 1
 
     # The same mask coded anew may take the place of the old one.
-    save(other, tmp_path / "task.msk", codec="zstd")
+    save(other, tmp_path / "task.msk", codec="zstd", force=True)
     assert hub("push", tmp_path / "task.msk", "alice/masks").status == 0
     assert hub.files("alice/masks")["task.msk"] == (tmp_path / "task.msk").read_bytes()
 

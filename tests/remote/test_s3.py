@@ -22,7 +22,6 @@ from maskhub import remote
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import IntegrityError, RemoteError, SignatureError
-from maskhub.remote.entry import PushOptions
 from maskhub_cli.main import app
 from tests import tiny
 from tests.cli.conftest import Ran
@@ -31,8 +30,6 @@ from tests.remote.test_signing import pair
 
 pytest.importorskip("s3fs")
 SECRET = "wJalrXUtnFEMI-the-secret-key"
-TASK = PushOptions(name="task")
-FORCE = PushOptions(name="task", force=True)
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["maskhub.remote.folder", "filelock", "huggingface_hub.repocard", "s3fs"])
 
@@ -92,7 +89,7 @@ def test_the_whole_way(s3: Proxy, masks: list[Path]) -> None:
     assert [one.address for one in listed] == ["s3://bucket/masks/a.msk", "s3://bucket/masks/other.msk"]
     assert [one.entry and one.entry.id for one in listed] == [id_of(masks[0]), id_of(masks[1])]
     for address in ("s3://bucket/masks/other", "s3://bucket/masks/other.msk"):
-        remote.pull(address, "out.msk", replace=True)
+        remote.pull(address, "out.msk", force=True)
         assert Path("out.msk").read_bytes() == masks[1].read_bytes()
         assert maskhub.open(address).id == id_of(masks[1])
     with pytest.raises(RemoteError, match=r"^s3://bucket/masks: the folder has several masks: a, other\. "):
@@ -135,11 +132,11 @@ def test_others_writes_are_seen(s3: Proxy, masks: list[Path]) -> None:
 
 def test_signatures(s3: Proxy, masks: list[Path]) -> None:
     private, public = pair()
-    remote.push(masks[0], "s3://bucket/masks", TASK, sign=private)
-    assert remote.pull("s3://bucket/masks/task", "out.msk", key=public).id == id_of(masks[0])
-    remote.push(masks[1], "s3://bucket/masks", FORCE)
+    remote.push(masks[0], "s3://bucket/masks", name="task", sign=private)
+    assert remote.pull("s3://bucket/masks/task", "out.msk", require_signature=public).id == id_of(masks[0])
+    remote.push(masks[1], "s3://bucket/masks", name="task", force=True)
     with pytest.raises(SignatureError, match=r"^s3://bucket/masks/task: not signed\. "):
-        remote.pull("s3://bucket/masks/task", "other.msk", key=public)
+        remote.pull("s3://bucket/masks/task", "other.msk", require_signature=public)
     assert not Path("other.msk").exists()
 
 
@@ -236,13 +233,13 @@ def test_a_damaged_mask_is_refused(s3: Proxy, masks: list[Path]) -> None:
     with pytest.raises(IntegrityError, match=r"^s3://bucket/masks/a: damaged: not the file that the index says\. "):
         remote.pull("s3://bucket/masks/a", "out.msk")
     assert not Path("out.msk").exists()
-    remote.push(masks[0], "s3://bucket/masks", PushOptions(force=True))
+    remote.push(masks[0], "s3://bucket/masks", force=True)
     assert remote.pull("s3://bucket/masks/a").id == id_of(masks[0])
 
 
 @pytest.mark.parametrize("what", [r"\S+objects/\w+\.msk", r"\S+objects/\w+\.md", r"\S+index/task.json"])
 def test_a_push_that_is_killed_leaves_the_old_state(s3: Proxy, masks: list[Path], what: str) -> None:
-    remote.push(masks[0], "s3://bucket/masks", TASK)
+    remote.push(masks[0], "s3://bucket/masks", name="task")
     s3.faults.append(Fault(f"PUT {what}", after=1200, hold=True))  # in the middle of the body
     process = PROCESSES.Process(target=_push, args=(masks[1], dict(os.environ)))
     process.start()
@@ -253,13 +250,13 @@ def test_a_push_that_is_killed_leaves_the_old_state(s3: Proxy, masks: list[Path]
     (listed,) = remote.list_masks("s3://bucket/masks")
     assert listed.entry is not None and listed.entry.id == id_of(masks[0])
     assert remote.pull("s3://bucket/masks/task").id == id_of(masks[0])
-    remote.push(masks[1], "s3://bucket/masks", FORCE)
+    remote.push(masks[1], "s3://bucket/masks", name="task", force=True)
     assert remote.pull("s3://bucket/masks/task").id == id_of(masks[1])
 
 
 def _push(mask: Path, variables: dict[str, str]) -> None:
     os.environ.update(variables)
-    remote.push(mask, "s3://bucket/masks", FORCE)
+    remote.push(mask, "s3://bucket/masks", name="task", force=True)
 
 
 def _pull(output: Path, variables: dict[str, str]) -> None:
@@ -274,7 +271,7 @@ def start(target: Any, *arguments: object) -> Any:
 
 
 def test_eight_pulls_at_once_are_one_download(s3: Proxy, masks: list[Path], tmp_path: Path) -> None:
-    remote.push(masks[0], "s3://bucket/masks", TASK)
+    remote.push(masks[0], "s3://bucket/masks", name="task")
     s3.requests.clear()
     outputs = [tmp_path / f"out-{i}.msk" for i in range(8)]
     pulls = [start(_pull, output) for output in outputs]
@@ -298,7 +295,7 @@ def test_writers_at_once(s3: Proxy, masks: list[Path]) -> None:
 def test_faults_at_random(s3: Proxy, masks: list[Path], tmp_path: Path) -> None:
     """Resets and truncations at any byte, and kills at any time: the state is one of two, and a retry succeeds."""
     known = {id_of(path): path for path in masks[:2]}
-    remote.push(masks[0], "s3://bucket/masks", TASK)
+    remote.push(masks[0], "s3://bucket/masks", name="task")
     rng = random.Random(6)
     broken = 0
     for number in range(12):
@@ -319,9 +316,9 @@ def test_faults_at_random(s3: Proxy, masks: list[Path], tmp_path: Path) -> None:
         s3.faults.clear()
         if output.exists():
             MaskFile(output).verify()
-        remote.pull("s3://bucket/masks/task", output, replace=True)
+        remote.pull("s3://bucket/masks/task", output, force=True)
         assert output.read_bytes() == known[id_of(output)].read_bytes()
-        remote.push(masks[number % 2], "s3://bucket/masks", FORCE)
+        remote.push(masks[number % 2], "s3://bucket/masks", name="task", force=True)
         assert remote.pull("s3://bucket/masks/task").id == id_of(masks[number % 2])
     assert broken
 

@@ -169,3 +169,17 @@ def test_loading_prints_nothing(bert: Checkpoint, task: MaskSet, tmp_path: Path)
     code = f"import maskhub; print(type(maskhub.load_model({str(bert.folder)!r}, 'task.msk')).__name__)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (ran.stdout, ran.stderr) == ("BertForSequenceClassification\n", "")
+
+
+@pytest.mark.parametrize("call", ["load_model(base, mask)", "pipeline(mask)", "predict(base, mask, 'who is it')"])
+def test_without_torch_the_extra_is_named(call: str, bert: Checkpoint, task: MaskSet, tmp_path: Path) -> None:
+    maskhub.save(task, tmp_path / "task.msk")
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import maskhub\n"
+        f"base, mask = {str(bert.folder)!r}, 'task.msk'\n"
+        f"try: maskhub.{call}\n"
+        "except maskhub.MaskhubError as error: print(error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert ran.stdout == f"{call.partition('(')[0]} needs torch. Install it: pip install 'maskhub[train]'.\n"

@@ -129,7 +129,7 @@ def test_claim_file_says_what_is_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("nowhere")
     claim_file(tmp_path / "new")
-    claim_file(tmp_path / "file", replace=True)
+    claim_file(tmp_path / "file", force=True)
     for path, reason in {
         tmp_path: "the output is a folder",
         tmp_path / "file": "the output file exists",

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import maskhub
 from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS, Checkpoint, open_checkpoint
 from maskhub.errors import BaseMismatchError, CheckpointError, FormatError
@@ -29,7 +28,7 @@ from tests.checkpoints.test_checkpoint import OPEN, hub_cache
 
 torch = pytest.importorskip("torch")
 
-from maskhub.storage.torch import TORCH_DTYPES, to_torch  # noqa: E402
+from maskhub.storage.torch import DTYPES, to_torch  # noqa: E402
 
 
 def as_torch(folder: Path, to: Path, **options: Any) -> Path:
@@ -92,11 +91,11 @@ def test_one_file_is_a_checkpoint_too(base_folder: Path, tmp_path: Path) -> None
     assert values(open_checkpoint(folder / TORCH_WEIGHTS)) == values(open_checkpoint(base_folder))
 
 
-@pytest.mark.parametrize("dtype", TORCH_DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_dtypes_are_passed_bit_for_bit(tmp_path: Path, dtype: str) -> None:
-    width = torch.empty((), dtype=TORCH_DTYPES[dtype]).element_size()
+    width = torch.empty((), dtype=getattr(torch, DTYPES[dtype])).element_size()
     data = np.random.default_rng(0).integers(0, 2 if dtype == "BOOL" else 256, 6 * width, dtype=np.uint8)
-    tensor = torch.from_numpy(data).view(TORCH_DTYPES[dtype]).reshape(2, 3)
+    tensor = torch.from_numpy(data).view(getattr(torch, DTYPES[dtype])).reshape(2, 3)
     read = TorchFile(save(tmp_path / "a.bin", {"a": tensor})).read("a")
     assert (read.dtype, read.shape, read.data.tobytes()) == (dtype, (2, 3), data.tobytes())
 
@@ -128,13 +127,13 @@ def test_dense_checkpoints_of_such_a_base(tmp_path: Path) -> None:
     base = open_checkpoint(as_torch(folder, tmp_path / "b"))
     maskset = tiny.tiny_maskset(open_checkpoint(folder))
     dense.verify_base(base, maskset)
-    expected = maskhub.apply(open_checkpoint(folder), maskset, tmp_path / "one")
-    out = maskhub.apply(base, maskset, tmp_path / "two")
+    expected = tiny.build(open_checkpoint(folder), maskset, tmp_path / "one")
+    out = tiny.build(base, maskset, tmp_path / "two")
     assert len(list(out.glob("model-*-of-00003.safetensors"))) == 3
     assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in expected.iterdir()}
     other = open_checkpoint(as_torch(tiny.write_base(tmp_path / "c", seed=1), tmp_path / "d"))
     with pytest.raises(BaseMismatchError, match="not the base this mask was made for"):
-        maskhub.apply(other, maskset, tmp_path / "three")
+        tiny.build(other, maskset, tmp_path / "three")
     assert not (tmp_path / "three").exists()
 
 
@@ -145,7 +144,7 @@ def test_tied_tensors_are_written_by_the_name_that_is_bound(base_folder: Path, t
     save(folder / TORCH_WEIGHTS, state | {"decoder.weight": state[words]})
     base, maskset = open_checkpoint(folder), tiny.tiny_maskset(base_folder)
     assert base.digest("decoder.weight") == base.digest(words)
-    out = open_checkpoint(maskhub.apply(base, maskset, tmp_path / "out"))
+    out = open_checkpoint(tiny.build(base, maskset, tmp_path / "out"))
     assert set(out) == {*(f"bert.{name}" for name in tiny.SHAPES), *maskset.dense}
     assert out.read(f"bert.{words}").data.tobytes() == base.read(words).data.tobytes()
 

@@ -142,7 +142,10 @@ BAD: list[tuple[list[Row], str | None, str, str | None]] = [
     ([WORDS | {"tags": ["O", None]}], None, "row 1 has no label in column 'tags'", GIVE),
     ([WORDS | {"tags": "O O"}], None, "column 'tags' holds no lists: a tag is needed for each token", None),
     ([{"tokens": ["x"], "marks": ["O"]}], None, "no label column found among tokens, marks", "Name it with --label-"),
-    ([{"text": "x", "label": "a"}], "token-classification", "no text column found among text, label", "Name it with"),
+    (
+        [{"text": "x", "label": "a"}], "token-classification",
+        "column 'text' holds no lists: a tag is needed for each token", None,
+    ),
     ([CHOICE, CHOICE | {"choices": ["a"] * 3}], None, "row 2 has 3 choices, and row 1 has 2", "Give all rows the same"),
     ([CHOICE | {"choices": ["a"], "label": 0}], None, "row 1 has one choice only; two or more are needed", None),
     (

@@ -12,6 +12,7 @@ import pytest
 import maskhub
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.pruned import from_pruned
+from tests import tiny
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -152,7 +153,7 @@ def test_a_pruned_model_goes_the_whole_way(family: Family, tmp_path: Path) -> No
     assert len(maskset.masks) > 3
     assert all(mask.sparsity < 0.5 for mask in maskset.masks.values())
     maskhub.save(maskset, tmp_path / "task.msk")
-    dense = maskhub.apply(base, maskhub.open(tmp_path / "task.msk"), tmp_path / "dense")
+    dense = tiny.build(base, maskhub.open(tmp_path / "task.msk"), tmp_path / "dense")
 
     loaded = load(task, dense)
     assert loaded.dtype == model.dtype == getattr(torch, family.dtype)
@@ -197,7 +198,7 @@ def test_a_base_may_store_tied_weights_twice(name: str, first: str, second: str,
     maskset = from_pruned(base, open_checkpoint(tmp_path / "pruned"))
     assert first in maskset.masks
     assert second not in maskset.base.tensors
-    loaded = load(task, maskhub.apply(base, maskset, tmp_path / "dense"))
+    loaded = load(task, tiny.build(base, maskset, tmp_path / "dense"))
     assert tied(loaded) == tied(model) != set()
     assert torch.equal(logits(loaded, family), logits(model, family))
     assert torch.equal(logits(maskhub.load_model(base, maskset), family), logits(model, family))

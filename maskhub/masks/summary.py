@@ -17,7 +17,9 @@ from maskhub.storage.tensor import ITEM_SIZE, RawTensor
 
 METRICS, LINEAGE, CHAIN = 4, 8, 2  # lines of each that fit one screen with all the rest
 # What of a training run one wants to know first.
-SETTINGS = {"data.train", "data.train_examples", "settings.epochs", "settings.batch_size", "settings.seed"}
+SETTINGS = {
+    "data.train", "data.train_examples", "settings.recipe", "settings.epochs", "settings.batch_size", "settings.seed",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

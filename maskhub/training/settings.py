@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
-from maskhub.errors import ArgumentError, library, reason
+from maskhub.errors import ArgumentError, MaskhubError, library, reason, same_kind
 from maskhub.options import Option, nearest
 
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
@@ -311,10 +311,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
             found = yaml.load(text, yaml.BaseLoader) or {}
         else:
             raise ArgumentError(f"{path}: neither YAML nor TOML", hint="Name it .yaml or .toml.")
-    except OSError as error:
-        raise ArgumentError(f"{path}: cannot be read: {error.strerror}") from error
-    except ArgumentError:
+    except MaskhubError:
         raise
+    except OSError as error:
+        raise same_kind(error, ArgumentError)(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # either parser's kinds; YAML's tell the place in lines of their own
         raise ArgumentError(f"{path}: cannot be read: {' '.join(str(error).split()) or reason(error)}") from error
     if not isinstance(found, dict):
@@ -413,7 +413,6 @@ def _metas(hint: Any) -> Iterator[msgspec.Meta]:
 
 def _check_repo(repo: str) -> None:
     """A mask's place on the Hub, as ``maskhub push`` takes it."""
-    from maskhub.errors import MaskhubError
     from maskhub.storage import address
 
     try:

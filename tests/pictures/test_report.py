@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from maskhub.checkpoints.checkpoint import Checkpoint
-from maskhub.errors import MaskhubError, OutputError
+from maskhub.errors import ExistsError, MaskhubError, MissingError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.compare import MEASURES, NUMBERS, Diff, Matrix, diff, matrix
 from maskhub.masks.mask import Mask, MaskSet
@@ -228,12 +228,12 @@ def test_undefined_numbers_are_empty_cells(base: Checkpoint, maskset: MaskSet, t
 
 def test_a_report_that_cannot_be(compared: Diff, maskset: MaskSet, other: MaskSet, tmp_path: Path) -> None:
     (tmp_path / "there.html").touch()
-    with pytest.raises(OutputError, match=r"there\.html: the output file exists"):
+    with pytest.raises(ExistsError, match=r"there\.html: the output file exists"):
         report.claim_report(tmp_path / "there.html")
     report.claim_report(tmp_path / "there.html", force=True)
     with pytest.raises(MaskhubError, match=r"page\.svg: a report is a page"):
         report.claim_report(tmp_path / "page.svg")
-    with pytest.raises(OutputError, match="cannot be written: No such file or directory"):
+    with pytest.raises(MissingError, match="cannot be written: No such file or directory"):
         report.save_report(compared, [maskset, other], tmp_path / "no/r.html")
 
 
@@ -247,7 +247,7 @@ def test_without_matplotlib(tmp_path: Path) -> None:
         "except MaskhubError as error: print(error)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert (ran.stdout, ran.stderr) == ("pictures need matplotlib | Install it: pip install 'maskhub[plot]'.\n", "")
+    assert (ran.stdout, ran.stderr) == ("pictures need matplotlib. Install it: pip install 'maskhub[plot]'.\n", "")
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ for name, method in METHODS.items():
 try:
     learn(True, {"score_margin": 0.2})
 except TrainingError as error:
-    pathlib.Path(f"{sys.argv[2]}/refused-{dist.get_rank()}").write_text(str(error))
+    pathlib.Path(f"{sys.argv[2]}/refused-{dist.get_rank()}").write_text(error.message)
 dist.destroy_process_group()
 """
 

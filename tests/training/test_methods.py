@@ -130,7 +130,7 @@ def test_nm_by_magnitude_starts_with_the_largest() -> None:
 
 
 def test_nm_on_a_width_that_it_does_not_divide() -> None:
-    with pytest.raises(TrainingError, match=r"^nm 2:4: weight has 6 inputs, which 4 does not divide$"):
+    with pytest.raises(TrainingError, match=r"^nm 2:4: weight has 6 inputs, which 4 does not divide\. "):
         add_scores(nn.Linear(6, 4), {"weight": "w"}, paper(binarizer="nm"))
 
 
@@ -264,7 +264,7 @@ def test_a_margin_under_gradient_checkpointing_and_double_use() -> None:
 
 
 def test_a_margin_without_a_score() -> None:
-    with pytest.raises(TrainingError, match=r"^score_margin 1e-09: no score starts so near to the threshold$"):
+    with pytest.raises(TrainingError, match=r"^score_margin 1e-09: no score starts so near to the threshold\. "):
         two_layers(paper(score_margin=1e-9))
 
 
@@ -331,7 +331,7 @@ def test_a_method_that_acts_after_steps_must_be_told_of_them() -> None:
     model(INPUT)
     with pytest.raises(TrainingError, match="the optimizer has no scores of the model"):
         attach(model, torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.1))
-    with pytest.raises(TrainingError, match=r"^attach: steps is -1$"):  # a Trainer's max_steps where none is set
+    with pytest.raises(TrainingError, match=r"^attach: steps is -1\. "):  # a Trainer's max_steps where none is set
         attach(model, torch.optim.SGD(scores_of(model).values(), 0.1), steps=-1)
     with pytest.raises(TrainingError, match=r"attach\(\.\.\., steps=N\)"):
         other = two_layers(paper(binarizer="topk", final_sparsity=0.5))

@@ -62,8 +62,8 @@ class Plan:
     def needs(self) -> str:
         """One line on the memory."""
         return (
-            f"Memory: {size(sum(self.memory.values()))} for the base, scores, gradients and the optimiser; batches "
-            "take more, as they are long and many"
+            f"Memory: {size(sum(self.memory.values()))} for the base, scores, gradients and the optimiser; passes take "
+            "more, by the batches' size and length"
         )
 
 

@@ -368,6 +368,8 @@ def _made(kind: type[M], given: dict[str, Any]) -> M:
         hint, choices = None, get_args(_plain(hints[field]))
         if get_origin(_plain(hints[field])) is Literal:
             hint = f"It is one of: {', '.join(choices)}."
+        if _plain(hints[field]) is bool:
+            hint = "It is true or false."
         if limits := _limits(hints[field]):
             why = f"{given[field]!r} is not {limits}"
         raise ArgumentError(f"training settings: {field}: {why}", hint=hint) from error
@@ -384,12 +386,13 @@ def _check_name(kind: type[Method], name: str, where: str) -> None:
     fields = kind.__struct_fields__
     if name not in fields:
         near = nearest(name, fields)
-        raise ArgumentError(f"{where}: there is no {name}", hint=f"Did you mean {near}?" if near else None)
+        raise ArgumentError(f"{where}: there is no setting {name!r}", hint=f"Did you mean {near}?" if near else None)
 
 
 def _value(value: Any, plain: Any) -> Any:
-    """A path as text; a text with commas as the list that is wanted."""
+    """A path, or a whole number where a text is wanted, as text; a text with commas as the list that is wanted."""
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    value = str(value) if plain is str and type(value) is int else value
     wants_list = any(get_origin(one) is tuple for one in (plain, *get_args(plain)))
     return [part.strip() for part in value.split(",")] if wants_list and isinstance(value, str) else value
 

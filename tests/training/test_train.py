@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Mapping
@@ -38,8 +39,8 @@ from maskhub.training.loop import TrainResult
 from maskhub.training.masking import scores_of
 from maskhub.training.model import head_of
 from maskhub.training.run import maskset_from_run, read_record
-from maskhub.training.settings import TrainSettings
-from maskhub.training.train import learn
+from maskhub.training.settings import TrainSettings, read_config, settings_from
+from maskhub.training.train import learn, plan
 from tests import tiny, toy
 from tests.training.conftest import Base
 
@@ -526,3 +527,59 @@ def test_a_tracker_that_there_is_not(bert: Path, task: Path, tmp_path: Path) -> 
     error = refused(toy.settings(bert, task, report_to="paper"), tmp_path / "run")
     assert str(error).startswith("training settings: paper is not supported, only ")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_says_what_it_does_and_a_plan_the_same(bert: Path, task: Path, tmp_path: Path) -> None:
+    settings = toy.settings(bert, task, epochs=1.0)
+    said, planned = [], []
+    found = plan(settings, tmp_path / "run", say=planned.append)
+    assert not (tmp_path / "run").exists()
+    learn(settings, tmp_path / "run", say=said.append)
+    assert said[: len(planned)] == planned
+    assert [line.partition(":")[0] for line in said] == [
+        "Reading examples", "Task", "Examples", "Classes", "Loading torch and transformers", "Reading the base",
+        "Encoding 64 examples", "Masked", "Memory", "Training", "Deleted",
+    ]  # fmt: skip
+    assert "Masked: 17,472 weights: 12 tensors in 2 layers and 2 outside them" in said
+    assert said[-2].startswith("Training: 5 steps; ")
+    assert re.fullmatch(r"Deleted: 2 checkpoints, [0-9]+ kB \(--keep-checkpoints keeps them\)", said[-1])
+    assert (found.examples, found.eval_examples, found.steps) == (40, 24, 5)
+    assert found.classes == {"film": 20, "spam": 20}
+
+
+REFUSED = {
+    "labels": {"eval_file": "other.jsonl"},
+    "length": {"max_length": 67},
+    "metric": {"metric": "bleu"},
+    "tracker": {"report_to": "paper"},
+    "layers": {"layers": "7"},
+    "split": {"eval_file": None, "eval_split": 0.001},
+    "base": {"base": "nowhere"},
+    "full": {},
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_plan_refuses_what_a_run_refuses(bert: Path, task: Path, tmp_path: Path, what: str) -> None:
+    toy.write_rows(tmp_path / "other.jsonl", toy.rows(9, 3))
+    given = REFUSED[what]
+    if given.get("eval_file"):
+        given = {"eval_file": str(tmp_path / given["eval_file"])}
+    settings = msgspec.structs.replace(toy.settings(bert, task), **given)
+    if what == "full":
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/note").touch()
+    error = refused(settings, tmp_path / "run")
+    with pytest.raises(MaskhubError) as caught:
+        plan(settings, tmp_path / "run")
+    assert (type(caught.value), str(caught.value)) == (type(error), str(error))
+
+
+def test_the_run_folder_holds_what_repeats_it(bert: Path, task: Path, tmp_path: Path) -> None:
+    settings = toy.settings(bert, task, eval_file=None, eval_split=0.2, epochs=1.0, target_modules="Q,V")
+    first = learn(settings, tmp_path / "run")
+    assert read_record(first.folder).data == {
+        "train": "train.jsonl", "train_examples": 32, "eval": "train.jsonl, held out", "eval_examples": 8,
+    }  # fmt: skip
+    again = learn(settings_from(**read_config(first.folder / "config.yaml")), tmp_path / "again")
+    assert again.mask.read_bytes() == first.mask.read_bytes()

@@ -282,7 +282,7 @@ def test_models_that_cannot_be_masked_or_packed(bert: Path, tmp_path: Path) -> N
     model = own_model(bert)
     with pytest.raises(TrainingError, match="the model is not masked"):
         learning.pack(model, tmp_path / "x.msk")
-    with pytest.raises(ArgumentError, match="training settings: there is no sparsity"):
+    with pytest.raises(ArgumentError, match="training settings: there is no setting 'sparsity'"):
         learning.mask_model(model, sparsity=0.1)
     with pytest.raises(ArgumentError, match="training settings: recipe: Invalid enum value 'x'"):
         learning.mask_model(model, recipe="x")

@@ -17,7 +17,8 @@ NOTE = "<!-- Written by `make docs`. -->"
 def commands(root: Any, name: str) -> str:
     """A page of all commands of a program; ``root`` is its command, of typer or click."""
     lines = [f"# The commands of `{name}`", NOTE, paragraphs(root.help), *options(root)]
-    for word, command in root.commands.items():
+    for word in root.list_commands(None):
+        command = root.resolve_command(None, [word])[1]
         if not command.hidden:
             usage = " ".join([name, word, "[OPTIONS]", *map(value, arguments(command))])
             lines += [f"## {word}", f"```\n{usage}\n```", paragraphs(command.help), *options(command)]

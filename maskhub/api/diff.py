@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, overload
+from typing import TYPE_CHECKING, Annotated, Any, overload
 
 from maskhub.api.parameters import Force, MaskLike, Parents, PathLike, Picture, Token, names_of, opened
 from maskhub.errors import ArgumentError
@@ -29,41 +29,14 @@ Report = Annotated[PathLike | None, Option("Write all of it as one page, with pi
 
 
 @overload
-def diff(
-    a: MaskLike,
-    b: MaskLike,
-    /,
-    *,
-    names: Sequence[str] | None = ...,
-    measure: str = ...,
-    plot: PathLike | None = ...,
-    report: PathLike | None = ...,
-    force: bool = ...,
-    parent: Sequence[MaskLike] = ...,
-    token: str | None = ...,
-    progress: Progress | None = ...,
-) -> Diff: ...
+def diff(a: MaskLike, b: MaskLike, /, **options: Any) -> Diff: ...
 
 
 @overload
-def diff(
-    a: MaskLike,
-    b: MaskLike,
-    c: MaskLike,
-    /,
-    *more: MaskLike,
-    names: Sequence[str] | None = ...,
-    measure: str = ...,
-    plot: PathLike | None = ...,
-    report: PathLike | None = ...,
-    force: bool = ...,
-    parent: Sequence[MaskLike] = ...,
-    token: str | None = ...,
-    progress: Progress | None = ...,
-) -> Matrix: ...
+def diff(a: MaskLike, b: MaskLike, c: MaskLike, /, *more: MaskLike, **options: Any) -> Matrix: ...
 
 
-def diff(
+def diff(  # type: ignore[misc]  # options are Any in the overloads, and named here
     *masks: Annotated[MaskLike, Option("Two masks of one base, or more: files, URLs or Hub names.", "MASK")],
     names: Sequence[str] | None = None,
     measure: Measure = "dissimilarity",

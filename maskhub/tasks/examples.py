@@ -40,7 +40,7 @@ class Examples:
     inputs: dict[str, Sequence[Any]]
     labels: list[Any]
     label_names: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
+    columns: tuple[str, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
-from maskhub.errors import ArgumentError, library, reason
+from maskhub.errors import ArgumentError, MaskhubError, library, reason
 from maskhub.options import Option, nearest
 
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
@@ -313,7 +313,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
             raise ArgumentError(f"{path}: neither YAML nor TOML", hint="Name it .yaml or .toml.")
     except OSError as error:
         raise ArgumentError(f"{path}: cannot be read: {error.strerror}") from error
-    except ArgumentError:
+    except MaskhubError:
         raise
     except Exception as error:  # either parser's kinds; YAML's tell the place in lines of their own
         raise ArgumentError(f"{path}: cannot be read: {' '.join(str(error).split()) or reason(error)}") from error
@@ -356,15 +356,15 @@ def _made(kind: type[M], given: dict[str, Any]) -> M:
     for name in given:
         _check_name(kind, name, "training settings")
     values = {name: _value(value, _plain(hints[name])) for name, value in given.items() if value is not None}
-    recipe = RECIPES.get(values.get("recipe", "default"), {})
+    recipe = RECIPES.get(str(values.get("recipe", "default")), {})
     fields = {name: value for name, value in recipe.items() if name in hints} | values
     try:
         made = msgspec.convert(fields, kind, strict=False)
     except msgspec.ValidationError as error:
         why, _, field = str(error).rpartition(" - at ")
+        if not why:
+            raise ArgumentError("training settings: base: there is none") from error
         field = field.strip("`$.").partition("[")[0]
-        if not field:  # of a field that is missing
-            raise ArgumentError(f"training settings: {error}") from error
         hint, choices = None, get_args(_plain(hints[field]))
         if get_origin(_plain(hints[field])) is Literal:
             hint = f"It is one of: {', '.join(choices)}."
@@ -416,7 +416,6 @@ def _metas(hint: Any) -> Iterator[msgspec.Meta]:
 
 def _check_repo(repo: str) -> None:
     """A mask's place on the Hub, as ``maskhub push`` takes it."""
-    from maskhub.errors import MaskhubError
     from maskhub.storage import address
 
     try:

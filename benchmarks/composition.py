@@ -178,7 +178,7 @@ def evaluate(report: Report, masksets: dict[str, MaskSet], base: str, tests: dic
                 composed = maskhub.compose(expression, chosen, head_from=head)
             weights = sum(mask.size for mask in composed.masks.values())
             row.setdefault("kept", sum(mask.kept for mask in composed.masks.values()) / weights)
-            row[f"{head} head, {test}"] = measure(checkpoint, composed, examples[test])["accuracy"]
+            row[f"{head} head, {test}"] = measure(checkpoint, composed, examples[test])[0]["accuracy"]
         print(json.dumps(row), flush=True)
         rows.append(row)
     report.table("accuracy", "Accuracy on held-out examples: a head, and the set it reads", rows)

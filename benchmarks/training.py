@@ -1,7 +1,7 @@
 """A training step of masking beside one of full finetuning: seconds and peak memory, same model and batches.
 
-Each way runs in new processes that take turns. Masking is MaskHub's own, by Adam on the scores: with no pull, with
-one, and with a pull and a band; finetuning is AdamW on every parameter, in the same plain loop. Memory is what
+Each way runs in new processes that take turns. Masking is MaskHub's own, by Adam on the scores: by itself, with
+L2-SP, and with L2-SP and a margin; finetuning is AdamW on every parameter, in the same plain loop. Memory is what
 training takes above the base model: the process's peak, less its peak when the model was made and had run once,
 without gradients.
 """
@@ -22,8 +22,8 @@ WARMUP = 3  # steps not counted
 BATCH, LENGTH = 32, 32
 METHODS: dict[str, dict[str, float]] = {
     "masking": {},
-    "masking, pull": {"pull": 0.01},
-    "masking, band": {"pull": 0.01, "band": 0.1},
+    "masking, L2-SP": {"l2_sp": 0.01},
+    "masking, margin": {"l2_sp": 0.01, "score_margin": 0.1},
 }
 WAYS = (*METHODS, "finetuning")
 
@@ -50,7 +50,7 @@ def run(report: Report) -> None:
         for way in METHODS:
             numbers = medians[way]
             report.check(f"{model}: seconds, {way} over finetuning", numbers["seconds"] / whole["seconds"], at_most=1.0)
-            limit = 0.6 if "band" in METHODS[way] else 1.0
+            limit = 0.6 if "score_margin" in METHODS[way] else 1.0
             report.check(f"{model}: memory, {way} over finetuning", numbers["MB"] / whole["MB"], at_most=limit)
     seconds = initialise()
     report.check("seconds to initialise the scores of 85 M weights", seconds, at_most=1.0)
@@ -78,7 +78,7 @@ def measure(way: str, model_name: str) -> dict[str, float]:
 
     from maskhub.training.layers import maskable, select
     from maskhub.training.masking import add_scores, attach
-    from maskhub.training.settings import Method
+    from maskhub.training.settings import method_from
 
     sizes = {
         "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
@@ -92,7 +92,7 @@ def measure(way: str, model_name: str) -> dict[str, float]:
         model(input_ids=ids[:1], labels=labels[:1])
     before = peak_memory()
     if way in METHODS:
-        method = Method(**{"pull": 0.0, "band": None, **METHODS[way]})  # type: ignore[arg-type]
+        method = method_from(**{"l2_sp": 0.0, **METHODS[way]})
         weights = maskable(model, {name for name, _ in model.named_parameters()})
         add_scores(model, {name: name for name in select(weights, method)}, method)
         optimizer: torch.optim.Optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-3)

@@ -1,25 +1,39 @@
-"""Every error MaskHub raises on purpose. Messages are one line: the file, the field, the cure."""
+"""Every error MaskHub raises on purpose. Messages are one line: the file, the field, the cure.
+
+Each is also the built-in error of its kind, where Python has one. All are pickled and copied whole.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# What the extra ``maskhub[NAME]`` brings, as it is imported.
+EXTRAS = {"train": ("torch", "transformers", "accelerate", "datasets", "h5py", "PIL", "sklearn", "scipy", "seqeval")}
+
 
 class MaskhubError(Exception):
-    """Base class. ``hint`` is an optional second sentence: what to do about it."""
+    """Base class. ``message`` says what is wrong; ``hint`` is an optional second sentence, the cure.
+
+    ``str`` has both."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
+        self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.hint}" if self.hint else self.message
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what another library's error says."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of what another error says, without a cure."""
+    text = error.message if isinstance(error, MaskhubError) else str(error)
+    return (text.strip() or type(error).__name__).splitlines()[0]
 
 
 class ArgumentError(MaskhubError, ValueError):
@@ -29,23 +43,31 @@ class ArgumentError(MaskhubError, ValueError):
     """
 
 
-class FormatError(MaskhubError):
+class MissingError(MaskhubError, FileNotFoundError):
+    """There is no such file or folder, here or on a remote."""
+
+
+class ForbiddenError(MaskhubError, PermissionError):
+    """A file, folder or remote does not let this user do that. Some remotes say so of files that are missing, too."""
+
+
+class FormatError(MaskhubError, ValueError):
     """A file is not what its name or header claims: not safetensors, no mask, unknown version."""
 
 
-class IntegrityError(MaskhubError):
+class IntegrityError(MaskhubError, ValueError):
     """Bytes do not match the digest recorded for them."""
 
 
-class ParentError(MaskhubError):
+class ParentError(MaskhubError, LookupError):
     """A mask is coded against another one that is not at hand."""
 
 
-class CodecError(MaskhubError):
+class CodecError(MaskhubError, ValueError):
     """A codec is unknown, its parameters are wrong, or it cannot code this mask."""
 
 
-class BaseMismatchError(MaskhubError):
+class BaseMismatchError(MaskhubError, ValueError):
     """A mask meets a base model it was not made for. ``tensors`` names what differs."""
 
     def __init__(self, message: str, *, tensors: tuple[str, ...] = (), hint: str | None = None) -> None:
@@ -53,36 +75,42 @@ class BaseMismatchError(MaskhubError):
         self.tensors = tensors
 
 
-class CheckpointError(MaskhubError):
-    """A checkpoint (base or dense) is missing, incomplete or of a kind MaskHub cannot read."""
+class CheckpointError(MaskhubError, ValueError):
+    """A checkpoint (base or dense) is incomplete or of a kind MaskHub cannot read."""
 
 
-class RemoteError(MaskhubError):
+class RemoteError(MaskhubError, OSError):
     """A URL cannot be reached or read, or gives other bytes than it said."""
 
 
-class MissingError(RemoteError):
-    """There is no such file on a remote."""
-
-
-class ForbiddenError(RemoteError):
-    """A remote does not let this user do that. Some say so of files that are missing, too."""
-
-
-class SignatureError(MaskhubError):
+class SignatureError(MaskhubError, ValueError):
     """A mask's signature is missing or wrong, or a key cannot be used."""
 
 
-class DataError(MaskhubError):
+class DataError(MaskhubError, ValueError):
     """Training or evaluation examples cannot be used as they are."""
 
 
-class OutputError(MaskhubError):
+class OutputError(MaskhubError, OSError):
     """An output cannot be written where it was asked for."""
+
+
+class ExistsError(OutputError, FileExistsError):
+    """There is something already where an output was asked for."""
+
+
+class LibraryError(MaskhubError, ImportError):
+    """An optional library is missing."""
 
 
 class TrainingError(MaskhubError):
     """A run cannot start, go on, or be read."""
+
+
+def same_kind(error: BaseException, otherwise: type[MaskhubError]) -> type[MaskhubError]:
+    """The error of ours for what the system says of a file or folder; ``otherwise`` where there is none of its own."""
+    kinds = {FileNotFoundError: MissingError, PermissionError: ForbiddenError, FileExistsError: ExistsError}
+    return next((ours for kind, ours in kinds.items() if isinstance(error, kind)), otherwise)
 
 
 @contextlib.contextmanager
@@ -92,14 +120,31 @@ def damaged(path: Path, kind: str) -> Iterator[None]:
         yield
     except MaskhubError:
         raise
+    except (FileNotFoundError, PermissionError) as error:
+        raise same_kind(error, FormatError)(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:
         raise FormatError(f"{path}: damaged, or no {kind}: {reason(error)}") from error
 
 
 def library(module: str, what: str, cure: str) -> Any:
-    """An optional library; MaskhubError where it is missing."""
+    """An optional library; LibraryError where it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         name = module.partition(".")[0]
-        raise MaskhubError(f"{what} need {name}", hint=f"Install it: pip install {cure}.") from error
+        raise LibraryError(f"{what} need {name}", hint=f"Install it: pip install {cure}.") from error
+
+
+@contextlib.contextmanager
+def extra(name: str, what: str = "this") -> Iterator[None]:
+    """A LibraryError that names the extra to install, for an import in the block, or in the function that this
+    decorates, that fails where a library of the extra is missing."""
+    try:
+        yield
+    except LibraryError:
+        raise
+    except ImportError as error:
+        missing = next((module for module in EXTRAS[name] if importlib.util.find_spec(module) is None), None)
+        if missing is None:
+            raise
+        raise LibraryError(f"{what} needs {missing}", hint=f"Install it: pip install 'maskhub[{name}]'.") from error

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from maskhub.training.settings import RECIPES, Method, TrainSettings, method_with
+from maskhub.training.settings import Method, TrainSettings, method_from, settings_from
 
 WORDS = {
     "film": ("good", "bad", "film"),
@@ -102,21 +102,22 @@ def write_task(folder: Path, classes: int = 2, *, pairs: bool = False, count: in
 
 def paper(**given: Any) -> Method:
     """The paper's method, but for what is given."""
-    return method_with("paper", **given)
+    return method_from(recipe="paper", **given)
 
 
 def settings(base: Path, folder: Path, **given: Any) -> TrainSettings:
     """Settings for a run of seconds on a task in ``folder``: the paper's, ten batches, three evaluations."""
-    values = RECIPES["paper"] | {
-        "base": str(base), "train_file": str(folder / "train.jsonl"), "eval_file": str(folder / "eval.jsonl"),
+    values = {
+        "recipe": "paper", "base": str(base),
+        "train_file": str(folder / "train.jsonl"), "eval_file": str(folder / "eval.jsonl"),
         "max_length": 32, "batch_size": 8, "epochs": 2.0, "eval_steps": 4, "learning_rate": 1e-2,
     }  # fmt: skip
-    return TrainSettings(**(values | given))
+    return settings_from(**(values | given))
 
 
 def options(settings: TrainSettings) -> list[str]:
-    """The command line of these settings, after ``maskhub train``, where they are the paper's but for what is given."""
-    fields = {name: getattr(settings, name) for name in settings.__struct_fields__ if name not in ("base", "columns")}
+    """The command line of these settings, after ``maskhub train``."""
+    fields = {name: getattr(settings, name) for name in settings.__struct_fields__ if name != "base"}
     given = {f"--{name.replace('_', '-')}": str(value) for name, value in fields.items() if value is not None}
     flags = [name if value == "True" else f"{name}={value}" for name, value in given.items() if value != "False"]
-    return [settings.base, "--recipe=paper", *flags]
+    return [settings.base, *flags]

@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", choices=RATES, default=list(RATES), metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, each with one thread")
-    parser.add_argument("--sweep", action="store_true", help="masking at other rates, pulls and bands, in their stead")
+    parser.add_argument("--sweep", action="store_true", help="masking at other rates, decays and margins instead")
     parser.add_argument("--table", action="store_true", help="only print the tables of the results kept")
     arguments = parser.parse_args()
     if not arguments.table:

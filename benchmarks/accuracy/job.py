@@ -23,16 +23,15 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from benchmarks.accuracy.data import cut
 from benchmarks.accuracy.plan import BATCH, LORA_RANK, Job
 from benchmarks.report import peak_memory
-from maskhub.container.reader import MaskFile
-from maskhub.container.summary import summarize
+from maskhub.container.reader import open_mask
 from maskhub.runtime.evaluate import measure
 from maskhub.runtime.load import processor_from
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.tasks import REGISTRY
 from maskhub.tasks.data import read_file
 from maskhub.tasks.examples import Columns, Examples
-from maskhub.training.settings import DEFAULT_RECIPE, TrainSettings, recipe_with
-from maskhub.training.train import train
+from maskhub.training.settings import settings_from
+from maskhub.training.train import learn
 
 Trained = tuple[Any, dict[str, float]]  # the model, and what was measured of its training
 
@@ -40,7 +39,7 @@ Trained = tuple[Any, dict[str, float]]  # the model, and what was measured of it
 def masking(job: Job, base: Path, training: Path, examples: Examples, folder: Path) -> Trained:
     """MaskHub, as its command line does it."""
     budget = job.budget
-    settings = TrainSettings(
+    settings = settings_from(
         base=str(base),
         train_file=str(training),
         task=examples.task,
@@ -49,19 +48,16 @@ def masking(job: Job, base: Path, training: Path, examples: Examples, folder: Pa
         max_length=budget.max_length,
         seed=job.seed,
         eval_steps=1 << 30,
-        **recipe_with(
-            DEFAULT_RECIPE,
-            learning_rate=job.learning_rate,
-            pull=job.pull,
-            band=job.band,
-            initial_sparsity=job.sparsity,
-            layers=job.layers,
-            beta2=job.beta2,
-        ),
+        learning_rate=job.learning_rate,
+        l2_sp=job.l2_sp,
+        score_margin=job.score_margin,
+        initial_sparsity=job.sparsity,
+        layers=job.layers,
+        beta2=job.beta2,
     )
     clock = Clock()
-    result = train(settings, folder / "run", report=clock.step)
-    summary = summarize(MaskFile(result.mask))
+    result = learn(settings, folder / "run", report=clock.step)
+    summary = open_mask(result.mask).summary()
     numbers = {
         "bytes": summary.file_bytes,
         "bits_per_weight": summary.bits_per_weight,

@@ -50,7 +50,7 @@ TASKS = {
 class Job:
     """One training. With ``pick`` it is evaluated on held-out training examples.
 
-    Pull, band, (initial) sparsity, layers and beta2 are masking's; the recipe's where None.
+    L2-SP, margin, (initial) sparsity, layers and beta2 are masking's; the recipe's where None.
     """
 
     task: str
@@ -58,8 +58,8 @@ class Job:
     seed: int
     learning_rate: float
     pick: bool = False
-    pull: float | None = None
-    band: float | None = None
+    l2_sp: float | None = None
+    score_margin: float | None = None
     sparsity: float | None = None
     layers: str | None = None
     beta2: float | None = None
@@ -75,26 +75,26 @@ class Job:
     def path(self) -> Path:
         """Where its result is kept."""
         parts = [self.task, self.method, f"{self.learning_rate:g}"]
-        changes = {"pull": self.pull, "band": self.band, "sparsity": self.sparsity, "beta2-": self.beta2}
+        changes = {"l2sp": self.l2_sp, "margin": self.score_margin, "sparsity": self.sparsity, "beta2-": self.beta2}
         parts += [f"{name}{value:g}" for name, value in changes.items() if value is not None]
         parts += [self.layers] if self.layers else []
         return RESULTS / f"{'-'.join(parts)}-{'pick' if self.pick else self.seed}.json"
 
 
-# Learning rate, pull and band of the sweep, with the paper's initial sparsity, layers and beta2.
+# Learning rate, L2-SP and margin of the sweep, with the paper's initial sparsity, layers and beta2.
 SWEEP_TASKS = {"trec": 4, "ewt_pos": 6}  # epochs, for few examples
 SWEEP_START: dict[str, Any] = {"sparsity": 0.05, "layers": "upper", "beta2": 0.999}
 SWEEP = [
-    *((rate, pull, None) for pull in (0.0, 0.01) for rate in (1e-3, 3e-3, 6e-3)),
-    *((3e-3, pull, None) for pull in (0.003, 0.03)),
-    *((3e-3, 0.01, band) for band in (0.05, 0.1, 0.2)),
+    *((rate, decay, None) for decay in (0.0, 0.01) for rate in (1e-3, 3e-3, 6e-3)),
+    *((3e-3, decay, None) for decay in (0.003, 0.03)),
+    *((3e-3, 0.01, margin) for margin in (0.05, 0.1, 0.2)),
 ]
 
 
 def sweep_jobs() -> list[Job]:
     """The trainings of the sweep, those of one setting side by side."""
     return [
-        Job(task, "masking", PICK_SEED, rate, pick=True, pull=pull, band=band, epochs=epochs, **SWEEP_START)
-        for rate, pull, band in SWEEP
+        Job(task, "masking", PICK_SEED, rate, pick=True, l2_sp=decay, score_margin=margin, epochs=epochs, **SWEEP_START)
+        for rate, decay, margin in SWEEP
         for task, epochs in SWEEP_TASKS.items()
     ]

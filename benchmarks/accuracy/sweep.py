@@ -1,4 +1,4 @@
-"""Masking at other learning rates, pulls and bands: a table, and a picture of the metric against bytes and memory."""
+"""Masking at other rates, decays (L2-SP) and margins: a table, and a picture of the metric against bytes and memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.accuracy.plan import SWEEP, SWEEP_TASKS, sweep_jobs
 
-Point = tuple[float, float, float | None]  # learning rate, pull, band
+Point = tuple[float, float, float | None]  # learning rate, L2-SP, margin
 NUMBERS = ("metric", "bytes", "bits_per_weight", "peak_memory_mb", "seconds")
 
 
@@ -17,7 +17,7 @@ def points() -> dict[Point, dict[str, float]]:
     found: dict[Point, dict[str, float]] = {}
     jobs = [job for job in sweep_jobs() if job.path.exists()]
     for point in SWEEP:
-        mine = [job for job in jobs if (job.learning_rate, job.pull, job.band) == point]
+        mine = [job for job in jobs if (job.learning_rate, job.l2_sp, job.score_margin) == point]
         results = [json.loads(job.path.read_text()) for job in mine]
         if len(results) == len(SWEEP_TASKS):
             found[point] = {name: statistics.mean(result[name] for result in results) for name in NUMBERS}
@@ -26,11 +26,11 @@ def points() -> dict[Point, dict[str, float]]:
 
 def sweep_markdown() -> str:
     lines = [
-        "| learning rate | pull | band | metric | bytes | bits a weight | MB | seconds |",
+        "| learning rate | L2-SP | margin | metric | bytes | bits a weight | MB | seconds |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for (rate, pull, band), mean in points().items():
-        cells = [f"{rate:g}", f"{pull:g}", "" if band is None else f"{band:g}", f"{mean['metric']:.4f}"]
+    for (rate, decay, margin), mean in points().items():
+        cells = [f"{rate:g}", f"{decay:g}", "" if margin is None else f"{margin:g}", f"{mean['metric']:.4f}"]
         cells += [f"{mean['bytes']:,.0f}", f"{mean['bits_per_weight']:.4f}"]
         cells += [f"{mean['peak_memory_mb']:,.0f}", f"{mean['seconds']:,.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
@@ -38,12 +38,12 @@ def sweep_markdown() -> str:
 
 
 def draw_sweep(path: Path) -> None:
-    """A marker a setting: its shape is the pull, its shade the learning rate; bands are named."""
+    """A marker a setting: its shape is the decay, its shade the learning rate; margins are named."""
     from matplotlib.figure import Figure
 
     found = points()
     figure = Figure(figsize=(10, 4.4), layout="constrained")
-    shapes = dict(zip(sorted({pull for _, pull, _ in found}), "osD^v", strict=False))
+    shapes = dict(zip(sorted({decay for _, decay, _ in found}), "osD^v", strict=False))
     shades = dict(zip(sorted({rate for rate, _, _ in found}), ("0.85", "0.5", "black"), strict=False))
     panels = zip(
         figure.subplots(1, 2, sharey=True),
@@ -53,17 +53,19 @@ def draw_sweep(path: Path) -> None:
         strict=True,
     )
     for axes, name, unit, label in panels:
-        for (rate, pull, band), mean in found.items():
-            style = {"marker": shapes[pull], "color": shades[rate], "markeredgecolor": "black", "linestyle": "none"}
+        for (rate, decay, margin), mean in found.items():
+            style = {"marker": shapes[decay], "color": shades[rate], "markeredgecolor": "black", "linestyle": "none"}
             axes.plot(mean[name] / unit, mean["metric"], markersize=8, **style)
-            if band is not None:
-                axes.annotate(f"band {band:g}", (mean[name] / unit, mean["metric"]), (6, 4), textcoords="offset points")
+            if margin is not None:
+                axes.annotate(
+                    f"margin {margin:g}", (mean[name] / unit, mean["metric"]), (6, 4), textcoords="offset points"
+                )
         axes.set_xlabel(label)
         axes.set_ylabel("accuracy, held-out examples")
-    for pull, shape in shapes.items():
-        axes.plot([], [], shape, color="white", markeredgecolor="black", label=f"pull {pull:g}")
+    for decay, shape in shapes.items():
+        axes.plot([], [], shape, color="white", markeredgecolor="black", label=f"L2-SP {decay:g}")
     for rate, shade in shades.items():
         axes.plot([], [], "o", color=shade, markeredgecolor="black", label=f"learning rate {rate:g}")
     axes.legend(fontsize=8)
-    figure.suptitle(f"Masking MiniLM-L6: learning rate, pull and band; mean of {' and '.join(SWEEP_TASKS)}")
+    figure.suptitle(f"Masking MiniLM-L6: learning rate, L2-SP and margin; mean of {' and '.join(SWEEP_TASKS)}")
     figure.savefig(path, dpi=150)

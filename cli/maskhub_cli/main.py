@@ -4,66 +4,142 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from maskhub.errors import MaskhubError
-from maskhub_cli.commands import (
-    apply,
-    compose,
-    demo,
-    diff,
-    evaluate,
-    export,
-    extract,
-    info,
-    list,
-    pack,
-    plot,
-    pull,
-    push,
-    train,
-    verify,
-)
-from maskhub_cli.options import ERROR_STATUS
-from maskhub_cli.output import as_called, printable
+from maskhub.errors import ArgumentError, MaskhubError
+from maskhub.options import nearest
+from maskhub_cli.command import Command
+from maskhub_cli.output import ERROR_STATUS, error_line
+
+# In the order of the help, under its headings.
+COMMANDS = {
+    "Learn": ("train", "predict", "evaluate", "plot"),
+    "Look": ("info", "verify", "diff"),
+    "Make": ("pack", "apply", "extract", "compose", "export"),
+    "Share": ("push", "pull", "list"),
+    "Try": ("demo",),
+}
+# What people type who come from elsewhere.
+MEANT = {
+    "upload": "push", "download": "pull", "fetch": "pull", "build": "apply", "merge": "apply", "compare": "diff",
+    "combine": "compose", "show": "info", "inspect": "info", "ls": "list", "search": "list", "convert": "pack",
+    "import": "pack", "finetune": "train", "fit": "train", "infer": "predict", "classify": "predict",
+    "eval": "evaluate", "test": "evaluate", "check": "verify", "draw": "plot",
+    "--lr": "--learning-rate", "--bs": "--batch-size", "--out": "--output", "--output-dir": "--output",
+    "--num-epochs": "--epochs", "--num-train-epochs": "--epochs", "--overwrite": "--force", "--replace": "--force",
+    "--validation-file": "--eval-file", "--test-file": "--eval-file", "--max-seq-length": "--max-length",
+    "--per-device-train-batch-size": "--batch-size", "--hub-model-id": "--push-to-hub", "--torch-dtype": "--dtype",
+    "--commit-message": "--message", "--branch": "--revision", "--max-shard-size": "--shard-size", "--key": "--sign",
+}  # fmt: skip
 
 
 class Commands(TyperGroup):
-    """Runs a command. With ``--debug`` errors pass through; without, they end as one line and status 1."""
+    """Makes a command when it is asked for, and ends errors as one line: status 1, 2 for usage, 130 for Ctrl-C."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for names in COMMANDS.values() for name in names]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """One that is not to be run has its help alone, which is quick to make."""
+        if cmd_name in self.commands or cmd_name not in self.list_commands(ctx):
+            return self.commands.get(cmd_name)
+        panel = next(panel for panel, names in COMMANDS.items() if cmd_name in names)
+        return TyperCommand(cmd_name, help=Command.named(cmd_name).help, rich_help_panel=panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name in self.list_commands(ctx):
+            made = Command.named(name)
+            one = typer.Typer(add_completion=False, context_settings=dict(self.context_settings))
+            one.command(name, help=made.help)(made.run())
+            self.commands[name] = typer.main.get_command(one)
+        return super().resolve_command(ctx, args)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        try:
+            status = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # not typer's own over wrong usage
+                raise
+            typer.echo(error_line(usage(error, self.list_commands(None))), err=True)
+            status = 2
+        sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            result = super().invoke(ctx)
+            super().invoke(ctx)
             sys.stdout.flush()  # so that a closed pipe shows here, not at the interpreter's exit
-            return result
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
-        except (Exception, KeyboardInterrupt) as error:
-            if ctx.params.get("debug") or isinstance(error, typer.Abort) or hasattr(error, "exit_code"):
-                raise  # the latter two are typer's own, usage errors among them
-            typer.echo(explain(error), err=True)
-            raise typer.Exit(ctx.meta.get(ERROR_STATUS, 1)) from None
+        except KeyboardInterrupt:
+            typer.echo("Interrupted.", err=True)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            if isinstance(error, typer.Exit) or hasattr(error, "format_message") or debug(ctx):
+                raise
+            typer.echo(error_line(explain(error)), err=True)
+            status = 2 if isinstance(error, ArgumentError) else ctx.meta.get(ERROR_STATUS, 1)
+            raise typer.Exit(status) from None
 
 
 def explain(error: BaseException) -> str:
-    """An error as one line."""
-    if isinstance(error, KeyboardInterrupt):
-        return "Interrupted."
+    """An error that is not the user's way to type, as one line."""
     if isinstance(error, MaskhubError):
-        text = f"{error}. {error.hint}" if error.hint else str(error)
-    else:
-        text = f"unexpected error: {type(error).__name__}: {error}; run again with --debug (before the command)"
-    return "Error: " + printable(as_called(" ".join(text.splitlines())))
+        return str(error)
+    return f"unexpected error: {type(error).__name__}: {error}. Run again with --debug"
+
+
+def usage(error: Any, commands: Sequence[str]) -> str:
+    """What was typed wrongly, with what may have been meant, and where the help is."""
+    message = error.format_message().splitlines()[0].rstrip(".")
+    context = getattr(error, "ctx", None)
+    wrong = getattr(error, "option_name", None) or (context and not context.parent and _unknown(message))
+    if wrong:
+        message = f"there is no {'option' if wrong.startswith('-') else 'command'} {wrong}"
+        known = commands if not wrong.startswith("-") else _flags(context)
+        if meant := _meant(wrong, known):
+            message += f". Did you mean {meant}?"
+    if context is None:
+        return f"{message}."
+    return f"{message.rstrip('.?')}{'?' if message.endswith('?') else '.'} Help: {context.command_path} --help"
+
+
+def _unknown(message: str) -> str | None:
+    found = message.partition("No such command '")[2].partition("'")[0]
+    return found or None
+
+
+def _flags(context: Any) -> list[str]:
+    return [flag for parameter in context.command.params for flag in getattr(parameter, "opts", ()) if flag[:1] == "-"]
+
+
+def _meant(wrong: str, known: Iterable[str]) -> str | None:
+    known = list(known)
+    return MEANT[wrong] if MEANT.get(wrong) in known else nearest(wrong, known)
+
+
+def debug(ctx: Any) -> bool:
+    """Whether the user asked for tracebacks, before the command or after it."""
+    return bool(ctx.params.get("debug")) or "--debug" in sys.argv or bool(os.environ.get("MASKHUB_DEBUG"))
 
 
 app = typer.Typer(
     cls=Commands,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -76,8 +152,17 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+HELP = """Learned binary masks: a task costs a fraction of a bit a weight beside one base model.
+
+A BASE is a checkpoint folder or file, or a model on the Hub: user/repo or user/repo@revision.
+A MASK is a .msk file, the URL of one (https:, hf: or any that fsspec knows), or user/repo, user/repo/name or
+user/repo/name@revision on the Hub.
+"""
+
+
+@app.callback(help="\n\n".join(" ".join(p.split()) for p in HELP.split("\n\n")), invoke_without_command=True)
 def options(
+    context: typer.Context,
     debug: Annotated[
         bool, typer.Option("--debug", envvar="MASKHUB_DEBUG", help="Show the traceback of an error.")
     ] = False,
@@ -85,30 +170,8 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Learned binary masks: a task costs a fraction of a bit a weight beside one base model.
-
-    A BASE is a checkpoint folder or file, or a model on the Hub: user/repo or user/repo@revision.
-    A MASK is a .msk file, the URL of one (https:, hf: or any that fsspec knows), or user/repo, user/repo/name or
-    user/repo/name@revision on the Hub.
-    """
-
-
-# In the order of the help.
-app.command()(train.train)
-app.command()(plot.plot)
-app.command()(pack.pack)
-app.command()(info.info)
-app.command()(verify.verify)
-app.command()(apply.apply)
-app.command()(extract.extract)
-app.command()(diff.diff)
-app.command()(compose.compose)
-app.command()(export.export)
-app.command()(evaluate.evaluate)
-app.command()(push.push)
-app.command()(pull.pull)
-app.command("list")(list.list_masks)
-app.command()(demo.demo)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main() -> None:

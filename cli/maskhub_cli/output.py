@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
 import typer
 
+from maskhub.errors import ArgumentError
+
 Cell = str | int | float
+ERROR_STATUS = "error_status"  # key of a context's meta: the exit status of an error, where it is not 1
+WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
 
 class Progress(Protocol):
@@ -38,12 +45,30 @@ class Output:
     ``human``; warnings come always.
     """
 
-    def __init__(self, format: Format = Format.AUTO, json: bool = False, quiet: bool = False) -> None:
-        """Raises typer.BadParameter where the options ask for two formats at once."""
-        asked = {format} - {Format.AUTO} | ({Format.JSON} if json else set()) | ({Format.QUIET} if quiet else set())
+    def __init__(
+        self,
+        format: str = Format.AUTO,
+        json: bool = False,
+        quiet: bool = False,
+        *,
+        meta: dict[str, Any] | None = None,
+    ) -> None:
+        """``meta`` is that of the command's context. Raises ArgumentError where the options ask for two formats."""
+        if format not in list(Format):
+            raise ArgumentError(f"there is no output format {format!r}", hint=f"One of {', '.join(Format)}.")
+        asked = {Format(format)} - {Format.AUTO}
+        asked |= ({Format.JSON} if json else set()) | ({Format.QUIET} if quiet else set())
         if len(asked) > 1:
-            raise typer.BadParameter(f"one output format at a time, not {' and '.join(sorted(asked))}")
+            raise ArgumentError(f"one output format at a time, not {' and '.join(sorted(asked))}")
+        self.auto = not asked
         self.format = next(iter(asked), Format.HUMAN)
+        self.meta = {} if meta is None else meta
+
+    def quiet_hub(self) -> None:
+        """Let the Hub's client say nothing of its own, and draw bars on terminals only. Call it before its import."""
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+        if self.format is not Format.HUMAN or not sys.stderr.isatty():
+            os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
     def show(
         self,
@@ -58,33 +83,44 @@ class Output:
 
         ``data`` (a mapping, dataclass or struct) is the JSON document and ``quiet`` the bare value, or a list of them.
         People get ``title``, ``fields`` one a line (a value of several lines as a list), and ``tables``, each a list of
-        rows with the same keys.
+        rows with the same keys, the most telling ones first: what does not fit the terminal is left out from the right.
         """
         if self.format is Format.JSON:
             import msgspec
 
-            typer.echo(json.dumps(msgspec.to_builtins(data)))
+            typer.echo(json.dumps(msgspec.to_builtins(data, enc_hook=str)))
         elif self.format is Format.QUIET:
             for value in quiet if isinstance(quiet, list) else [quiet]:
                 typer.echo(printable(str(value)))
         else:
+            width = terminal_width()
             if title:
-                typer.echo(printable(title))
-            for line in _lines(fields or {}):
-                typer.echo(printable(line))
+                typer.echo(styled(printable(title), bold=True))
+            for line in _lines(fields or {}, width):
+                typer.echo(line)
             for rows in tables:
                 if rows:
                     typer.echo()
-                    for line in _table(rows):
+                    for line in _table(rows, width):
                         typer.echo(line)
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Print data that comes line by line."""
+        for line in lines:
+            typer.echo(line)
+
+    def say(self, text: str) -> None:
+        """What is going on, or was found; for people, beside the data."""
+        if self.format is Format.HUMAN:
+            typer.echo(printable(as_called(text)), err=True)
 
     def hint(self, text: str) -> None:
         """What to do next."""
         if self.format is Format.HUMAN:
-            typer.echo(printable(as_called(text)), err=True)
+            typer.echo(styled(printable(as_called(text)), err=True, fg="cyan"), err=True)
 
     def warn(self, text: str) -> None:
-        typer.echo(f"Warning: {printable(text)}", err=True)
+        typer.echo(f"{styled('Warning:', err=True, fg='yellow')} {printable(text)}", err=True)
 
     @contextlib.contextmanager
     def progress(self, label: str, *, unit: str = "bytes") -> Iterator[Progress | None]:
@@ -153,21 +189,55 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
-def _lines(fields: Mapping[str, str | Sequence[str]]) -> Iterator[str]:
-    width = max(map(len, fields), default=0)
+def error_line(text: str) -> str:
+    """An error as one line, whatever it came from."""
+    return f"{styled('Error:', err=True, fg='red')} {printable(as_called(' '.join(text.splitlines())))}"
+
+
+def styled(text: str, *, err: bool = False, **style: Any) -> str:
+    """Text in colour on terminals, unless NO_COLOR is set."""
+    stream = sys.stderr if err else sys.stdout
+    return typer.style(text, **style) if stream.isatty() and not os.environ.get("NO_COLOR") else text
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal; None where nothing has to fit, as in a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _lines(fields: Mapping[str, str | Sequence[str]], width: int | None) -> Iterator[str]:
+    """Labels and values; a value that does not fit beside its label goes on below it, whole words at a time."""
+    wide = max(map(len, fields), default=0)
     for label, value in fields.items():
         for i, line in enumerate([value] if isinstance(value, str) else value):
-            yield f"  {'' if i else label:<{width}}  {line}"
+            start = "" if i else f"{label:<{wide}}"
+            head = styled(f"  {start:<{wide}}", dim=True)
+            parts = [printable(line)]
+            if width is not None:
+                parts = textwrap.wrap(parts[0], max(20, width - wide - 4), **WHOLE_WORDS) or [""]
+            if width is not None and wide + 4 + max(map(len, parts)) > width:
+                yield head.rstrip()
+                yield from textwrap.wrap(
+                    printable(line), width, initial_indent="    ", subsequent_indent="    ", **WHOLE_WORDS
+                )
+                continue
+            yield f"{head}  {parts[0]}"
+            for part in parts[1:]:
+                yield f"  {'':<{wide}}  {part}"
 
 
-def _table(rows: Sequence[Mapping[str, Cell]]) -> Iterator[str]:
+def _table(rows: Sequence[Mapping[str, Cell]], width: int | None) -> Iterator[str]:
     """Columns under their keys, numbers to the right. Names stay whole, to be copied and searched for."""
     lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     left = [isinstance(value, str) for value in rows[0].values()]
-    for line in lines:
-        cells = (c.ljust(w) if text else c.rjust(w) for c, w, text in zip(line, widths, left, strict=True))
-        yield "  ".join(cells).rstrip()
+    fits = [i for i in range(len(widths)) if i == 0 or width is None or sum(widths[: i + 1]) + 2 * i <= width]
+    for number, line in enumerate(lines):
+        cells = (line[i].ljust(widths[i]) if left[i] else line[i].rjust(widths[i]) for i in fits)
+        text = "  ".join(cells).rstrip()
+        yield styled(text, dim=True) if number == 0 else text
+    if len(fits) < len(widths):
+        yield f"(no room for {', '.join(list(rows[0])[len(fits) :])}: --json has all)"
 
 
 def _cell(value: Cell) -> str:

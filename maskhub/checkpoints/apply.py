@@ -19,7 +19,7 @@ from maskhub.checkpoints.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGH
 from maskhub.checkpoints.scan import Sink, digests, scan
 from maskhub.errors import ArgumentError, BaseMismatchError, OutputError
 from maskhub.masks.mask import Mask, MaskSet
-from maskhub.storage.atomic import atomic_folder
+from maskhub.storage.atomic import atomic_folder, explained
 from maskhub.storage.safetensors import layout, write_header
 from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, cast, cast_dtype, float_dtype
 from maskhub.storage.work import Progress
@@ -65,16 +65,16 @@ def build(
                 f"{output}: the output lies inside the base's own folder", hint="Name a folder elsewhere."
             )
         if outputs.count(output) > 1:
-            raise OutputError(f"{output}: two masks would be written there", hint="Name a folder for each.")
+            raise ArgumentError(f"{output}: two masks would be written there", hint="Name a folder for each.")
     for maskset, _ in builds:
         check_structure(base, maskset)
     configs = [task_config(base, maskset, dtype=target, code=code) for maskset, _ in builds]
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(atomic_folder(output)) for output in outputs]
-        writers = [
-            stack.enter_context(_Writer(base, maskset, folder, limit, target))
-            for (maskset, _), folder in zip(builds, folders, strict=True)
-        ]
+        writers = []
+        for (maskset, _), folder, path in zip(builds, folders, outputs, strict=True):
+            with explained(path):
+                writers.append(stack.enter_context(_Writer(base, maskset, folder, path, limit, target)))
         found = scan(
             base,
             [n for n in base if any(n in maskset.base.tensors for maskset, _ in builds)],
@@ -82,14 +82,15 @@ def build(
             digests=verify,
             progress=progress,
         )
-        for (maskset, _), writer, folder, config in zip(builds, writers, folders, configs, strict=True):
+        for (maskset, _), path, writer, folder, config in zip(builds, outputs, writers, folders, configs, strict=True):
             _check_digests(base, maskset, found)
-            writer.finish()
-            (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="ascii")
-            (folder / CARD).write_text(card(base, maskset), encoding="utf-8")
-            for source in base.folder.iterdir():
-                if source.name in COPIED or (code and source.suffix == ".py"):
-                    shutil.copyfile(source, folder / source.name)
+            with explained(path):
+                writer.finish()
+                (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="ascii")
+                (folder / CARD).write_text(card(base, maskset), encoding="utf-8")
+                for source in base.folder.iterdir():
+                    if source.name in COPIED or (code and source.suffix == ".py"):
+                        shutil.copyfile(source, folder / source.name)
     return outputs
 
 
@@ -157,9 +158,15 @@ class _Writer:
     """The weight files of one dense checkpoint: every tensor has its place in them before it comes."""
 
     def __init__(
-        self, base: Checkpoint, maskset: MaskSet, folder: Path, shard_size: int | None, dtype: str | None
+        self,
+        base: Checkpoint,
+        maskset: MaskSet,
+        folder: Path,
+        output: Path,
+        shard_size: int | None,
+        dtype: str | None,
     ) -> None:
-        self._maskset, self._folder, self._dtype = maskset, folder, dtype
+        self._maskset, self._folder, self._output, self._dtype = maskset, folder, output, dtype
         shards = _plan(base, maskset, shard_size, dtype)
         names = _shard_names(len(shards))
         self._weight_map = {p: f for f, specs in zip(names, shards, strict=True) for p in specs}
@@ -199,7 +206,8 @@ class _Writer:
             chunk = dropped(start, chunk)
             if target != tensor.dtype:
                 chunk = cast(chunk, tensor.dtype, target)
-            _write(handle, chunk, place + start // width * ITEM_SIZE[target])
+            with explained(self._output):
+                _write(handle, chunk, place + start // width * ITEM_SIZE[target])
 
         return (sink,)
 

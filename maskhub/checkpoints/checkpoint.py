@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from maskhub.errors import CheckpointError, FormatError
+from maskhub.errors import ArgumentError, CheckpointError, FormatError, MissingError, same_kind
 from maskhub.masks.binding import HubRevision
 from maskhub.storage import digest
 from maskhub.storage.safetensors import TensorFile
@@ -91,21 +91,21 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, token: s
     """Open a checkpoint folder, one file, or a model on the Hub (``user/repo``, ``user/repo@revision``).
 
     Of safetensors and PyTorch files beside each other the former are taken; the latter need torch. Raises
-    CheckpointError where there is none, and FormatError where a file of it is damaged.
+    MissingError where there is none, and FormatError where a file of it is damaged.
     """
     name = str(source)
     hub = None
     path = Path(name)
     exists = _exists(path)
     if exists and revision:
-        raise CheckpointError(f"{name}: a local checkpoint has no revision {revision!r}", hint="Leave it out.")
+        raise ArgumentError(f"{name}: a local checkpoint has no revision {revision!r}", hint="Leave it out.")
     if exists and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         name = f"./{name}"  # masks record it, and must not take it for an id on the Hub
     if not exists:
         if not (match := re.fullmatch(r"(?:hf://)?([\w.-]+/[\w.-]+?|[\w.-]+)(?:@([\w./-]+))?", name)) or name.endswith(
             (".safetensors", *TORCH_SUFFIXES)
         ):
-            raise CheckpointError(
+            raise MissingError(
                 f"{name}: no such folder", hint="Name a folder with config.json and model.safetensors, or a Hub id."
             )
         name = match[1]
@@ -121,7 +121,7 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, token: s
             return _open_sharded(name, path / index, hub)
         if (path / weights).is_file():
             return _open_file(name, path / weights, hub)
-    raise CheckpointError(f"{name}: the folder has neither {WEIGHTS} nor {TORCH_WEIGHTS}, nor an index of shards")
+    raise MissingError(f"{name}: the folder has neither {WEIGHTS} nor {TORCH_WEIGHTS}, nor an index of shards")
 
 
 def _exists(path: Path) -> bool:
@@ -145,7 +145,7 @@ def _open_sharded(name: str, index: Path, hub: HubRevision | None) -> Checkpoint
     paths = {shard: index.parent / shard for shard in sorted(set(weight_map.values()))}
     for path in paths.values():
         if not path.is_file():
-            raise CheckpointError(f"{path}: the shard is missing, and {index.name} names it")
+            raise MissingError(f"{path}: the shard is missing, and {index.name} names it")
     opener: type[TensorFile] | type[TorchFile] = TensorFile if index.name == INDEX else TorchFile
     files: dict[str, Shard] = {shard: opener(path) for shard, path in paths.items()}
     tensors = {tensor: files[shard] for tensor, shard in weight_map.items()}
@@ -169,7 +169,7 @@ def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path,
         if not any((folder / f).is_file() for f in (INDEX, WEIGHTS)):
             snapshot(folder.name, [TORCH_WEIGHTS, "pytorch_model-*.bin"])
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
+        raise MissingError(
             f"{repo}: no such folder, and the Hub could not give it: {str(error).splitlines()[0]}",
             hint="Check the name, the token (for private models) and the network, or name a local folder.",
         ) from error
@@ -180,13 +180,13 @@ def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path,
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; CheckpointError or FormatError where there is none."""
+    """A JSON object from a file; MissingError or FormatError where there is none."""
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
+        raise MissingError(f"{path}: no such file") from None
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+        raise same_kind(error, CheckpointError)(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(value, dict):

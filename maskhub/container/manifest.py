@@ -83,6 +83,8 @@ def parse(text: str, source: str) -> tuple[Manifest, dict[str, Any]]:
         json.loads(text, object_pairs_hook=unique_keys)  # msgspec takes the last of equal keys
         manifest = msgspec.convert(raw, Manifest)
         return manifest, _unknown(raw, msgspec.to_builtins(manifest))
+    except FormatError:
+        raise
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise FormatError(f"{source}: the manifest is not valid: {error}") from error
     except MemoryError:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
 from maskhub.container import cache, codecs
 from maskhub.container.codecs.delta import Delta
 from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, parse
-from maskhub.errors import CodecError, FormatError, IntegrityError, ParentError
-from maskhub.masks.mask import LazyMask, Mask, MaskSet, count_ones, packed_size
+from maskhub.errors import ArgumentError, CodecError, FormatError, IntegrityError, ParentError
+from maskhub.masks.mask import LazyMask, Mask, MaskSet, Stored, count_ones, packed_size
 from maskhub.storage import address, digest
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.source import LocalFile, Source
@@ -136,30 +136,46 @@ class MaskFile:
         self._file.release(name, 0, payload.size)  # so that memory does not grow with the masks that were read
         try:
             return Mask(entry.shape, bits).bits
-        except ValueError as error:  # padding that is not 0
-            raise FormatError(f"{self.path}: {name}: {error}") from error
+        except ArgumentError as error:  # padding that is not 0
+            raise FormatError(f"{self.path}: {name}: {error.message}") from error
 
     def dense(self, name: str) -> RawTensor:
-        """Read one dense tensor by the task model's parameter name. Raises IntegrityError where it is damaged."""
+        """One dense tensor by the task model's parameter name; its ``data`` are read, and checked, when asked for.
+
+        That raises IntegrityError where they are damaged.
+        """
         entry = self.manifest.dense[name]
+        return _LazyTensor(entry.dtype, entry.shape, lambda: self._dense(name, entry))
+
+    def _dense(self, name: str, entry: DenseEntry) -> Bytes:
         data = self._payload(name, entry.checksum)
         if digest.tensor_digest(entry.dtype, entry.shape, data) != entry.digest:
             raise IntegrityError(f"{self.path}: {name}: the tensor does not match its digest in the manifest")
-        return RawTensor(entry.dtype, entry.shape, data)
+        return data
 
     def maskset(self) -> MaskSet:
         """The whole file as a mask set that decodes each entry when its content is asked for."""
         manifest = self.manifest
-        return MaskSet(
+        maskset = MaskSet(
             base=manifest.base,
             masks={name: self.mask(name) for name in manifest.masks},
-            dense=_Lazy(manifest.dense, self.dense),
+            dense={name: self.dense(name) for name in manifest.dense},
             task=manifest.task,
             initial=manifest.initial,
             metrics=manifest.metrics,
             lineage=manifest.lineage,
             extra=self.extra,
         )
+        stored = Stored(
+            path=str(self.path),
+            bytes=self.file_size,
+            version=manifest.version,
+            sizes={name: self.payload_size(name) for name in (*manifest.masks, *manifest.dense)},
+            codecs={name: str(entry.codec["name"]) for name, entry in manifest.masks.items()},
+            chain=self.chain,
+        )
+        vars(maskset).update(id=manifest.id, stored=stored)  # frozen: a changed copy must not have them
+        return maskset
 
     def verify(self) -> None:
         """Check every byte: the seal over the file, each payload, each decoded mask.
@@ -174,7 +190,7 @@ class MaskFile:
         for name in self.manifest.masks:
             self._bits(name)
         for name in self.manifest.dense:
-            self.dense(name)
+            self._dense(name, self.manifest.dense[name])
 
     def _check_digests(self) -> None:
         """The manifest's root and id must follow from its other digests, which masks and tensors must match."""
@@ -191,7 +207,7 @@ class MaskFile:
         try:
             yield
         except CodecError as error:
-            raise CodecError(f"{self.path}: {name}: {error}", hint=error.hint) from error
+            raise CodecError(f"{self.path}: {name}: {error.message}", hint=error.hint) from error
         except MemoryError:
             shape = list(self.manifest.masks[name].shape)
             raise FormatError(f"{self.path}: {name}: no memory for a mask of shape {shape}") from None
@@ -232,8 +248,8 @@ class MaskFile:
                 raise FormatError(f"{self.path}: the payload of {name} has another size than its dtype and shape")
         try:
             self.maskset()
-        except ValueError as error:
-            raise FormatError(f"{self.path}: {error}") from error
+        except ArgumentError as error:
+            raise FormatError(f"{self.path}: {error.message}") from error
 
 
 def _source(path: str | Path, token: str | None) -> Source:
@@ -248,23 +264,16 @@ def _source(path: str | Path, token: str | None) -> Source:
     return open_folder(path)
 
 
-class _Lazy(Mapping[str, RawTensor]):
-    def __init__(self, names: Mapping[str, object], read: Callable[[str], RawTensor]) -> None:
-        self._names, self._read = names, read
+class _LazyTensor(RawTensor):
+    """A tensor that is read, and checked, when its data are asked for."""
 
-    def __getitem__(self, name: str) -> RawTensor:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._read(name)
+    def __init__(self, dtype: str, shape: tuple[int, ...], read: Callable[[], Bytes]) -> None:
+        self.__dict__.update(dtype=dtype, shape=shape, _read=read)
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+    @cached_property
+    def data(self) -> Bytes:
+        data: Bytes = self.__dict__["_read"]()
+        return data
 
 
 def open_mask(

@@ -39,11 +39,11 @@ def save(
 ) -> Manifest:
     """Write ``maskset`` to ``path``, a new file unless ``force``, atomically, and return its manifest.
 
-    ``codec`` is a name of ``codecs.NAMES``, or ``nm:2:4`` and the like; ``auto`` takes the smallest for each tensor.
+    ``codec`` is one of ``codecs.names()``, or ``nm:2:4`` and the like; ``auto`` takes the smallest for each tensor.
     With ``parent``, a mask set of the same base, masks may be coded against it, and can then only be read where it
-    is at hand. ``progress`` is called with masks done and in all. Raises CodecError where the named codec is unknown
-    or cannot code a mask, BaseMismatchError for a parent of another base, and OutputError where the file cannot be
-    written.
+    is at hand. ``progress`` is called with masks done and in all. Raises ArgumentError where the named codec is
+    unknown, CodecError where it cannot code a mask, BaseMismatchError for a parent of another base, and OutputError
+    where the file cannot be written.
     """
     path = Path(path)
     claim_file(path, force=force)
@@ -52,12 +52,11 @@ def save(
             f"the parent {parent.id} belongs to another base than the mask: {parent.base.name}",
             hint="Pack it without a parent.",
         )
-    if codec != codecs.AUTO:
-        codecs.find(codec)
+    encoder = codecs.encoder(codec)
     masks: dict[str, MaskEntry] = {}
     dense: dict[str, DenseEntry] = {}
     with _Spool(path) as payloads:
-        for name, entry, payload in _encode_all(maskset, codec, parent, progress):
+        for name, entry, payload in _encode_all(maskset, encoder, parent, progress):
             masks[name] = entry
             payloads.add(name, payload)
         for name in sorted(maskset.dense):
@@ -98,26 +97,28 @@ def _manifest(
         dense=dense,
         task=maskset.task,
         initial=maskset.initial,
-        parent=parent.id if parent and any(entry.codec["name"] == Delta.name for entry in masks.values()) else None,
+        parent=parent.id
+        if parent is not None and any(entry.codec["name"] == Delta.name for entry in masks.values())
+        else None,
         metrics=maskset.metrics,
         lineage=maskset.lineage,
     )
 
 
 def _encode_all(
-    maskset: MaskSet, codec: str, parent: MaskSet | None, progress: Progress | None
+    maskset: MaskSet, encoder: codecs.Encode, parent: MaskSet | None, progress: Progress | None
 ) -> Iterator[tuple[str, MaskEntry, bytes]]:
     """Entries and payloads in the order of names. However many masks there are, only a few are at work or waiting."""
 
     def encode(name: str) -> tuple[MaskEntry, bytes]:
         stored = maskset.masks[name]
         mask = Mask(stored.shape, stored.bits)  # decoded once, where it comes from a file
-        before = parent.masks.get(name) if parent else None
+        before = parent.masks.get(name) if parent is not None else None
         target = codecs.Target(name, mask.shape, mask.kept, maskset.initial, before)
         try:
-            chosen, payload = codecs.encode(mask, codec, target)
+            chosen, payload = encoder(mask, target)
         except CodecError as error:
-            raise CodecError(f"{name}: {error}", hint=error.hint) from error
+            raise CodecError(f"{name}: {error.message}", hint=error.hint) from error
         entry = MaskEntry(mask.shape, mask.kept, codecs.to_dict(chosen), mask.digest, digest.checksum(payload))
         return entry, payload
 

@@ -1,27 +1,27 @@
 """Other tools' mask files, in and out.
 
-A format is one module and one entry of ``FORMATS``. What a file is, is told by its content, not by its name.
+A format is one ``Format`` in a module of its own, here or in another package. What a file is, is told by its content,
+not by its name.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 from maskhub.checkpoints.apply import verify_base
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.pruned import from_pruned
 from maskhub.container.manifest import KEY
 from maskhub.container.reader import open_mask
-from maskhub.errors import FormatError, MaskhubError, reason
+from maskhub.errors import ArgumentError, FormatError, MaskhubError, reason
 from maskhub.interop import boolean, compressed, hdf5, maskllm, prune, scores, tall
-from maskhub.interop.bind import Format, Options
-from maskhub.interop.tensors import NamedTensors, kind_of, open_tensors
+from maskhub.interop.bind import Format
+from maskhub.interop.tensors import CLOSED, NamedTensors, open_tensors
 from maskhub.masks.mask import MaskSet
-from maskhub.storage.atomic import atomic_file
+from maskhub.storage.atomic import atomic_file, claim_file, explained
+from maskhub.storage.registry import Registry
 from maskhub.storage.work import Progress
 
 
@@ -29,40 +29,39 @@ def _is_mask(source: NamedTensors, base: Checkpoint) -> bool:
     return KEY in (source.metadata or {})
 
 
-def _read_mask(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
+def _read_mask(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:
     maskset = open_mask(source.name)
-    verify_base(base, maskset, progress=options.progress)
+    verify_base(base, maskset, progress=progress)
     return maskset
 
 
-def _any(source: NamedTensors, base: Checkpoint) -> bool:
-    return True
+def _read_checkpoint(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:
+    return from_pruned(base, source, progress=progress)
 
 
-def _read_checkpoint(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
-    return from_pruned(base, source, progress=options.progress)
-
-
-# The first that fits reads. Those that look at names come before those that take what looks like a mask.
-FORMATS = (
-    Format("MaskHub", _is_mask, _read_mask),
-    compressed.FORMAT,
-    prune.FORMAT,
-    scores.FORMAT,
-    maskllm.FORMAT,
-    tall.FORMAT,
-    boolean.FORMAT,
-    Format("pruned checkpoint", _any, _read_checkpoint),
+# The first that fits reads: those that look at names, then other packages', then what takes all that could be a mask.
+FORMATS = Registry(
+    "maskhub.formats",
+    "format",
+    (
+        Format("msk", _is_mask, _read_mask, what="MaskHub", whole=True),
+        compressed.FORMAT,
+        prune.FORMAT,
+        scores.FORMAT,
+        maskllm.FORMAT,
+    ),
+    (
+        tall.FORMAT,
+        *boolean.FORMATS,
+        hdf5.FORMAT,
+        Format("pruned checkpoint", lambda source, base: True, _read_checkpoint),
+    ),
 )
-SEVERAL = {tall.FORMAT.name}  # besides HDF5 banks, files of more than one mask set
 
-WRITERS: dict[str, Callable[[MaskSet, IO[bytes]], None]] = {
-    "npz": maskllm.write,
-    "pt": boolean.write_torch,
-    "safetensors": boolean.write_safetensors,
-}
-BANK = "h5"
-KINDS = (*WRITERS, BANK)
+
+def writable() -> list[str]:
+    """The names of formats that ``export`` writes."""
+    return [found.name for found in FORMATS.usable() if found.write]
 
 
 def read(
@@ -79,53 +78,49 @@ def read(
     above it are kept. ``progress`` gets bytes of the base, done and in all. Raises MaskhubError naming the entry
     that fits no tensor of the base, has another shape or another content; nothing in a file is ever executed.
     """
-    source, name = split(str(path))
-    options = Options(name, threshold, progress)
-    if Path(source).is_file() and kind_of(Path(source)) == "hdf5":
-        _refuse_threshold(options, source, "HDF5 bank")
-        return hdf5.read(Path(source), base, options)
-    tensors = open_tensors(source, token=token)
-    found = next((f for f in FORMATS if tensors.kind in f.kinds and tensors.specs and f.fits(tensors, base)), None)
+    tensors = open_tensors(str(path), token=token)
+    source = tensors.name
+    fitting = (f for f in FORMATS.usable() if tensors.kind in f.kinds and f.fits(tensors, base))
+    found = next(fitting, None) if tensors.specs or tensors.kind in CLOSED else None
+    if found is None and tensors.kind == "other":
+        known = "Known are safetensors, PyTorch, NumPy (npz, npy) and HDF5."
+        raise FormatError(f"{source}: of no kind that can be packed", hint=known)
     if found is None:
         raise FormatError(f"{source}: holds neither masks nor a pruned checkpoint")
-    if found is not scores.FORMAT:
-        _refuse_threshold(options, source, found.name)
-    if name is not None and found.name not in SEVERAL:
-        raise FormatError(f"{source}: holds one mask set, and it has no name", hint=f"Leave out #{name}.")
+    reader = found.read
+    if threshold is not None:
+        if found is not scores.FORMAT:
+            raise ArgumentError(f"{source}: a threshold is for score files, and this is a {found.title}")
+        reader = partial(scores.read, threshold=threshold)
+    if tensors.wanted is not None and not found.several:
+        raise FormatError(f"{source}: holds one mask set, and it has no name", hint=f"Leave out #{tensors.wanted}.")
     try:
-        maskset = found.read(tensors, base, options)
+        maskset = reader(tensors, base, progress)
     except (ValueError, OverflowError, MemoryError) as error:  # sizes and shapes that no library takes
-        raise FormatError(f"{source}: damaged, or no {found.name}: {reason(error)}") from error
-    if found is FORMATS[0]:
+        if isinstance(error, MaskhubError) and not isinstance(error, ArgumentError):
+            raise
+        raise FormatError(f"{source}: damaged, or no {found.title}: {reason(error)}") from error
+    if found.whole:
         return maskset
-    return dataclasses.replace(maskset, lineage=maskset.lineage | {"operation": "pack", "source": found.name})
+    return dataclasses.replace(maskset, lineage=maskset.lineage | {"operation": "pack", "source": found.title})
 
 
-def export(maskset: MaskSet, path: str | Path, to: str, *, name: str | None = None, replace: bool = False) -> None:
-    """Write ``maskset`` for other tools: ``to`` is one of ``KINDS``. The file appears whole or not at all.
+def export(maskset: MaskSet, path: str | Path, to: str, *, name: str | None = None, force: bool = False) -> None:
+    """Write ``maskset`` for other tools: ``to`` is one of ``writable()``. The file appears whole or not at all.
 
-    ``h5`` adds to the bank at ``path``, if there is one, as ``name`` (else the file's), and with ``replace`` in the
-    place of one of that name; it holds all that a ``.msk`` file does. The others hold masks only. Raises OutputError.
+    An existing file is replaced with ``force`` only. But ``h5`` adds to the bank at ``path``, if there is one, as
+    ``name`` (else the file's), and with ``force`` in the place of one of that name; it holds all that a ``.msk`` file
+    does. The others hold masks only. Raises ArgumentError and OutputError.
     """
     path = Path(path)
-    write = WRITERS.get(to)
-    if to == BANK:
-        bank = path if path.exists() else None
-        write = partial(hdf5.write, name=path.stem if name is None else name, bank=bank, replace=replace)
-    elif name is not None:
-        raise MaskhubError(f"a {to} file holds one mask set, and it has no name")
-    if write is None:
-        raise MaskhubError(f"{to!r} is not one of {', '.join(KINDS)}")
-    with atomic_file(path) as file:
+    found = FORMATS.get(to)
+    if found is None or found.write is None:
+        raise ArgumentError(f"{to!r} is not one of {', '.join(writable())}")
+    if name is not None and not found.several:
+        raise ArgumentError(f"a {to} file holds one mask set, and it has no name")
+    claim_file(path, force=force or found.several)
+    write = found.write
+    if found.several:
+        write = partial(write, path=path, name=name, force=force)
+    with atomic_file(path) as file, explained(path):
         write(maskset, file)
-
-
-def split(source: str) -> tuple[str, str | None]:
-    """``file#name`` as its two parts."""
-    path, mark, name = source.rpartition("#")
-    return (path, name) if mark and Path(path).is_file() and not Path(source).exists() else (source, None)
-
-
-def _refuse_threshold(options: Options, source: str, what: str) -> None:
-    if options.threshold is not None:
-        raise MaskhubError(f"{source}: a threshold is for score files, and this is a {what}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 from maskhub.checkpoints.apply import MASKABLE, drop
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.pruned import pair, task_of
-from maskhub.errors import BaseMismatchError, FormatError
+from maskhub.checkpoints.scan import digests
+from maskhub.errors import ArgumentError, BaseMismatchError, FormatError
 from maskhub.interop.tensors import Kind, NamedTensors
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
@@ -28,22 +29,22 @@ Decode = Callable[[str, tuple[int, ...]], Mask]  # from an entry's name and the 
 
 
 @dataclass(frozen=True)
-class Options:
-    """``name`` chooses one of several mask sets; ``threshold`` is for scores."""
-
-    name: str | None = None
-    threshold: float | None = None
-    progress: Progress | None = None
-
-
-@dataclass(frozen=True)
 class Format:
-    """A format in files of these ``kinds``. ``fits`` looks at names, dtypes and shapes only."""
+    """One tool's way to keep masks, in files of these ``kinds``."""
 
-    name: str
-    fits: Callable[[NamedTensors, Checkpoint], bool]
-    read: Callable[[NamedTensors, Checkpoint, Options], MaskSet]
+    name: str  # as ``--to`` takes it
+    fits: Callable[[NamedTensors, Checkpoint], bool]  # looks at names, dtypes and shapes only
+    read: Callable[[NamedTensors, Checkpoint, Progress | None], MaskSet]  # raises MaskhubError
     kinds: tuple[Kind, ...] = ("safetensors", "torch")
+    write: Callable[..., None] | None = None  # a mask set to an open file; where files hold several, also as ``hdf5``
+
+    what: str = ""  # the name for people, where it is another
+    several: bool = False  # a file may hold more than one mask set, each by its name
+    whole: bool = False  # it holds all that a ``.msk`` file does
+
+    @property
+    def title(self) -> str:
+        return self.what or self.name
 
 
 def bind(
@@ -88,16 +89,17 @@ def bind(
     if not any(parameter in of_base for parameter in others):
         pairs = _extended(pairs, base)
     config = source.config() if others else {}
+    binding = BaseBinding.of(base.name, digests(base, pairs, progress=progress), pairs, base.hub)
     try:
         return MaskSet(
-            base=BaseBinding.of(base.name, _digests(base, pairs, progress), pairs, base.hub),
+            base=binding,
             masks=kept,
             dense=dense,
             task=task_of(base.config(), config) if config else None,
             lineage=lineage or {},
         )
-    except ValueError as error:
-        raise FormatError(f"{source.name}: {error}") from error
+    except ArgumentError as error:
+        raise FormatError(f"{source.name}: {error.message}") from error
 
 
 def expect(source: NamedTensors, entry: str, shape: tuple[int, ...]) -> RawTensor:
@@ -139,14 +141,3 @@ def _extended(pairs: Mapping[str, str], base: Checkpoint) -> dict[str, str]:
     added = parameter.removesuffix(name) if parameter.endswith(name) else ""
     removed = name.removesuffix(parameter) if name.endswith(parameter) else ""
     return {n: pairs.get(n, added + n.removeprefix(removed)) for n in base}
-
-
-def _digests(base: Checkpoint, names: Iterable[str], progress: Progress | None) -> dict[str, str]:
-    sizes = {name: base.info(name).nbytes for name in names}
-    digests, done, total = {}, 0, sum(sizes.values())
-    for name, size in sizes.items():
-        digests[name] = base.digest(name)
-        done += size
-        if progress:
-            progress(done, total)
-    return digests

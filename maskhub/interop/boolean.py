@@ -8,21 +8,22 @@ from typing import IO
 import numpy as np
 
 from maskhub.checkpoints.checkpoint import Checkpoint
-from maskhub.interop.bind import Format, Options, bind, zero_one
+from maskhub.interop.bind import Format, bind, zero_one
 from maskhub.interop.maskllm import SUFFIX
 from maskhub.interop.tensors import NamedTensors
 from maskhub.masks.mask import MaskSet
 from maskhub.storage.safetensors import layout, write_header
 from maskhub.storage.torch import torch_library
+from maskhub.storage.work import Progress
 
 
 def fits(source: NamedTensors, base: Checkpoint) -> bool:
     return all(entry.endswith(SUFFIX) or spec.dtype in ("BOOL", "U8") for entry, spec in source.specs.items())
 
 
-def read(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
+def read(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:
     masks = {entry.removesuffix(SUFFIX): entry for entry in source}
-    return bind(source, base, masks, partial(zero_one, source), progress=options.progress)
+    return bind(source, base, masks, partial(zero_one, source), progress=progress)
 
 
 def write_safetensors(maskset: MaskSet, file: IO[bytes]) -> None:
@@ -40,4 +41,7 @@ def write_torch(maskset: MaskSet, file: IO[bytes]) -> None:
     torch.save({maskset.base.parameter(n) + SUFFIX: torch.from_numpy(m.to_bool()) for n, m in masks}, file)
 
 
-FORMAT = Format("boolean tensors", fits, read, kinds=("safetensors", "torch", "npz"))
+FORMATS = (
+    Format("pt", fits, read, ("torch",), write_torch, what="boolean tensors"),
+    Format("safetensors", fits, read, ("safetensors", "npz"), write_safetensors, what="boolean tensors"),
+)

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.pruned import from_pruned
 from maskhub.errors import FormatError
-from maskhub.interop.bind import Format, Options
+from maskhub.interop.bind import Format
 from maskhub.interop.tensors import NamedTensors
 from maskhub.masks.mask import MaskSet
 from maskhub.storage.tensor import NUMPY_DTYPE, RawTensor, Spec
+from maskhub.storage.work import Progress
 
 PARTS = (".shape", ".compressed", ".bitmask", ".row_offsets")
 CONFIG_KEYS = {"quantization_config", "compression_config"}  # how it was stored, not what the task is
@@ -28,7 +29,7 @@ def fits(source: NamedTensors, base: Checkpoint) -> bool:
     return any(entry.endswith(".bitmask") for entry in source)
 
 
-def read(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
+def read(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:
     """What the file decompresses to is a pruned dense checkpoint, and compared with the base as such."""
     modules = [entry.removesuffix(".bitmask") for entry in source if entry.endswith(".bitmask")]
     for module in modules:
@@ -43,7 +44,7 @@ def read(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
         read=lambda name: _decompress(source, weights[name]) if name in weights else source.read(name),
         config=lambda: {k: v for k, v in source.config().items() if k not in CONFIG_KEYS},
     )
-    return from_pruned(base, dense, progress=options.progress)
+    return from_pruned(base, dense, progress=progress)
 
 
 def _decompress(source: NamedTensors, module: str) -> RawTensor:

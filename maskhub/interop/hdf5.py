@@ -18,21 +18,22 @@ from maskhub.checkpoints.apply import verify_base
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.container.manifest import VERSION, Manifest, parse, render
 from maskhub.errors import FormatError, IntegrityError, OutputError, damaged, library
-from maskhub.interop.bind import Options
-from maskhub.interop.tensors import choose
+from maskhub.interop.bind import Format
+from maskhub.interop.tensors import NamedTensors, choose
 from maskhub.masks.mask import Mask, MaskSet, packed_size
 from maskhub.storage import digest
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor
+from maskhub.storage.work import Progress
 
-FORMAT = "maskhub bank"  # the file's attribute ``format``
+BANK = "maskhub bank"  # the file's attribute ``format``
 CHUNK = 1 << 20
 
 
-def read(path: Path, base: Checkpoint, options: Options) -> MaskSet:
+def read(tensors: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:
     """One mask set of a bank; a checked one, and only for its own base."""
-    with _open(path) as file:
-        name = choose(list(file), options.name, str(path))
-        source = f"{path}#{name}"
+    with _open(Path(tensors.name)) as file:
+        name = choose(tensors, list(file))
+        source = f"{tensors.name}#{name}"
         group = _member(file, name, source)
         manifest, extra = parse(str(group.attrs["manifest"]), source)
         masks = {n: _mask(_member(group, f"masks/{n}", source), base, n, source) for n in group["masks"]}
@@ -49,12 +50,16 @@ def read(path: Path, base: Checkpoint, options: Options) -> MaskSet:
         )
     if digest.base_root(manifest.base.tensors) != manifest.base.root or maskset.id != manifest.id:
         raise IntegrityError(f"{source}: its id does not match what it holds")
-    verify_base(base, maskset, progress=options.progress)
+    verify_base(base, maskset, progress=progress)
     return maskset
 
 
-def write(maskset: MaskSet, file: IO[bytes], name: str, bank: Path | None, *, replace: bool = False) -> None:
-    """A bank with ``maskset`` as ``name`` and all other mask sets of ``bank``."""
+def write(maskset: MaskSet, file: IO[bytes], *, path: Path, name: str | None, force: bool) -> None:
+    """What the bank at ``path`` holds, if there is one, and ``maskset``, with ``force`` in the place of its namesake.
+
+    Its name is the file's, if none is given.
+    """
+    name = path.stem if name is None else name
     if not name.isprintable() or not name or set(name) & set("/#") or name == ".":
         raise OutputError(f"{name!r} cannot name a mask set of a bank", hint="It must not be empty or hold / or #.")
     if odd := [n for n in (*maskset.masks, *maskset.dense) if "/" in n or n == "."]:
@@ -72,16 +77,16 @@ def write(maskset: MaskSet, file: IO[bytes], name: str, bank: Path | None, *, re
         lineage=maskset.lineage,
     )
     with _library().File(file, "w") as new:
-        new.attrs["format"] = FORMAT
-        if bank:
-            with _open(bank) as old:
-                if name in old and not replace:
+        new.attrs["format"] = BANK
+        if path.exists():
+            with _open(path) as old:
+                if name in old and not force:
                     raise OutputError(
-                        f"{bank}: holds a mask set {name!r}", hint="Name another with --name, or replace it: --force."
+                        f"{path}: holds a mask set {name!r}", hint="Name another with --name, or replace it: --force."
                     )
                 for other in old:
                     if other != name:
-                        old.copy(_member(old, other, str(bank)), new, other)
+                        old.copy(_member(old, other, str(path)), new, other)
         group = new.create_group(name)
         group.attrs["manifest"] = render(manifest, maskset.extra)
         masks, dense = group.create_group("masks"), group.create_group("dense")
@@ -138,10 +143,15 @@ def _member(group: Any, path: str, source: str) -> Any:
 def _open(path: Path) -> Iterator[Any]:
     h5py = _library()
     with damaged(path, "HDF5 bank"), h5py.File(path, "r") as file:
-        if file.attrs.get("format") != FORMAT:
+        if file.attrs.get("format") != BANK:
             raise FormatError(f"{path}: an HDF5 file, but no bank of mask sets", hint="maskhub export makes one.")
         yield file
 
 
 def _library() -> Any:
     return library("h5py", "HDF5 files", "'maskhub[interop]'")
+
+
+FORMAT = Format(
+    "h5", lambda source, base: True, read, ("hdf5",), write=write, what="HDF5 bank", several=True, whole=True
+)

@@ -12,9 +12,10 @@ import numpy as np
 
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.errors import FormatError
-from maskhub.interop.bind import Format, Options, bind, expect
+from maskhub.interop.bind import Format, bind, expect
 from maskhub.interop.tensors import NamedTensors
 from maskhub.masks.mask import Mask, MaskSet, packed_size
+from maskhub.storage.work import Progress
 
 SUFFIX = ".mask"
 
@@ -23,7 +24,7 @@ def fits(source: NamedTensors, base: Checkpoint) -> bool:
     return all(n.endswith(SUFFIX) and s.dtype == "U8" and len(s.shape) == 1 for n, s in source.specs.items())
 
 
-def read(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
+def read(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:
     def decode(entry: str, shape: tuple[int, ...]) -> Mask:
         flags = np.unpackbits(expect(source, entry, (packed_size(shape),)).data)
         size = int(np.prod(shape, dtype=np.int64))
@@ -32,7 +33,7 @@ def read(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
         return Mask.from_bool(flags[:size].reshape(shape))
 
     masks = {entry.removesuffix(SUFFIX): entry for entry in source}
-    return bind(source, base, masks, decode, progress=options.progress)
+    return bind(source, base, masks, decode, progress=progress)
 
 
 def write(maskset: MaskSet, file: IO[bytes]) -> None:
@@ -42,4 +43,4 @@ def write(maskset: MaskSet, file: IO[bytes]) -> None:
     np.savez_compressed(file, **packed)  # type: ignore[arg-type]
 
 
-FORMAT = Format("MaskLLM", fits, read, kinds=("npz",))
+FORMAT = Format("npz", fits, read, kinds=("npz",), write=write, what="MaskLLM")

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.errors import FormatError
-from maskhub.interop.bind import Format, Options, bind, expect
+from maskhub.interop.bind import Format, bind, expect
 from maskhub.interop.tensors import NamedTensors
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.tensor import NUMPY_DTYPE
+from maskhub.storage.work import Progress
 
 SUFFIX = "_mask"
 THRESHOLD = 1e-2  # the authors' default
@@ -24,8 +25,7 @@ def fits(source: NamedTensors, base: Checkpoint) -> bool:
     return any(entry.endswith(SUFFIX) for entry in source)
 
 
-def read(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
-    threshold = THRESHOLD if options.threshold is None else options.threshold
+def read(source: NamedTensors, base: Checkpoint, progress: Progress | None, threshold: float = THRESHOLD) -> MaskSet:
 
     def decode(entry: str, shape: tuple[int, ...]) -> Mask:
         scores = expect(source, entry, shape)
@@ -43,7 +43,7 @@ def read(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
     if others and (alone := sorted(masks.keys() - others.keys())):
         raise FormatError(f"{source.name}: {masks[alone[0]]} has no {alone[0]} beside it")
     lineage = {"threshold": threshold}
-    return bind(source, base, masks, decode, others=others, lineage=lineage, progress=options.progress)
+    return bind(source, base, masks, decode, others=others, lineage=lineage, progress=progress)
 
 
 FORMAT = Format("scores", fits, read)

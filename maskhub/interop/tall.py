@@ -15,9 +15,10 @@ import numpy as np
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.pruned import pair
 from maskhub.errors import FormatError
-from maskhub.interop.bind import Format, Options, bind, expect
+from maskhub.interop.bind import Format, bind, expect
 from maskhub.interop.tensors import NamedTensors, choose
 from maskhub.masks.mask import Mask, MaskSet, packed_size
+from maskhub.storage.work import Progress
 
 
 def fits(source: NamedTensors, base: Checkpoint) -> bool:
@@ -25,10 +26,10 @@ def fits(source: NamedTensors, base: Checkpoint) -> bool:
     return vectors and not pair(base, [name.removesuffix(".mask") for name in source])
 
 
-def read(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
+def read(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:
     sizes = {name: math.prod(base.info(name).shape) for name in sorted(base)}
     total = sum(sizes.values())
-    packed = expect(source, choose(list(source), options.name, source.name), (packed_size((total,)),)).data
+    packed = expect(source, choose(source, list(source)), (packed_size((total,)),)).data
     masks, start = {}, 0
     for name, size in sizes.items():
         bits = np.unpackbits(packed[start // 8 : (start + size + 7) // 8])[start % 8 :][:size]
@@ -39,7 +40,7 @@ def read(source: NamedTensors, base: Checkpoint, options: Options) -> MaskSet:
         raise FormatError(f"{source.name}: holds more than {total} bits")
     if not masks:
         raise FormatError(f"{source.name}: drops no weight")
-    return bind(source, base, {n: n for n in masks}, lambda name, _: masks[name], progress=options.progress)
+    return bind(source, base, {n: n for n in masks}, lambda name, _: masks[name], progress=progress)
 
 
-FORMAT = Format("TALL-masks", fits, read, kinds=("safetensors", "torch", "npz", "npy"))
+FORMAT = Format("TALL-masks", fits, read, kinds=("safetensors", "torch", "npz", "npy"), several=True)

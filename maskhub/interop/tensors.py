@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -12,12 +12,13 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from maskhub.checkpoints.checkpoint import CONFIG, Checkpoint, open_checkpoint, read_json
-from maskhub.errors import FormatError, damaged
+from maskhub.errors import FormatError, MissingError, damaged
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.tensor import NUMPY_DTYPE, RawTensor, Spec
 from maskhub.storage.torch import TorchFile
 
-Kind = Literal["safetensors", "torch", "npz", "npy", "hdf5"]
+Kind = Literal["safetensors", "torch", "npz", "npy", "hdf5", "other"]
+CLOSED: tuple[Kind, ...] = ("hdf5", "other")  # what formats open themselves
 
 SUFFIXES = {".npz", ".npy", ".pt", ".pth", ".bin", ".h5", ".hdf5"}  # no Hub model is called so
 STATE_DICTS = ("state_dict", "best_state_dict", "model_state_dict", "model")  # where trainers put it
@@ -27,8 +28,9 @@ STATE_DICTS = ("state_dict", "best_state_dict", "model_state_dict", "model")  # 
 class NamedTensors:
     """Tensors by name. ``specs`` is known at once; ``read`` gives one, and ``config`` what ``config.json`` holds.
 
-    ``metadata`` is that of safetensors. A tensor from NumPy may be a million times larger than its file: who reads
-    one compares its spec with the base first. Others are no larger than their file.
+    ``metadata`` is that of safetensors; ``wanted`` the name, behind ``#``, of one of several mask sets. A tensor from
+    NumPy may be a million times larger than its file: who reads one compares its spec with the base first. Others are
+    no larger than their file. Of the ``CLOSED`` kinds nothing is known but their name.
     """
 
     name: str
@@ -37,13 +39,14 @@ class NamedTensors:
     read: Callable[[str], RawTensor]
     config: Callable[[], dict[str, Any]] = dict
     metadata: Mapping[str, str] | None = None
+    wanted: str | None = None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.specs)
 
 
 def kind_of(path: Path) -> Kind:
-    """What kind of file this is; FormatError for one of no known kind."""
+    """What kind of file this is."""
     with damaged(path, "file"), path.open("rb") as file:
         head = file.read(9)
     if head[8:] == b"{" or path.suffix == ".safetensors":
@@ -61,34 +64,35 @@ def kind_of(path: Path) -> Kind:
             return "torch"
         if names and all(name.endswith(".npy") for name in names):
             return "npz"
-    raise FormatError(
-        f"{path}: of no kind that can be packed", hint="Known are safetensors, PyTorch, NumPy (npz, npy) and HDF5."
-    )
+    return "other"
 
 
 def open_tensors(source: str, *, token: str | None = None) -> NamedTensors:
-    """Open a file, a checkpoint folder or a model on the Hub. Raises CheckpointError or FormatError."""
+    """A file, or ``file#name``, a checkpoint folder or a model on the Hub. Raises CheckpointError or FormatError."""
+    file, mark, name = source.rpartition("#")
+    if mark and Path(file).is_file() and not Path(source).exists():
+        return replace(open_tensors(file), wanted=name)
     path = Path(source)
     if path.suffix in SUFFIXES and not path.exists():
-        raise FormatError(f"{path}: no such file")
+        raise MissingError(f"{path}: no such file")
     if not path.is_file():
         checkpoint = open_checkpoint(source, token=token)
         return _checkpoint(checkpoint, checkpoint.config)
-    openers: dict[Kind, Callable[[Path], NamedTensors]] = {"torch": _torch, "npz": _npz, "npy": _npy}
-    if opener := openers.get(kind_of(path)):
-        return opener(path)
-    file = TensorFile(path)
-    checkpoint = Checkpoint(str(path), path.parent, (file,), dict.fromkeys(file, file))
-    return _checkpoint(checkpoint, partial(_config_beside, path))
+    kind = kind_of(path)
+    if kind in CLOSED:
+        return NamedTensors(source, kind, {}, dict[str, RawTensor]().__getitem__)
+    return {"safetensors": _safetensors, "torch": _torch, "npz": _npz, "npy": _npy}[kind](path)
 
 
-def choose(names: list[str], wanted: str | None, source: str) -> str:
+def choose(source: NamedTensors, names: list[str]) -> str:
     """One of a file's mask sets: the one that is wanted, or the only one."""
-    listed = ", ".join(names) or "none"
+    wanted, listed = source.wanted, ", ".join(names) or "none"
     if wanted is not None and wanted not in names:
-        raise FormatError(f"{source}: holds no mask set {wanted!r}; it holds {listed}")
+        raise FormatError(f"{source.name}: holds no mask set {wanted!r}; it holds {listed}")
     if wanted is None and len(names) != 1:
-        raise FormatError(f"{source}: name one of its {len(names)} mask sets: {listed}", hint=f"As in {source}#NAME.")
+        raise FormatError(
+            f"{source.name}: name one of its {len(names)} mask sets: {listed}", hint=f"As in {source.name}#NAME."
+        )
     return wanted or names[0]
 
 
@@ -99,6 +103,12 @@ def _checkpoint(checkpoint: Checkpoint, config: Callable[[], dict[str, Any]]) ->
         return NamedTensors(checkpoint.name, "torch", specs, checkpoint.read, config)
     metadata = first.metadata if len(checkpoint.shards) == 1 else {}
     return NamedTensors(checkpoint.name, "safetensors", specs, checkpoint.read, config, metadata)
+
+
+def _safetensors(path: Path) -> NamedTensors:
+    file = TensorFile(path)
+    checkpoint = Checkpoint(str(path), path.parent, (file,), dict.fromkeys(file, file))
+    return _checkpoint(checkpoint, partial(_config_beside, path))
 
 
 def _torch(path: Path) -> NamedTensors:

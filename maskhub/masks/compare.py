@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhub.errors import MaskhubError, library
+from maskhub.errors import ArgumentError, library
 from maskhub.masks.compose import common_tensors
 from maskhub.masks.mask import Mask, MaskSet, count_ones
 from maskhub.masks.names import locate, order
@@ -196,7 +196,8 @@ class FieldDiff:
 
 @dataclass(frozen=True)
 class Diff:
-    """Two mask sets of one base. ``a`` and ``b`` are what they are called; ``tensors`` holds what both mask.
+    """Two mask sets of one base. ``a`` and ``b`` are what they are called, ``ids`` their ids; ``tensors`` holds what
+    both mask.
 
     ``same_start`` says that both were trained from the same initial mask: they share what training left of it, so
     that more overlap than ``expected`` does not yet mean that their tasks have something in common.
@@ -204,6 +205,7 @@ class Diff:
 
     a: str
     b: str
+    ids: tuple[str, str]
     total: Overlap
     tensors: tuple[TensorDiff, ...]
     only_in_a: tuple[str, ...]
@@ -245,7 +247,7 @@ class Diff:
         return groups
 
     def to_frame(self) -> Any:
-        """A pandas data frame with a row for each tensor. Raises MaskhubError where pandas is missing."""
+        """A pandas data frame with a row for each tensor. Raises LibraryError where pandas is missing."""
         rows = (
             {"layer": t.layer, "kind": t.kind, "parameter": t.parameter, "shape": t.shape, **t.overlap.numbers()}
             for t in self.tensors
@@ -257,9 +259,11 @@ class Diff:
 @dataclass(frozen=True, eq=False)
 class Matrix:
     """A measure of each pair of many masks, over the ``tensors`` that all of them have: float64, square, symmetric;
-    NaN where it is not defined."""
+    NaN where it is not defined. ``same`` says whether all are the same masks for the same task."""
 
     names: tuple[str, ...]
+    ids: tuple[str, ...]
+    same: bool
     measure: str
     values: NDArray[np.float64]
     tensors: int
@@ -271,7 +275,7 @@ class Matrix:
         return [[None if math.isnan(value) else number(value) for value in row] for row in self.values]
 
     def to_frame(self) -> Any:
-        """A pandas data frame with a row and a column for each mask. Raises MaskhubError where pandas is missing."""
+        """A pandas data frame with a row and a column for each mask. Raises LibraryError where pandas is missing."""
         return _pandas().DataFrame(self.values, list(self.names), list(self.names))
 
 
@@ -283,7 +287,7 @@ def diff(a: MaskSet, b: MaskSet, names: tuple[str, str] = ("A", "B"), progress: 
     """How two mask sets of one base differ. Tensors that are known to be the same are not decoded.
 
     ``names`` are what they are called, and ``progress`` is called with tensors done and in all. Raises
-    BaseMismatchError for different bases, and MaskhubError where shapes differ or no tensor is masked in both.
+    BaseMismatchError for different bases, and ArgumentError where shapes differ or no tensor is masked in both.
     """
     common = common_tensors((a, b), names)
     tensors = []
@@ -295,6 +299,7 @@ def diff(a: MaskSet, b: MaskSet, names: tuple[str, str] = ("A", "B"), progress: 
                 progress(len(tensors), len(common))
     return Diff(
         *names,
+        ids=(a.id, b.id),
         total=sum((tensor.overlap for tensor in tensors), Overlap()),
         tensors=tuple(tensors),
         only_in_a=tuple(sorted(a.masks.keys() - b.masks.keys())),
@@ -306,9 +311,9 @@ def diff(a: MaskSet, b: MaskSet, names: tuple[str, str] = ("A", "B"), progress: 
 
 
 def overlap(a: Mask, b: Mask) -> Overlap:
-    """How two masks of one tensor differ. Raises MaskhubError where their shapes do."""
+    """How two masks of one tensor differ. Raises ArgumentError where their shapes do."""
     if a.shape != b.shape:
-        raise MaskhubError(f"masks of different shapes: {list(a.shape)} and {list(b.shape)}")
+        raise ArgumentError(f"masks of different shapes: {list(a.shape)} and {list(b.shape)}")
     known = vars(a).get("digest")  # hashing costs more than counting
     if a is b or (known and known == vars(b).get("digest")):
         return Overlap.of_counts(a.size, a.kept, a.kept, a.kept)
@@ -319,11 +324,11 @@ def overlap(a: Mask, b: Mask) -> Overlap:
 def matrix(masksets: Mapping[str, MaskSet], measure: str = "dissimilarity", progress: Progress | None = None) -> Matrix:
     """A measure of each pair of named mask sets of one base, over the tensors that all of them have.
 
-    ``measure`` is a name of ``MEASURES``; each mask is decoded once. Raises as ``diff`` does, and MaskhubError for an
+    ``measure`` is a name of ``MEASURES``; each mask is decoded once. Raises as ``diff`` does, and ArgumentError for an
     unknown measure.
     """
     if measure not in MEASURES:
-        raise MaskhubError(f"unknown measure {measure!r}", hint=f"One of {', '.join(MEASURES)}.")
+        raise ArgumentError(f"unknown measure {measure!r}", hint=f"One of {', '.join(MEASURES)}.")
     sets = list(masksets.values())
     common = common_tensors(sets, list(masksets))
     count = len(sets)
@@ -345,7 +350,9 @@ def matrix(masksets: Mapping[str, MaskSet], measure: str = "dissimilarity", prog
     for i, j in zip(*np.triu_indices(count), strict=True):
         pair = Overlap(weights, int(kept[i]), int(kept[j]), int(both[i, j]), expected[i, j], variance[i, j])
         values[i, j] = values[j, i] = MEASURES[measure](pair)
-    return Matrix(tuple(masksets), measure, values, len(common), weights)
+    ids = tuple(maskset.id for maskset in sets)
+    same = all((one.id, one.task) == (sets[0].id, sets[0].task) for one in sets)
+    return Matrix(tuple(masksets), ids, same, measure, values, len(common), weights)
 
 
 def _both(masks: Sequence[Bytes]) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from maskhub.errors import BaseMismatchError, MaskhubError
+from maskhub.errors import ArgumentError, BaseMismatchError
 from maskhub.masks import expression as expressions
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.expression import Expression
@@ -45,18 +45,18 @@ def compose(
     ``head_from``; what that model does not read is left out. The initial mask is kept where all have the same; metrics
     are not. The lineage holds the expression and the ids of ``masksets``.
 
-    Raises MaskhubError for an expression, a name or a number that is wrong, heads that differ and tensors that are
+    Raises ArgumentError for an expression, a name or a number that is wrong, heads that differ and tensors that are
     missing, and BaseMismatchError for different bases.
     """
     parsed = _read(expression, list(masksets), min, head_from)
     if missing not in get_args(Missing):
-        raise MaskhubError(f"missing={missing!r} is unknown", hint=f"One of {', '.join(get_args(Missing))}.")
+        raise ArgumentError(f"missing={missing!r} is unknown", hint=f"One of {', '.join(get_args(Missing))}.")
     names, sets = list(masksets), list(masksets.values())
     common = common_tensors(sets, names)
     partial = sorted({name for maskset in sets for name in maskset.masks} - set(common))
     if partial and missing == "error":
         lacking = next(called for called, maskset in masksets.items() if partial[0] not in maskset.masks)
-        raise MaskhubError(
+        raise ArgumentError(
             f"not all of {listed(names)} mask {listed(partial)} ({lacking} lacks {partial[0]})",
             hint="--missing keep takes a mask that is missing as one that keeps all; drop leaves its tensor unmasked "
             "(missing in Python).",
@@ -96,24 +96,24 @@ def _read(text: str, names: Sequence[str], min: int | None, head_from: str | Non
     """The expression, which must name each of the masks or take its head."""
     for name in names:
         if not re.fullmatch(expressions.NAME, name) or name in (*expressions.WORDS, expressions.VOTE):
-            raise MaskhubError(f"{name!r} cannot name a mask", hint="Letters, digits and _ can, such as sst2.")
+            raise ArgumentError(f"{name!r} cannot name a mask", hint="Letters, digits and _ can, such as sst2.")
     if head_from is not None and head_from not in names:
-        raise MaskhubError(f"no mask is called {head_from!r} to take the head from", hint=f"One of {listed(names)}.")
+        raise ArgumentError(f"no mask is called {head_from!r} to take the head from", hint=f"One of {listed(names)}.")
     if text in (*expressions.WORDS, expressions.VOTE):
         if min is not None and text != expressions.VOTE:
-            raise MaskhubError(f"a number of masks is for votes, not for {text!r}", hint="Leave --min out.")
+            raise ArgumentError(f"a number of masks is for votes, not for {text!r}", hint="Leave --min out.")
         return expressions.over_all(text, names, min)
     if min is not None:
-        raise MaskhubError("a number of masks beside an expression", hint="Write it there: vote(2, a, b, c).")
+        raise ArgumentError("a number of masks beside an expression", hint="Write it there: vote(2, a, b, c).")
     parsed = expressions.parse(text, names)
     used = expressions.names_in(parsed)
     if unused := [name for name in names if name not in used and name != head_from]:
-        raise MaskhubError(f"expression {text!r}: does not use {listed(unused)}", hint="Leave out what is not used.")
+        raise ArgumentError(f"expression {text!r}: does not use {listed(unused)}", hint="Leave out what is not used.")
     return parsed
 
 
 def _head(masksets: Mapping[str, MaskSet], head_from: str | None) -> MaskSet:
-    """The mask set that dense tensors and task are taken from. Raises MaskhubError where there is none to choose."""
+    """The mask set that dense tensors and task are taken from. Raises ArgumentError where there is none to choose."""
     if head_from is not None:
         return masksets[head_from]
     first, *others = masksets.values()
@@ -131,7 +131,7 @@ def _head(masksets: Mapping[str, MaskSet], head_from: str | None) -> MaskSet:
         reads = [f"{called} {len(maskset.base.tensors)}" for called, maskset in masksets.items()]
         conflicts.append(f"tensors of the base that their models read ({listed(reads)})")
     if conflicts:
-        raise MaskhubError(
+        raise ArgumentError(
             f"the heads of {listed(list(masksets))} differ: {listed(conflicts)}",
             hint=f"Take that of one: --head-from {'|'.join(masksets)} (head_from in Python).",
         )
@@ -141,7 +141,7 @@ def _head(masksets: Mapping[str, MaskSet], head_from: str | None) -> MaskSet:
 def common_tensors(masksets: Sequence[MaskSet], names: Sequence[str]) -> list[str]:
     """The tensors that every one of the mask sets, which are called ``names``, has a mask for; sorted.
 
-    Raises BaseMismatchError for mask sets of different bases, and MaskhubError where they have masks of different
+    Raises BaseMismatchError for mask sets of different bases, and ArgumentError where they have masks of different
     shapes for a tensor, or no tensor in common.
     """
     for (first, one), (second, other) in itertools.combinations(zip(names, masksets, strict=True), 2):
@@ -151,13 +151,13 @@ def common_tensors(masksets: Sequence[MaskSet], names: Sequence[str]) -> list[st
         for name, mask in maskset.masks.items():
             whose, shape = shapes.setdefault(name, (called, mask.shape))
             if mask.shape != shape:
-                raise MaskhubError(
+                raise ArgumentError(
                     f"{name} has shape {list(shape)} in {whose}, and {list(mask.shape)} in {called}",
                     hint="One of them was not made for this base.",
                 )
     common = sorted(name for name in shapes if all(name in maskset.masks for maskset in masksets))
     if not common:
-        raise MaskhubError(
+        raise ArgumentError(
             f"{listed(names)} have no masked tensor in common", hint="maskhub info --tensors shows them."
         )
     return common

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskhub.errors import MaskhubError
+from maskhub.errors import ArgumentError
 from maskhub.masks.mask import clear_padding, without
 from maskhub.storage.tensor import Bytes
 
@@ -58,17 +58,19 @@ Expression = Name | Operation
 def over_all(word: str, names: Sequence[str], k: int | None = None) -> Expression:
     """The expression that one operation (of ``WORDS``, or vote) over all the names is.
 
-    Raises MaskhubError for another operation, a number of masks that it is not for, and a ``k`` that is no number from
+    Raises ArgumentError for another operation, a number of masks that it is not for, and a ``k`` that is no number from
     1 to theirs.
     """
     if word != VOTE and word not in WORDS:
-        raise MaskhubError(f"unknown operation {word!r}", hint=f"One of {', '.join((*WORDS, VOTE))}.")
+        raise ArgumentError(f"unknown operation {word!r}", hint=f"One of {', '.join((*WORDS, VOTE))}.")
     if (word == "not") != (len(names) == 1) or not names:
-        raise MaskhubError(f"{word!r} is for {'one mask' if word == 'not' else 'two or more masks'}, not {len(names)}")
+        raise ArgumentError(f"{word!r} is for {'one mask' if word == 'not' else 'two or more masks'}, not {len(names)}")
     if word != VOTE:
         return Operation(WORDS[word], tuple(map(Name, names)))
     if k is None:
-        raise MaskhubError("a vote needs the number of masks that must keep a weight", hint="For two of them: --min 2.")
+        raise ArgumentError(
+            "a vote needs the number of masks that must keep a weight", hint="For two of them: --min 2."
+        )
     _check_count(k, len(names), "vote")
     return Operation(VOTE, tuple(map(Name, names)), k)
 
@@ -115,7 +117,7 @@ def vote(k: int, masks: Iterator[Bytes]) -> Bytes:
 
 
 def parse(text: str, names: Collection[str]) -> Expression:
-    """Read an expression over these names. Raises MaskhubError that says where it is wrong, and what is right there."""
+    """Read an expression over these names. ArgumentError says where it is wrong, and what is right there."""
     return _Parser(text, names).parse()
 
 
@@ -128,7 +130,7 @@ class _Parser:
 
     def parse(self) -> Expression:
         if len(self._tokens) == 1:
-            raise MaskhubError("the expression is empty", hint="Such as: (a & b) | ~c.")
+            raise ArgumentError("the expression is empty", hint="Such as: (a & b) | ~c.")
         parsed = self._binary(0, 0)
         if self._token:
             raise self._error("an operator or the end")
@@ -171,7 +173,7 @@ class _Parser:
             raise self._error("a mask's name, '~', '(' or 'vote('")
         if self._token not in self._names:
             message = f"{self._at(self._next)}: no mask is called {self._token!r}"
-            raise MaskhubError(message, hint=f"There are {', '.join(self._names) or 'none'}.")
+            raise ArgumentError(message, hint=f"There are {', '.join(self._names) or 'none'}.")
         self._next += 1
         return Name(self._tokens[self._next - 1][0])
 
@@ -192,14 +194,14 @@ class _Parser:
     def _at(self, token: int) -> str:
         return f"expression {self._text!r}, column {self._tokens[token][1] + 1}"
 
-    def _error(self, expected: str) -> MaskhubError:
+    def _error(self, expected: str) -> ArgumentError:
         found = f"{self._token!r}" if self._token else "the end"
         hint = "Operators are & | ^ - ~ and vote(k, ...)."
         if word := WORDS.get(self._token):
             hint = f"For {self._token!r} write {word}."
-        return MaskhubError(f"{self._at(self._next)}: expected {expected}, not {found}", hint=hint)
+        return ArgumentError(f"{self._at(self._next)}: expected {expected}, not {found}", hint=hint)
 
 
 def _check_count(k: int, count: int, what: str) -> None:
     if not 1 <= k <= count:
-        raise MaskhubError(f"{what} of {k} among {count} masks", hint=f"The number must be 1 to {count}.")
+        raise ArgumentError(f"{what} of {k} among {count} masks", hint=f"The number must be 1 to {count}.")

@@ -5,19 +5,24 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from maskhub.errors import ArgumentError
 from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.scores import Initial
 from maskhub.storage import digest
 from maskhub.storage.tensor import Bytes, RawTensor
+
+if TYPE_CHECKING:
+    from maskhub.masks.summary import MaskSummary
 
 
 def packed_size(shape: tuple[int, ...]) -> int:
@@ -38,15 +43,22 @@ class Mask:
 
     def __post_init__(self) -> None:
         if self.bits.dtype != np.uint8 or self.bits.shape != (packed_size(self.shape),):
-            raise ValueError(f"a mask of shape {self.shape} needs {packed_size(self.shape)} packed bytes")
+            raise ArgumentError(f"a mask of shape {self.shape} needs {packed_size(self.shape)} packed bytes")
         if self.size % 8 and self.bits[-1] >> (self.size % 8):
-            raise ValueError("the padding of the last byte must be 0")
+            raise ArgumentError("the padding of the last byte must be 0")
 
     @classmethod
     def from_bool(cls, keep: ArrayLike) -> Mask:
-        """Pack a boolean array; True = keep."""
-        array = np.asarray(keep, dtype=bool)
-        return cls(array.shape, np.packbits(array.reshape(-1), bitorder="little"))
+        """Pack an array of booleans, or of 0 and 1; True = keep. ArgumentError for any other value."""
+        array = np.asarray(keep)
+        if array.dtype != np.bool_:
+            wrong = array[(array != 0) & (array != 1)].reshape(-1)
+            if wrong.size:
+                raise ArgumentError(
+                    f"a mask is made of booleans, or of 0 and 1, and this {array.dtype} array holds {wrong[0]}",
+                    hint="Compare it with a threshold first.",
+                )
+        return cls(array.shape, np.packbits(array.reshape(-1).astype(bool, copy=False), bitorder="little"))
 
     def to_bool(self) -> NDArray[np.bool_]:
         """The mask as a boolean array of ``shape``; True = keep."""
@@ -73,7 +85,7 @@ class Mask:
         return digest.mask_digest(self.shape, self.bits)
 
     def __and__(self, other: Mask) -> Mask:
-        """The weights that both keep. Like all operators on packed bits; ValueError for different shapes."""
+        """The weights that both keep. Like all operators on packed bits; ArgumentError for different shapes."""
         return self._combined(np.bitwise_and, other)
 
     def __or__(self, other: Mask) -> Mask:
@@ -96,7 +108,7 @@ class Mask:
         if not isinstance(other, Mask):
             return NotImplemented
         if self.shape != other.shape:
-            raise ValueError(f"masks of different shapes: {self.shape} and {other.shape}")
+            raise ArgumentError(f"masks of different shapes: {self.shape} and {other.shape}")
         return Mask(self.shape, operation(self.bits, other.bits))
 
     def __eq__(self, other: object) -> bool:
@@ -105,8 +117,14 @@ class Mask:
     def __hash__(self) -> int:
         return hash(self.digest)
 
+    @property
+    def counted(self) -> bool:
+        """Whether ``kept`` can be told without decoding."""
+        return True
+
     def __repr__(self) -> str:
-        return f"Mask(shape={self.shape}, kept={self.kept}, sparsity={self.sparsity:.4f})"
+        counts = f", kept={self.kept}, sparsity={self.sparsity:.4f}" if self.counted else ""
+        return f"Mask(shape={self.shape}{counts})"
 
 
 class LazyMask(Mask):
@@ -119,6 +137,10 @@ class LazyMask(Mask):
     def bits(self) -> Bytes:
         bits: Bytes = self.__dict__["_make"]()
         return bits
+
+    @property
+    def counted(self) -> bool:
+        return "kept" in self.__dict__
 
 
 def without(bits: Bytes, others: Bytes) -> Bytes:
@@ -140,12 +162,29 @@ def count_ones(bits: Bytes) -> int:
     return int(np.bitwise_count(words).sum(dtype=np.int64)) + int(np.bitwise_count(bits[whole:]).sum(dtype=np.int64))
 
 
-@dataclass(frozen=True, eq=False)
-class MaskSet:
+@dataclass(frozen=True)
+class Stored:
+    """What is known of a mask set's file without decoding: name, size and format version of the file, the bytes of
+    each payload, the codec of each mask, and what tells the ids of the masks that it is coded against, with the file
+    of each that is at hand."""
+
+    path: str
+    bytes: int
+    version: str
+    sizes: Mapping[str, int]
+    codecs: Mapping[str, str]
+    chain: Callable[[], list[tuple[str, str | None]]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaskSet(Mapping[str, Mask]):
     """A task: one mask for each masked base tensor, dense tensors trained beside them, and where all belongs.
 
-    ``masks`` is keyed by the base checkpoint's tensor names, ``dense`` by the task model's parameter names.
-    Both may decode an entry each time it is asked for. ``initial`` is the mask that training began with.
+    It is a mapping of its ``masks``, by the base checkpoint's tensor names; ``dense`` is keyed by the task model's
+    parameter names. Masks may be decoded each time their bits are asked for. ``initial`` is the mask that training
+    began with, and ``stored`` the file that the set was opened from: a changed copy has none.
+
+    Mask sets are equal that have the same ``id``.
     """
 
     base: BaseBinding
@@ -155,17 +194,75 @@ class MaskSet:
     initial: Initial | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     lineage: dict[str, Any] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict, repr=False)  # manifest keys this version does not know
+    extra: dict[str, Any] = field(default_factory=dict)  # manifest keys this version does not know
+    stored: Stored | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.masks) - set(self.base.tensors)):
-            raise ValueError(f"masked tensors that the base binding does not list: {', '.join(unknown)}")
+            raise ArgumentError(f"masked tensors that the base binding does not list: {', '.join(unknown)}")
         parameters = Counter([*map(self.base.parameter, self.base.tensors), *self.dense])
         if twice := sorted(name for name, count in parameters.items() if count > 1):
-            raise ValueError(f"two tensors for one parameter of the task model: {', '.join(twice)}")
+            raise ArgumentError(f"two tensors for one parameter of the task model: {', '.join(twice)}")
 
     def __getitem__(self, name: str) -> Mask:
         return self.masks[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.masks
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.masks)
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MaskSet) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        """What is known without decoding."""
+        masks = f"{len(self)} of {self.weights:,} weights"
+        if all(mask.counted for mask in self.values()):
+            masks += f", sparsity {self.sparsity:.4f}"
+        lines = [
+            *([f"task={self.task.type!r}"] if self.task else []),
+            f"base={self.base.name!r}",
+            *([f"id={self.id!r}"] if "id" in self.__dict__ else []),
+            f"masks=<{masks}>",
+            *([f"dense=<{len(self.dense)}>"] if self.dense else []),
+        ]
+        return "MaskSet(" + "".join(f"\n    {line}," for line in lines) + "\n)"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what ``maskhub info`` shows."""
+        from maskhub.masks.summary import to_html  # which stands above this module
+
+        return to_html(self.summary())
+
+    @property
+    def weights(self) -> int:
+        """Number of masked weights, kept or dropped."""
+        return sum(mask.size for mask in self.values())
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the masked weights that are dropped, 0 to 1 (0 where there are none)."""
+        return 1 - sum(mask.kept for mask in self.values()) / self.weights if self.weights else 0.0
+
+    def summary(self) -> MaskSummary:
+        """All of it in numbers. Of an opened file nothing is decoded, and its sizes and codecs are told."""
+        from maskhub.masks.summary import summarize
+
+        return summarize(self)
+
+    def save(self, path: str | Path, **options: Any) -> Any:
+        """``maskhub.save(self, path, **options)``."""
+        import maskhub
+
+        return maskhub.save(self, path, **options)
 
     def __and__(self, other: MaskSet) -> MaskSet:
         """``maskhub.compose("a & b", ...)``: tensor by tensor, when a mask's bits are asked for."""
@@ -183,12 +280,12 @@ class MaskSet:
     def __invert__(self) -> MaskSet:
         return self._composed("~a")
 
-    def _composed(self, expression: str, other: MaskSet | None = None) -> MaskSet:
+    def _composed(self, expression: str, *others: MaskSet) -> MaskSet:
         from maskhub.masks.compose import compose  # which stands above this module
 
-        if not isinstance(other, MaskSet | None):
-            return NotImplemented
-        return compose(expression, {"a": self} if other is None else {"a": self, "b": other})
+        if not all(isinstance(other, MaskSet) for other in others):
+            return NotImplemented  # type: ignore[no-any-return]
+        return compose(expression, dict(zip("ab", (self, *others), strict=False)))
 
     def with_base_name(self, name: str) -> MaskSet:
         """The same, with another name for the base; the id stays."""

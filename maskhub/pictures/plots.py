@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhub.errors import MaskhubError, library
+from maskhub.errors import ArgumentError, library
 from maskhub.masks.compare import MEASURES, Diff, Matrix, Measure
 from maskhub.masks.mask import Mask
 from maskhub.masks.names import locate, order
@@ -100,22 +100,22 @@ def _by_layer(cells: Mapping[Cell, float], title: str, unit: str, digits: int) -
 
 
 def claim_picture(path: Path, *, force: bool = False) -> None:
-    """MaskhubError unless a picture can be drawn and written at ``path``: for before long work."""
+    """An error unless a picture can be drawn and written at ``path``: for before long work."""
     need_matplotlib()
     if path.suffix not in KINDS:
-        raise MaskhubError(f"{path}: cannot tell what kind of picture this is", hint="Name it .png, .svg or .pdf.")
+        raise ArgumentError(f"{path}: cannot tell what kind of picture this is", hint="Name it .png, .svg or .pdf.")
     claim_file(path, force=force)
 
 
 def need_matplotlib() -> None:
-    """MaskhubError where matplotlib is missing."""
+    """LibraryError where matplotlib is missing."""
     library("matplotlib", "pictures", "'maskhub[plot]'")
 
 
 def save_picture(heat_map: HeatMap, path: str | Path) -> None:
     """Draw into a file, replacing it: .png, .svg or .pdf.
 
-    Raises MaskhubError where matplotlib is missing or does not know the kind.
+    Raises LibraryError where matplotlib is missing, ArgumentError where it does not know the kind.
     """
     path = Path(path)
     claim_picture(path, force=True)
@@ -142,7 +142,7 @@ def save_curves(recording: Recording, path: str | Path, title: str) -> None:
     """Draw how a run went into a file, replacing it: .png, .svg or .pdf.
 
     Loss and learning rate, metrics, and by layer the dropped weights and those that flipped since the start.
-    Raises MaskhubError where matplotlib is missing or does not know the kind.
+    Raises LibraryError where matplotlib is missing, ArgumentError where it does not know the kind.
     """
     path = Path(path)
     claim_picture(path, force=True)

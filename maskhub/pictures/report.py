@@ -16,7 +16,7 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from maskhub.errors import MaskhubError
+from maskhub.errors import ArgumentError
 from maskhub.masks.compare import MEASURES, Diff, Matrix, Overlap
 from maskhub.masks.mask import MaskSet
 from maskhub.pictures import plots
@@ -103,10 +103,10 @@ SAME_START = (
 
 
 def claim_report(path: Path, *, force: bool = False) -> None:
-    """MaskhubError unless a report can be drawn and written at ``path``: for before long work."""
+    """An error unless a report can be drawn and written at ``path``: for before long work."""
     plots.need_matplotlib()
     if path.suffix != ".html":
-        raise MaskhubError(f"{path}: a report is a page", hint="Name it .html.")
+        raise ArgumentError(f"{path}: a report is a page", hint="Name it .html.")
     claim_file(path, force=force)
 
 
@@ -115,7 +115,7 @@ def save_report(
 ) -> None:
     """Write ``result``, the comparison of ``masks``, as a page; replaces ``path``.
 
-    ``measure`` is what the picture of two masks shows; a matrix has its own. Raises MaskhubError where matplotlib is
+    ``measure`` is what the picture of two masks shows; a matrix has its own. Raises LibraryError where matplotlib is
     missing.
     """
     plots.need_matplotlib()

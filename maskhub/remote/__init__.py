@@ -12,7 +12,6 @@ from pathlib import Path
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.identify import base_warning, identify
 from maskhub.container.reader import MaskFile
-from maskhub.container.summary import summarize
 from maskhub.container.writer import save
 from maskhub.errors import ArgumentError, CodecError, FormatError, IntegrityError, MaskhubError, SignatureError
 from maskhub.masks.mask import MaskSet
@@ -62,7 +61,7 @@ def push(
         file.verify()
         signature = None if sign is None else signing.sign(file.content(), sign)
         called = place.name or address.with_suffix(address.file_name(file.path) if name is None else name)
-        entry = Entry.of(summarize(file), called)
+        entry = Entry.of(file.maskset().summary(), called)
         if isinstance(place, Folder):
             pushed = folder.push(file, entry, place, signature=signature, force=force)
         else:

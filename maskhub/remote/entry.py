@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from maskhub.container.summary import MaskSummary
+from maskhub.masks.summary import MaskSummary
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Entry:
 
     @classmethod
     def of(cls, summary: MaskSummary, name: str) -> Entry:
+        """The entry of a mask set that is in a file."""
+        assert summary.file_bytes is not None and summary.bits_per_weight is not None
         return cls(
             name=name,
             id=summary.id,

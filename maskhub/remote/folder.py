@@ -127,7 +127,7 @@ def _listed(folder: str, name: str) -> tuple[Listed, Opener] | None:
     try:
         pointer = read_pointer(folder, name, Pointer)
     except MaskhubError as error:
-        return Listed(address, None, problem=str(error)), lambda: MaskFile(path)
+        return Listed(address, None, problem=error.message), lambda: MaskFile(path)
     if pointer is None:
         return None
     return Listed(address, replace(pointer.entry, name=name + SUFFIX)), lambda: MaskFile(mask_path(folder, pointer))
@@ -200,7 +200,7 @@ def _write(folder: str, name: str, content: bytes) -> None:
             else:
                 raise _only_read(folder)
     except MissingError as error:
-        raise RemoteError(f"{public_name(folder)}: no such folder or bucket", hint="Make it first.") from error
+        raise MissingError(f"{public_name(folder)}: no such folder or bucket", hint="Make it first.") from error
 
 
 def _write_and_move(system: Any, path: str, content: bytes) -> None:

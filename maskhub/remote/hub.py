@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskhub.container.reader import MaskFile
-from maskhub.container.summary import summarize
 from maskhub.errors import ArgumentError, FormatError, MaskhubError, MissingError, RemoteError
 from maskhub.remote import card, signing
 from maskhub.remote.entry import Entry, Fetched, Listed, Pushed
@@ -206,7 +205,7 @@ def _listed(info: ModelInfo, name: str, revision: str | None, token: str | None)
         return MaskFile(f"hf://{place}", token=token)
 
     try:
-        entry = described[name] if name in described else Entry.of(summarize(opener()), name)
+        entry = described[name] if name in described else Entry.of(opener().maskset().summary(), name)
     except MaskhubError as error:
-        return Listed(str(place), None, updated, str(error)), opener
+        return Listed(str(place), None, updated, error.message), opener
     return Listed(str(place), entry, updated), opener

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from maskhub.errors import SignatureError, library, reason
+from maskhub.errors import SignatureError, library, reason, same_kind
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -108,7 +108,9 @@ def _read(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise SignatureError(f"{path}: the key cannot be read: {error.strerror}", hint=MAKE) from error
+        raise same_kind(error, SignatureError)(
+            f"{path}: the key cannot be read: {error.strerror}", hint=MAKE
+        ) from error
 
 
 def _statement(content: bytes | memoryview) -> bytes:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from maskhub import tasks
-from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.errors import DataError, FormatError
 from maskhub.masks.mask import MaskSet
-from maskhub.runtime.load import load_model, load_processor
+from maskhub.runtime.load import checkpoint_of, load_model, load_processor, maskset_of
 from maskhub.storage.work import Progress
 from maskhub.tasks.examples import Examples
 from maskhub.tasks.metrics import IGNORED
@@ -25,10 +26,8 @@ from maskhub.tasks.task import TaskType
 BATCH = 32
 LENGTH = 128  # tokens, where the mask says none
 
-Answers = tuple[NDArray[Any], NDArray[Any]]  # predictions and labels
 
-
-def predict(
+def logits_of(
     model: PreTrainedModel,
     processor: Any,
     examples: Examples,
@@ -37,63 +36,78 @@ def predict(
     batch_size: int = BATCH,
     progress: Progress | None = None,
 ) -> NDArray[Any]:
-    """Predictions in the order of the examples, in batches that are each padded to their longest.
+    """A model's logits in the order of the examples (examples x classes), or what their kind of task makes of them.
 
-    They are logits (examples x classes), or what the examples' kind of task makes of them. ``processor`` is a
-    tokenizer or an image processor.
+    ``processor`` is a tokenizer or an image processor.
     """
-    names = examples.label_names
-    return _run([model], processor, examples, names, None, max_length, batch_size, progress)[0]
+    batches = outputs(
+        [model], processor, examples, examples.label_names,
+        max_length=max_length, batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+    return _gathered(batches, tasks.REGISTRY[examples.task])[0]
 
 
 def measure(
     model: PreTrainedModel, processor: Any, examples: Examples, *, max_length: int | None = None
 ) -> dict[str, float]:
     """Metrics of any model of the examples' kind of task, masked or not; it knows their ``label_names``."""
-    names = examples.label_names
-    predicted, labels = _run([model], processor, examples, names, None, max_length, BATCH, None)
-    return tasks.REGISTRY[examples.task].measure(predicted, labels, names)
+    kind, names = tasks.REGISTRY[examples.task], examples.label_names
+    return kind.measure(*_gathered(outputs([model], processor, examples, names, max_length=max_length), kind), names)
 
 
 def evaluate(
     base: str | Path | Checkpoint,
-    masks: MaskSet | Sequence[MaskSet],
+    masks: str | Path | MaskSet | Sequence[str | Path | MaskSet],
     examples: Examples,
     *,
     ensemble: str | None = None,
+    batch_size: int = BATCH,
+    revision: str | None = None,
+    token: str | None = None,
     progress: Progress | None = None,
-) -> dict[str, float]:
-    """Metrics of a mask's task model on examples, or of several masks' models together.
+) -> list[dict[str, float]]:
+    """Metrics on examples of each mask's task model, in the order of the masks, or of all of them together.
 
     ``ensemble`` says how several answers become one, after Zhao et al. 2020: the mean of ``logits`` or of ``probs``,
-    or by ``vote``. Raises DataError for labels that the task does not know, FormatError for masks of
-    different tasks.
+    or by ``vote``; the metrics are one then. Raises DataError for labels that a task does not know, FormatError for
+    masks that do not go together.
     """
-    masksets = [masks] if isinstance(masks, MaskSet) else list(masks)
-    kind = check_ensemble(masksets, ensemble)
-    task = masksets[0].task
-    assert task is not None
-    if examples.task != kind.name:
-        raise DataError(f"{examples.source}: holds examples for {examples.task}, and the mask's task is {kind.name}")
-    names = tasks.label_names(task)
-    checkpoint = base if isinstance(base, Checkpoint) else open_checkpoint(base)
-    models = [load_model(checkpoint, maskset) for maskset in masksets]
-    if torch.cuda.is_available():
-        for model in models:
-            model.to("cuda")  # type: ignore[arg-type]
-    processor = load_processor(checkpoint, masksets[0])
-    predicted, labels = _run(models, processor, examples, names, ensemble, task.max_length, BATCH, progress)
-    return kind.measure(predicted, labels, names)
+    given = [masks] if isinstance(masks, str | Path | MaskSet) else list(masks)
+    masksets = [maskset_of(mask, token) for mask in given]
+    kinds = [tasks.of_mask(maskset.task) for maskset in masksets]
+    if ensemble is not None:
+        check_ensemble(masksets, ensemble)
+    for kind in kinds:
+        if examples.task != kind.name:
+            raise DataError(
+                f"{examples.source}: holds examples for {examples.task}, and the mask's task is {kind.name}"
+            )
+    checkpoint = checkpoint_of(base, revision, token)
+    together = [[maskset] for maskset in masksets] if ensemble is None else [masksets]
+    metrics = []
+    for number, group in enumerate(together):
+        models, first = [task_model(checkpoint, maskset) for maskset in group], group[0]
+        assert first.task is not None
+        names = tasks.label_names(first.task)
+        batches = outputs(
+            models, load_processor(checkpoint, first), examples, names,
+            ensemble=ensemble, max_length=first.task.max_length, batch_size=batch_size,
+            progress=_part(progress, number, len(together)),
+        )  # fmt: skip
+        metrics.append(kinds[number].measure(*_gathered(batches, kinds[number]), names))
+    return metrics
 
 
-def check_ensemble(masksets: Sequence[MaskSet], ensemble: str | None = None) -> TaskType:
-    """The kind of task of all these masks. Raises FormatError where they cannot be evaluated so."""
+def task_model(base: Checkpoint, maskset: MaskSet) -> PreTrainedModel:
+    """A mask's task model, on the GPU where there is one."""
+    model = load_model(base, maskset)
+    return model.to("cuda") if torch.cuda.is_available() else model  # type: ignore[arg-type]
+
+
+def check_ensemble(masksets: Sequence[MaskSet], ensemble: str) -> None:
+    """Raises FormatError where these masks' answers cannot be put together so."""
     kind = tasks.of_mask(masksets[0].task)
-    if ensemble is None and len(masksets) > 1:
-        raise FormatError(
-            "several masks need a way to put their answers together", hint="Name one of: logits, probs, vote."
-        )
-    if ensemble is not None and ensemble not in kind.ensembles:
+    if ensemble not in kind.ensembles:
         ways = ", ".join(kind.ensembles)
         raise FormatError(f"no ensemble {ensemble!r} for {kind.name}", hint=f"It can be one of: {ways}.")
     for number, other in enumerate(masksets[1:], 2):
@@ -102,7 +116,6 @@ def check_ensemble(masksets: Sequence[MaskSet], ensemble: str | None = None) -> 
         if tasks.of_mask(other.task) is not kind or _asked(other) != _asked(masksets[0]):
             what = "its kind, labels, tokenizer or length differ"
             raise FormatError(f"mask {number} of the ensemble is for another task than the first: {what}")
-    return kind
 
 
 def _asked(maskset: MaskSet) -> tuple[Any, ...]:
@@ -111,34 +124,69 @@ def _asked(maskset: MaskSet) -> tuple[Any, ...]:
     return tasks.label_names(maskset.task), maskset.task.tokenizer, maskset.task.max_length
 
 
-def _run(
+def outputs(
     models: Sequence[PreTrainedModel],
     processor: Any,
     examples: Examples,
     names: tuple[str, ...],
-    ensemble: str | None,
-    max_length: int | None,
-    batch_size: int,
-    progress: Progress | None,
-) -> Answers:
+    *,
+    ensemble: str | None = None,
+    max_length: int | None = None,
+    batch_size: int = BATCH,
+    progress: Progress | None = None,
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Batches of examples of like length, the longest first: which rows, and their logits and labels, on one device.
+
+    The rows are what the examples' kind of task encodes: one an example, but for blocks of running text. ``names`` are
+    the classes that the models know.
+    """
     kind = tasks.REGISTRY[examples.task]
     rows = kind.encode(examples, processor, names, max_length or LENGTH)
     collate = kind.collator(processor)
-    predictions: list[NDArray[Any]] = []
-    labels: list[NDArray[Any]] = []
-    for start in range(0, len(rows), batch_size):
-        chosen = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
-        batch = collate([{key: value for key, value in row.items() if key != "length"} for row in chosen])
-        wanted = batch.pop("labels")
+    lengths = rows["length"] if isinstance(rows, Dataset) else [1] * len(rows)
+    for chosen in in_batches(lengths, batch_size, examples.source, progress):
+        batch = collate([{key: value for key, value in rows[i].items() if key != "length"} for i in chosen])
+        batch = {key: value.to(models[0].device) for key, value in batch.items()}
+        labels = batch.pop("labels")
         with torch.inference_mode():
-            answers = [model(**{k: v.to(model.device) for k, v in batch.items()}).logits.float() for model in models]
-            answer = _together(answers, ensemble)
-            predicted = kind.reduce(answer, wanted.to(answer.device)) if kind.reduce else answer
-        predictions.append(predicted.cpu().numpy())
-        labels.append(wanted.numpy())
+            answer = _together([model(**batch).logits.float() for model in models], ensemble)
+        yield chosen, answer, labels
+
+
+def in_batches(lengths: Sequence[int], size: int, source: str, progress: Progress | None) -> Iterator[list[int]]:
+    """Rows by their lengths, the longest first: batches of like rows are padded least, and memory is short at once.
+
+    Raises DataError where a row has nothing to read.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    if lengths[order[-1]] == 0:
+        raise DataError(f"{source}: row {order[-1] + 1} has no text that the tokenizer knows", hint="Leave it out.")
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
         if progress:
-            progress(min(start + batch_size, len(rows)), len(rows))
-    return _joined(predictions), _joined(labels)
+            progress(min(start + size, len(order)), len(order))
+
+
+def _part(progress: Progress | None, number: int, count: int) -> Progress | None:
+    """The progress of one of several equal parts of the work."""
+    return (lambda done, all: progress(number * all + done, count * all)) if progress else None
+
+
+def _gathered(batches: Iterator[tuple[list[int], Tensor, Tensor]], kind: TaskType) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Predictions and labels in the order of the rows; rows of tokens are padded to the longest."""
+    found: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
+    for chosen, logits, labels in batches:
+        predicted = kind.reduce(logits, labels) if kind.reduce else logits
+        found |= dict(zip(chosen, zip(predicted.cpu().numpy(), labels.cpu().numpy(), strict=True), strict=True))
+    predictions, wanted = zip(*(found[row] for row in range(len(found))), strict=True)
+    return _stacked(predictions), _stacked(wanted)
+
+
+def _stacked(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    if len({row.shape for row in rows}) > 1:
+        width = max(len(row) for row in rows)
+        rows = [np.pad(row, (0, width - len(row)), constant_values=IGNORED) for row in rows]
+    return np.stack(rows)
 
 
 def _together(answers: Sequence[Tensor], ensemble: str | None) -> Tensor:
@@ -153,11 +201,3 @@ def _together(answers: Sequence[Tensor], ensemble: str | None) -> Tensor:
         return odds.log()
     votes = torch.nn.functional.one_hot(stacked.argmax(-1), stacked.shape[-1]).sum(0)
     return votes + odds / 2
-
-
-def _joined(batches: list[NDArray[Any]]) -> NDArray[Any]:
-    """Batches as one array; rows of tokens are padded to the longest."""
-    if batches[0].ndim == 2 and len({batch.shape[1] for batch in batches}) > 1:
-        width = max(batch.shape[1] for batch in batches)
-        batches = [np.pad(batch, ((0, 0), (0, width - batch.shape[1])), constant_values=IGNORED) for batch in batches]
-    return np.concatenate(batches)

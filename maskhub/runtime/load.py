@@ -12,7 +12,7 @@ from maskhub import tasks
 from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import TOKENIZER_FILES, Checkpoint, open_checkpoint
 from maskhub.container.reader import open_mask
-from maskhub.errors import CheckpointError, FormatError, reason
+from maskhub.errors import CheckpointError, FormatError, MissingError, reason
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.torch import to_torch
@@ -31,11 +31,11 @@ def load_model(
 ) -> PreTrainedModel:
     """The transformers model of the mask's task, with masked weights, in evaluation mode.
 
-    ``base`` is a folder, a Hub id or an opened checkpoint. Raises BaseMismatchError where it is not the mask's
-    base (``verify`` checks every tensor's digest), FormatError where the mask names no task.
+    ``base`` is a folder, a Hub id or an opened checkpoint, ``mask`` a path, a URL, a Hub name or a mask set. Raises
+    BaseMismatchError where the base is not the mask's (``verify`` checks every tensor's digest), FormatError where the
+    mask names no task.
     """
-    checkpoint = base if isinstance(base, Checkpoint) else open_checkpoint(base, revision=revision, token=token)
-    maskset = mask if isinstance(mask, MaskSet) else open_mask(mask, whole=True, token=token)
+    checkpoint, maskset = checkpoint_of(base, revision, token), maskset_of(mask, token)
     config_dict = dense.task_config(checkpoint, maskset)
     model_class: Any = _model_class(config_dict)
     state = {name: to_torch(t) for name, t in dense.tensors(checkpoint, maskset, verify=verify)}
@@ -52,6 +52,14 @@ def load_model(
         )
     model.eval()  # type: ignore[no-untyped-call]
     return model
+
+
+def checkpoint_of(base: str | Path | Checkpoint, revision: str | None, token: str | None) -> Checkpoint:
+    return base if isinstance(base, Checkpoint) else open_checkpoint(base, revision=revision, token=token)
+
+
+def maskset_of(mask: str | Path | MaskSet, token: str | None) -> MaskSet:
+    return mask if isinstance(mask, MaskSet) else open_mask(mask, whole=True, token=token)
 
 
 def load_tokenizer(base: Checkpoint, maskset: MaskSet) -> PreTrainedTokenizerBase:
@@ -115,25 +123,32 @@ def image_processor_from(source: str | Path, name: str) -> Any:
 
 
 def pipeline(
-    mask: str | Path | MaskSet, base: str | Path | None = None, task: str | None = None, **options: Any
+    mask: str | Path | MaskSet,
+    base: str | Path | Checkpoint | None = None,
+    task: str | None = None,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    **options: Any,
 ) -> transformers.Pipeline:
     """A ``transformers.pipeline`` of the mask's task, in one call.
 
-    ``base`` defaults to the one the mask names; ``options`` go to ``transformers.pipeline``.
+    ``mask`` and ``base`` are what ``load_model`` takes; ``base`` defaults to the one the mask names. ``options`` go to
+    ``transformers.pipeline``.
     """
-    maskset = mask if isinstance(mask, MaskSet) else open_mask(mask, whole=True)
+    maskset = maskset_of(mask, token)
     kind = task or (maskset.task.type if maskset.task else None)
     if kind == tasks.MULTIPLE_CHOICE.type:
         raise FormatError(
-            "transformers has no pipeline for multiple choice", hint="Use maskhub.load_model, or maskhub evaluate."
+            "transformers has no pipeline for multiple choice", hint="Use maskhub.predict, or maskhub.load_model."
         )
     try:
-        checkpoint = open_checkpoint(base) if base else _named_base(maskset)
-    except CheckpointError as error:
+        checkpoint = _named_base(maskset, token) if base is None else checkpoint_of(base, revision, token)
+    except (CheckpointError, MissingError) as error:
         if base is not None:
             raise
-        raise CheckpointError(
-            f"{error} (the base that the mask names)", hint="Pass base=..., a folder or a Hub id."
+        raise type(error)(
+            f"{error.message} (the base that the mask names)", hint="Pass base=..., a folder or a Hub id."
         ) from error
     model = load_model(checkpoint, maskset)
     reader = "image_processor" if kind == tasks.IMAGE_CLASSIFICATION.type else "tokenizer"
@@ -141,11 +156,11 @@ def pipeline(
     return transformers.pipeline(kind, model=model, **options)  # type: ignore[arg-type]
 
 
-def _named_base(maskset: MaskSet) -> Checkpoint:
+def _named_base(maskset: MaskSet, token: str | None) -> Checkpoint:
     """The base that a mask names: from the Hub at the very commit, where it names one, else by its name."""
     if (hub := maskset.base.hub) is not None:
-        return open_checkpoint(hub.id, revision=hub.commit)
-    return open_checkpoint(maskset.base.name)
+        return open_checkpoint(hub.id, revision=hub.commit, token=token)
+    return open_checkpoint(maskset.base.name, token=token)
 
 
 def _model_class(config: dict[str, Any]) -> type[PreTrainedModel]:

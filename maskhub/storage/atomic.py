@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import io
 import os
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from maskhub.errors import OutputError
+from maskhub.errors import ExistsError, MaskhubError, MissingError, OutputError, same_kind
 
 
 @contextlib.contextmanager
@@ -25,12 +26,13 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
         _sweep(path)
         temporary, handle = _claimed(lambda: _empty_file(path), os.O_RDWR)
     try:
-        with explained(path), os.fdopen(handle, "w+b") as file:
+        with io.BufferedRandom(_Written(handle, path)) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
+            with explained(path):
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.chmod(0o666 & ~_umask())
+                temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -46,8 +48,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         _sweep(path)
         temporary, handle = _claimed(lambda: tempfile.mkdtemp(**_beside(path)), os.O_RDONLY)
     try:
+        yield temporary
         with explained(path):
-            yield temporary
             temporary.chmod(0o777 & ~_umask())
             temporary.replace(path)  # also over an empty folder
     except BaseException:
@@ -55,6 +57,18 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         os.close(handle)
+
+
+class _Written(io.FileIO):
+    """A file whose errors on writing are explained, and no others of who writes it."""
+
+    def __init__(self, handle: int, path: Path) -> None:
+        super().__init__(handle, "r+b")
+        self._path = path
+
+    def write(self, data: Any) -> int:
+        with explained(self._path):
+            return super().write(data)
 
 
 def _empty_file(path: Path) -> str:
@@ -119,36 +133,38 @@ def write_atomic(path: str | Path, data: bytes) -> None:
 
 
 def claim_folder(path: Path) -> None:
-    """OutputError unless ``path`` is free: absent, or an empty folder."""
+    """ExistsError unless ``path`` is free: absent, or an empty folder."""
     with explained(path):
         if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
             return
         if path.exists() or path.is_symlink():
             kind = "is a link" if path.is_symlink() else "is not empty" if path.is_dir() else "is not a folder"
-            raise OutputError(f"{path}: the output folder exists and {kind}", hint="Name a new folder.")
+            raise ExistsError(f"{path}: the output folder exists and {kind}", hint="Name a new folder.")
         nearest = next(parent for parent in path.absolute().parents if parent.exists())
         if not nearest.is_dir():
             raise OutputError(f"{path}: cannot be written: {nearest} is a file", hint="Name a new folder.")
 
 
 def claim_file(path: Path, *, force: bool = False) -> None:
-    """OutputError unless a file can be made at ``path``: nothing is there, or with ``force`` a file."""
+    """An error unless a file can be made at ``path``: nothing is there, or with ``force`` a file."""
     with explained(path):
         if path.is_dir():
-            raise OutputError(f"{path}: the output is a folder", hint="Name a file.")
+            raise ExistsError(f"{path}: the output is a folder", hint="Name a file.")
         if not force and (path.exists() or path.is_symlink()):
-            raise OutputError(f"{path}: the output file exists", hint="Name another one, or replace it with --force.")
+            raise ExistsError(f"{path}: the output file exists", hint="Name another one, or replace it with --force.")
         if not path.absolute().parent.is_dir():
-            raise OutputError(f"{path}: there is no folder {path.parent}", hint="Make it first.")
+            raise MissingError(f"{path}: there is no folder {path.parent}", hint="Make it first.")
 
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the system's errors inside the block into an OutputError about ``path``."""
+    """Turn the system's errors inside the block into an OutputError, or one of their kind, about ``path``."""
     try:
         yield
+    except MaskhubError:
+        raise
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise same_kind(error, OutputError)(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _umask() -> int:

@@ -70,7 +70,7 @@ def find(path: str, kind: type[AnyPointer]) -> tuple[str, AnyPointer] | None:
             return folder, pointer
     try:
         found = names(path)
-    except RemoteError:  # the file system cannot list, or may not
+    except (RemoteError, MissingError, ForbiddenError):  # the file system cannot list, or may not
         return None
     if len(found) > 1:
         shown = ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskhub import __version__
-from maskhub.errors import MaskhubError, MissingError, RemoteError
+from maskhub.errors import ForbiddenError, MaskhubError, MissingError, RemoteError
 from maskhub.storage.address import SUFFIX, Hub
 from maskhub.storage.remotefile import CHUNK, HEAD, HttpReader, RemoteFile, brief
 from maskhub.storage.source import LocalFile, Source
@@ -152,7 +152,7 @@ def _cached_names(place: Hub) -> list[str]:
 
 @contextlib.contextmanager
 def explained(place: Hub | None = None) -> Iterator[None]:
-    """Turn what the Hub's client raises over a place, or over none, into a RemoteError.
+    """Turn what the Hub's client raises over a place, or over none, into a RemoteError, MissingError or ForbiddenError.
 
     Its messages are not passed on as they are: they hold URLs, some of them signed.
     """
@@ -166,7 +166,7 @@ def explained(place: Hub | None = None) -> Iterator[None]:
         raise known from error
 
 
-def _explain(place: Hub | None, error: BaseException) -> RemoteError | None:
+def _explain(place: Hub | None, error: BaseException) -> MaskhubError | None:
     from huggingface_hub import errors
 
     chain = list(_chain(error))
@@ -179,10 +179,10 @@ def _explain(place: Hub | None, error: BaseException) -> RemoteError | None:
         what = f"{place}: not in the Hub's cache, and offline mode is on" if place else "offline mode is on"
         return UnreachableError(what, hint="Unset HF_HUB_OFFLINE.")
     if find(errors.GatedRepoError):
-        return RemoteError(f"{repo}: gated, and you have no access", hint=f"Ask for it on the repo's page. {LOG_IN}")
+        return ForbiddenError(f"{repo}: gated, and you have no access", hint=f"Ask for it on the repo's page. {LOG_IN}")
     if find(errors.RevisionNotFoundError):
         revision = (place and place.revision) or "main"
-        return RemoteError(f"{repo}: no revision {revision}", hint="Name a branch, a tag or a commit.")
+        return MissingError(f"{repo}: no revision {revision}", hint="Name a branch, a tag or a commit.")
     if find(errors.RemoteEntryNotFoundError):
         return MissingError(f"{place}: no such file in the repo", hint=f"See what there is: maskhub list {repo}")
     if find(errors.HFValidationError):
@@ -190,15 +190,17 @@ def _explain(place: Hub | None, error: BaseException) -> RemoteError | None:
     response: Any = getattr(find(errors.HfHubHTTPError), "response", None)
     status = response.status_code if response is not None else 0
     if find(errors.RepositoryNotFoundError) or status == 404:
-        return RemoteError(
+        return MissingError(
             f"{place}: no such file here, and no repo {repo} on the Hub that you may see",
             hint=f"Check the name. If it is private: {LOG_IN[0].lower()}{LOG_IN[1:]}",
         )
     if status == 401:
         refused = "authorization" in response.request.headers
-        return RemoteError(f"{repo}: {'the token is not accepted' if refused else 'a token is needed'}", hint=LOG_IN)
+        return ForbiddenError(f"{repo}: {'the token is not accepted' if refused else 'a token is needed'}", hint=LOG_IN)
     if status == 403:
-        return RemoteError(f"{repo}: the token does not permit this", hint="Use one with write access, or --create-pr.")
+        return ForbiddenError(
+            f"{repo}: the token does not permit this", hint="Use one with write access, or --create-pr."
+        )
     if status == 429:
         wait = response.headers.get("Retry-After", "")
         when = f"in {wait} seconds" if wait.isdigit() else "later"

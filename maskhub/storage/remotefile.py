@@ -205,6 +205,8 @@ class HttpReader:
             raise self._refused(error.code) from error
         except (InvalidURL, UnicodeError) as error:
             raise RemoteError(f"{self._name}: not a valid URL") from error
+        except MaskhubError:
+            raise
         except (OSError, HTTPException) as error:
             if length is None and not done:
                 raise RemoteError(f"{self._name}: cannot be reached: {brief(error)}") from error
@@ -239,11 +241,11 @@ class HttpReader:
             hint="Download it, and name the file.",
         )
 
-    def _refused(self, status: int) -> RemoteError:
+    def _refused(self, status: int) -> MaskhubError:
         phrase = f" {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else ""
         hint = "A login or a token is missing, wrong or too old." if status in (401, 403) else None
-        kind = {401: ForbiddenError, 403: ForbiddenError, 404: MissingError}.get(status, RemoteError)
-        return kind(f"{self._name}: the server answers {status}{phrase}", hint=hint)
+        kinds: dict[int, type[MaskhubError]] = {401: ForbiddenError, 403: ForbiddenError, 404: MissingError}
+        return kinds.get(status, RemoteError)(f"{self._name}: the server answers {status}{phrase}", hint=hint)
 
     def _ended(self, done: int, length: int | None, why: str = "") -> RemoteError:
         total = "" if length is None else f" of {length:,}"

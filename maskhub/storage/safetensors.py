@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from maskhub.errors import FormatError
+from maskhub.errors import FormatError, MaskhubError, same_kind
 from maskhub.storage.source import Source, open_source
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor, Spec
 
@@ -48,8 +48,10 @@ class TensorFile:
                     self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
         except SafetensorError as error:
             raise FormatError(f"{self.path}: not a safetensors file, or cut short ({error})") from error
+        except MaskhubError:
+            raise
         except OSError as error:
-            raise FormatError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+            raise same_kind(error, FormatError)(f"{self.path}: cannot be read: {error.strerror or error}") from error
         # The library has checked every name, shape and offset; it does not hand offsets out.
         size = int.from_bytes(self._map[:8], "little")
         self.data_start = 8 + size

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from maskhub.errors import FormatError
+from maskhub.errors import FormatError, MissingError
 from maskhub.storage.url import is_url
 
 
@@ -32,8 +32,10 @@ class LocalFile:
 
     @contextlib.contextmanager
     def file(self) -> Iterator[Path]:
+        if self._path.is_dir():
+            raise FormatError(f"{self.name}: a folder, not a file")
         if not self._path.is_file():
-            raise FormatError(f"{self.name}: {'a folder, not a file' if self._path.is_dir() else 'no such file'}")
+            raise MissingError(f"{self.name}: no such file")
         yield self._path
 
     def fetch(self, start: int, stop: int) -> None: ...

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from maskhub.errors import FormatError
+from maskhub.errors import ArgumentError, FormatError
 from maskhub.masks.binding import Task
+from maskhub.storage.registry import Registry
 from maskhub.tasks.examples import Examples, Table
 from maskhub.tasks.image_classification import IMAGE_CLASSIFICATION
 from maskhub.tasks.multiple_choice import MULTIPLE_CHOICE
@@ -27,41 +28,42 @@ __all__ = [
     "read",
 ]
 
-# In the order in which a table is tried for them: what has more telling columns comes first.
-REGISTRY: dict[str, TaskType] = {
-    task.name: task
-    for task in (
-        IMAGE_CLASSIFICATION,
-        TOKEN_CLASSIFICATION,
-        MULTIPLE_CHOICE,
-        TEXT_REGRESSION,
-        TEXT_CLASSIFICATION,
-        TEXT_GENERATION,
-    )
-}
+# In the order in which a table is tried for them: what has more telling columns comes first, then what other packages
+# bring, and last what fits almost any table.
+REGISTRY = Registry(
+    "maskhub.tasks",
+    "kind of task",
+    (IMAGE_CLASSIFICATION, TOKEN_CLASSIFICATION, MULTIPLE_CHOICE, TEXT_REGRESSION),
+    (TEXT_CLASSIFICATION, TEXT_GENERATION),
+)
 
 
-def read(table: Table, task: str | None = None) -> Examples:
-    """A table's examples for ``task``, or for the first kind of task that it fits. Raises DataError."""
+def read(table: Table, task: str | None = None, *, labelled: bool = True) -> Examples:
+    """A table's examples for ``task``, or for the first kind of task that it fits. Raises DataError, ArgumentError."""
     if task is None:
-        found = next((kind for kind in REGISTRY.values() if kind.fits(table)), TEXT_CLASSIFICATION)
-        return found.read(table)
-    return REGISTRY[task].read(table)
+        kind = next((kind for kind in REGISTRY.usable() if kind.fits(table)), TEXT_CLASSIFICATION)
+    elif task in REGISTRY:
+        kind = REGISTRY[task]
+    else:
+        raise ArgumentError(f"task {task!r} is not one of {', '.join(REGISTRY)}")
+    inputs = kind.inputs(table)
+    labels, names = kind.labels(table, inputs) if labelled else ([], ())
+    return Examples(table.source, kind.name, inputs, labels, names)
 
 
-def of_mask(task: Task | None) -> TaskType:
-    """The kind of task that a mask is for. Raises FormatError for one that cannot be measured."""
+def of_mask(task: Task | None, use: str = "evaluated") -> TaskType:
+    """The kind of task that a mask is for. Raises FormatError for one that cannot be put to this use."""
     if task is None:
-        raise FormatError("the mask names no task, so it cannot be evaluated")
-    kind = REGISTRY.get(task.type)
+        raise FormatError(f"the mask names no task, so it cannot be {use}")
+    kind = REGISTRY.get(task.type) or next((one for one in REGISTRY.usable() if one.type == task.type), None)
     if kind is TEXT_CLASSIFICATION and task.config.get("problem_type") == "regression":
         kind = TEXT_REGRESSION
     if kind is None:
         raise FormatError(
-            f"the mask is for {task.type}, which cannot be evaluated", hint=f"What can: {', '.join(REGISTRY)}."
+            f"the mask is for {task.type}, which cannot be {use}", hint=f"What can: {', '.join(REGISTRY)}."
         )
     if "id2label" in kind.config(()) and not label_names(task):
-        raise FormatError("the mask names no labels, so it cannot be evaluated on labelled examples")
+        raise FormatError(f"the mask names no labels, so it cannot be {use}")
     return kind
 
 

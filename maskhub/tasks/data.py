@@ -7,29 +7,34 @@ import glob
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from maskhub import tasks
-from maskhub.errors import DataError, reason
+from maskhub.errors import DataError, MissingError, reason
 from maskhub.tasks.examples import Columns, Examples, Table
 
 BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 PACKED = {".gz", ".bz2", ".xz", ".zst"}
 
 
-def read_file(path: str | Path, columns: Columns | None = None, task: str | None = None) -> Examples:
+def read_file(
+    path: str | Path, columns: Columns | None = None, task: str | None = None, *, labelled: bool = True
+) -> Examples:
     """Examples from a CSV, TSV, JSON-lines or Parquet file, plain or compressed, or from a folder of images.
 
     ``task`` is a name of ``maskhub.tasks``; None: found by the columns. The folder of images has one folder for each
-    class. Raises DataError, naming file, column or row, where they cannot be used.
+    class. Examples that are not to be ``labelled`` need no labels, and have none. Raises DataError, naming file,
+    column or row, where they cannot be used.
     """
     path = Path(path)
     if path.is_dir():
         images = {"train": glob.escape(str(path)) + "/**"}
-        return _examples(_load(str(path), "imagefolder", data_files=images, split="train"), str(path), columns, task)
+        table = _load(str(path), "imagefolder", data_files=images, split="train")
+        return _examples(table, str(path), columns, task, labelled)
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise MissingError(f"{path}: no such file")
     suffixes = [s for s in path.suffixes if s.lower() not in PACKED]
     builder = BUILDERS.get(suffixes[-1].lower()) if suffixes else None
     if builder is None:
@@ -42,7 +47,7 @@ def read_file(path: str | Path, columns: Columns | None = None, task: str | None
     if builder == "csv":  # an empty cell, or "NA", is a text; a row with a cell too many is no row with an index
         options |= {"keep_default_na": False, "index_col": False}
     table = _load(str(path), builder, data_files=glob.escape(str(path)), split="train", **options)
-    return _examples(table, str(path), columns, task)
+    return _examples(table, str(path), columns, task, labelled)
 
 
 def read_dataset(
@@ -114,7 +119,9 @@ def _quiet(datasets: Any) -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _examples(rows: Any, source: str, columns: Columns | None, task: str | None) -> Examples:
+def _examples(rows: Any, source: str, columns: Columns | None, task: str | None, labelled: bool = True) -> Examples:
     if rows.num_rows == 0:
         raise DataError(f"{source}: no examples in it")
-    return tasks.read(Table(rows, source, columns or Columns()), task)
+    table = Table(rows, source, columns or Columns())
+    read = tasks.read(table, task, labelled=labelled)
+    return replace(read, columns=tuple(name for name in table.names if name in table.used))

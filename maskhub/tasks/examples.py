@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from maskhub.errors import DataError
 
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "intent", "sentiment")
 GIVE = "Give each row one, or leave it out."
+
+Inputs = dict[str, Sequence[Any]]  # what a task reads, one entry an example in each sequence
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,16 @@ class Examples:
     """What a task reads and its labels, one entry an example in each sequence.
 
     ``inputs`` are named as the task's module says; ``labels`` are names of classes, lists of them for tokens, indices
-    of choices, or numbers. ``label_names`` holds the classes in the source's own numbering, else sorted.
+    of choices, or numbers, and there are none where answers are asked for. ``label_names`` holds the classes in the
+    source's own numbering, else sorted. ``columns`` are those that were read.
     """
 
     source: str
     task: str
-    inputs: dict[str, Sequence[Any]]
+    inputs: Inputs
     labels: list[Any]
     label_names: tuple[str, ...] = ()
+    columns: tuple[str, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -47,6 +51,14 @@ class Examples:
         """The first ``count`` examples."""
         inputs = {name: values[:count] for name, values in self.inputs.items()}
         return replace(self, inputs=inputs, labels=self.labels[:count])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """What is read of one example."""
+        return {name: values[index] for name, values in self.inputs.items()}
+
+    def targets(self) -> list[Any]:
+        """The labels; where there are none a 0 for each example, since every batch has labels."""
+        return self.labels or [0] * len(self)
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,7 @@ class Table:
     rows: Any
     source: str
     columns: Columns = Columns()
+    used: set[str] = field(default_factory=set, compare=False)  # columns that were read
 
     def __post_init__(self) -> None:
         for kind, name in asdict(self.columns).items():
@@ -85,9 +98,11 @@ class Table:
                 f"{self.source}: no {kind} column found among {', '.join(self.names)}",
                 hint=f"Name it with --{kind}-column.",
             )
+        self.used.add(found)
         return found
 
     def values(self, column: str) -> list[Any]:
+        self.used.add(column)
         return list(self.rows[column])
 
     def feature(self, column: str) -> Any:
@@ -159,7 +174,12 @@ def in_order(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def label_ids(examples: Examples, label_names: Sequence[str]) -> list[Any]:
-    """Each label as an index of ``label_names``, in lists where labels are; DataError names one that is not there."""
+    """``examples.targets()`` as indices of ``label_names``, in lists where labels are.
+
+    Raises DataError for a label that is not there.
+    """
+    if not examples.labels:
+        return examples.targets()
     index = {name: i for i, name in enumerate(label_names)}
 
     def number(label: str, row: int) -> int:

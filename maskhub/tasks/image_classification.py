@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from maskhub.errors import DataError, library, reason
-from maskhub.tasks.examples import LABEL_COLUMNS, Examples, Table, label_ids
+from numpy.typing import NDArray
+
+from maskhub.errors import ArgumentError, DataError, MissingError, library, reason, same_kind
+from maskhub.tasks.examples import Examples, Inputs, Table, label_ids
 from maskhub.tasks.metrics import classification_metrics, classification_names
-from maskhub.tasks.task import Names, TaskType
-from maskhub.tasks.text_classification import single_label_config
+from maskhub.tasks.task import Answer, Names, TaskType
+from maskhub.tasks.text_classification import class_of, read_classes, single_label_config
 
 IMAGE_COLUMNS = ("image", "img", "picture")
 
@@ -24,7 +27,7 @@ def _is_image(table: Table, column: str) -> bool:
     return type(table.feature(column)).__name__ == "Image"
 
 
-def _read(table: Table) -> Examples:
+def _inputs(table: Table) -> Inputs:
     from datasets import Image
 
     column = table.column("text", IMAGE_COLUMNS)
@@ -33,11 +36,34 @@ def _read(table: Table) -> Examples:
             f"{table.source}: column {column!r} holds no images",
             hint="Name a folder of images that has one folder for each class.",
         )
-    labels, names = table.classes(table.column("label", LABEL_COLUMNS))
     images = table.rows.cast_column(column, Image(decode=False))[column]
     for row, image in enumerate(images, 1):
         _open(image, f"{table.source}: row {row}: image {image['path'] or ''}".rstrip())
-    return Examples(table.source, "image-classification", {"image": images}, labels, names)
+    return {"image": images}
+
+
+def _given(inputs: Sequence[Any]) -> Inputs:
+    """Paths of images, and of folders of them."""
+    cure = "The mask's task reads images: give paths of them, or of folders."
+    paths: list[Path] = []
+    for place in inputs:
+        if not isinstance(place, str | Path):
+            raise ArgumentError(f"{place!r} is no path", hint=cure)
+        if not Path(place).exists():
+            raise MissingError(f"{place}: no such image", hint=cure)
+        paths += _in_folder(Path(place)) if Path(place).is_dir() else [Path(place)]
+    images = [{"path": str(path), "bytes": None} for path in paths]
+    for image in images:
+        _open(image, str(image["path"]))
+    return {"image": images}
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    suffixes = library("PIL.Image", "images", "'maskhub[train]'").registered_extensions()
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    if not found:
+        raise DataError(f"{folder}: no images in it")
+    return found
 
 
 def _open(image: dict[str, Any], what: str) -> Any:
@@ -47,7 +73,7 @@ def _open(image: dict[str, Any], what: str) -> Any:
         with pillow.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])) as opened:
             return opened.convert("RGB")
     except Exception as error:  # each format's reader raises its own kinds
-        raise DataError(f"{what}: cannot be read: {reason(error)}") from error
+        raise same_kind(error, DataError)(f"{what}: cannot be read: {reason(error)}") from error
 
 
 class Images:
@@ -69,6 +95,12 @@ def _encode(examples: Examples, processor: Any, names: Names, max_length: int) -
     return Images(examples.inputs["image"], label_ids(examples, names), processor, examples.source)
 
 
+def _answer(
+    asked: dict[str, Any], processor: Any, logits: NDArray[Any], label: NDArray[Any], names: Names, top_k: int | None
+) -> Answer:
+    return {"image": asked["image"]["path"]} | class_of(logits, names, top_k)
+
+
 def _collator(processor: Any) -> Any:
     from transformers import default_data_collator
 
@@ -81,11 +113,14 @@ IMAGE_CLASSIFICATION = TaskType(
     model="AutoModelForImageClassification",
     columns="a folder of images with one folder for each class; or image and label",
     fits=_fits,
-    read=_read,
+    inputs=_inputs,
+    labels=read_classes,
     config=single_label_config,
     encode=_encode,
     collator=_collator,
     metrics=classification_names,
     measure=classification_metrics,
+    given=_given,
+    answer=_answer,
     images=True,
 )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from maskhub.errors import DataError
-from maskhub.tasks.examples import Examples, Table
+from numpy.typing import NDArray
+
+from maskhub.errors import ArgumentError, DataError
+from maskhub.tasks.examples import Examples, Inputs, Table
 from maskhub.tasks.metrics import CHOICE, choice_metrics
-from maskhub.tasks.task import Names, TaskType, rows
+from maskhub.tasks.task import Answer, Names, TaskType, likeliest, rows, softmax
 
 PROMPT_COLUMNS = ("prompt", "question_propmt", "question", "ctx", "context", "startphrase")  # the second is CODAH's
 CHOICE_COLUMNS = ("choices", "candidate_answers", "endings", "options")
@@ -28,7 +31,7 @@ def _endings(table: Table) -> list[str]:
     return sorted(found, key=lambda name: int(name.removeprefix("ending"))) if not table.columns.pair else []
 
 
-def _read(table: Table) -> Examples:
+def _inputs(table: Table) -> Inputs:
     if endings := _endings(table):
         columns = [table.texts(name) for name in endings]
         choices = [list(row) for row in zip(*columns, strict=True)]
@@ -41,18 +44,35 @@ def _read(table: Table) -> Examples:
     else:
         prompts = table.texts(table.column("text", PROMPT_COLUMNS))
         choices = table.lists(table.column("pair", CHOICE_COLUMNS))
+    return _checked(prompts, choices, table.source)
+
+
+def _given(inputs: Sequence[Any]) -> Inputs:
+    for asked in inputs:
+        if not isinstance(asked, dict) or not {"prompt", "choices"} <= set(asked):
+            raise ArgumentError(
+                f"{asked!r}: the mask's task reads a prompt and its choices",
+                hint='Give {"prompt": ..., "choices": [..., ...]}, or a file of them.',
+            )
+    return _checked([asked["prompt"] for asked in inputs], [list(asked["choices"]) for asked in inputs], "inputs")
+
+
+def _checked(prompts: list[str], choices: list[list[str]], source: str) -> Inputs:
     count = len(choices[0])
     for row, given in enumerate(choices, 1):
         if len(given) != count:
             raise DataError(
-                f"{table.source}: row {row} has {len(given)} choices, and row 1 has {count}",
+                f"{source}: row {row} has {len(given)} choices, and row 1 has {count}",
                 hint="Give all rows the same number of choices.",
             )
     if count < 2:
-        raise DataError(f"{table.source}: row 1 has one choice only; two or more are needed")
-    column = table.column("label", INDEX_COLUMNS)
-    labels = [_index(value, count, table.source, column, row) for row, value in enumerate(table.values(column), 1)]
-    return Examples(table.source, "multiple-choice", {"prompt": prompts, "choices": choices}, labels)
+        raise DataError(f"{source}: row 1 has one choice only; two or more are needed")
+    return {"prompt": prompts, "choices": choices}
+
+
+def _labels(table: Table, inputs: Inputs) -> tuple[list[int], Names]:
+    column, count = table.column("label", INDEX_COLUMNS), len(inputs["choices"][0])
+    return [_index(value, count, table.source, column, row) for row, value in enumerate(table.values(column), 1)], ()
 
 
 def _index(value: Any, count: int, source: str, column: str, row: int) -> int:
@@ -77,7 +97,14 @@ def _encode(examples: Examples, tokenizer: Any, names: Names, max_length: int) -
     starts = range(0, len(prompts) * count, count)
     encoded = {key: [values[start : start + count] for start in starts] for key, values in flat.items()}
     lengths = [max(map(len, row)) for row in encoded["input_ids"]]
-    return rows({**encoded, "labels": examples.labels}, lengths)
+    return rows({**encoded, "labels": examples.targets()}, lengths)
+
+
+def _answer(
+    asked: dict[str, Any], tokenizer: Any, logits: NDArray[Any], label: NDArray[Any], names: Names, top_k: int | None
+) -> Answer:
+    said = enumerate(zip(asked["choices"], softmax(logits).tolist(), strict=True))
+    return asked | likeliest([{"index": i, "choice": choice, "score": score} for i, (choice, score) in said], top_k)
 
 
 def _collator(tokenizer: Any) -> Any:
@@ -92,10 +119,13 @@ MULTIPLE_CHOICE = TaskType(
     model="AutoModelForMultipleChoice",
     columns="prompt, choices (a list), label (an index); or SWAG's sent1, sent2, ending0, ending1, ..., label",
     fits=_fits,
-    read=_read,
+    inputs=_inputs,
+    labels=_labels,
     config=lambda names: {},
     encode=_encode,
     collator=_collator,
     metrics=lambda names: CHOICE,
     measure=choice_metrics,
+    given=_given,
+    answer=_answer,
 )

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from maskhub.errors import DataError
-from maskhub.tasks.examples import LABEL_COLUMNS, Examples, Table
+from maskhub.tasks.examples import LABEL_COLUMNS, Examples, Inputs, Table
 from maskhub.tasks.metrics import REGRESSION, regression_metrics
 from maskhub.tasks.task import Names, TaskType, classes_config
-from maskhub.tasks.text_classification import encode_texts, read_texts, text_collator, text_columns
+from maskhub.tasks.text_classification import encode_texts, given_texts, read_texts, text_collator
 
 SCORES = ("score", "similarity_score", "similarity", "rating")  # looked for after the usual names of labels
 
@@ -22,11 +22,9 @@ def _fits(table: Table) -> bool:
     return any(value is not None and not value.is_integer() for value in table.values(label))
 
 
-def _read(table: Table) -> Examples:
-    text_columns(table)
+def _labels(table: Table, inputs: Inputs) -> tuple[list[float], Names]:
     column = table.column("label", (*LABEL_COLUMNS, *SCORES))
-    labels = [_number(value, table.source, column, row) for row, value in enumerate(table.values(column), 1)]
-    return Examples(table.source, "regression", dict(read_texts(table)), labels)
+    return [_number(value, table.source, column, row) for row, value in enumerate(table.values(column), 1)], ()
 
 
 def _number(value: Any, source: str, column: str, row: int) -> float:
@@ -43,7 +41,7 @@ def _config(names: Names) -> dict[str, Any]:
 
 
 def _encode(examples: Examples, tokenizer: Any, names: Names, max_length: int) -> Any:
-    return encode_texts(examples, tokenizer, examples.labels, max_length)
+    return encode_texts(examples, tokenizer, list(map(float, examples.targets())), max_length)
 
 
 TEXT_REGRESSION = TaskType(
@@ -52,11 +50,14 @@ TEXT_REGRESSION = TaskType(
     model="AutoModelForSequenceClassification",
     columns="text, or a pair; label or score: numbers, some with a fraction",
     fits=_fits,
-    read=_read,
+    inputs=read_texts,
+    labels=_labels,
     config=_config,
     encode=_encode,
     collator=text_collator,
     metrics=lambda names: REGRESSION,
     measure=regression_metrics,
+    given=given_texts,
+    answer=lambda asked, tokenizer, logits, labels, names, top_k: asked | {"score": float(logits[0])},
     ensembles=("logits",),
 )

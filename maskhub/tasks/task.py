@@ -1,16 +1,18 @@
-"""What a kind of task is: which columns it reads, how examples become a model's input, and how it is measured."""
+"""What a kind of task is: what it reads, how that becomes a model's input, what its answers are, how it is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from maskhub.tasks.examples import Examples, Table
+from maskhub.tasks.examples import Examples, Inputs, Table
 
 Names = tuple[str, ...]  # the names of a task's classes
+Answer = dict[str, Any]  # as JSON has it
 Ensembles = tuple[str, ...]
 
 
@@ -24,7 +26,8 @@ class TaskType:
     columns: str  # what it reads, for people
 
     fits: Callable[[Table], bool]  # whether a table looks like it
-    read: Callable[[Table], Examples]  # raises DataError
+    inputs: Callable[[Table], Inputs]  # what a table holds for it; raises DataError
+    labels: Callable[[Table, Inputs], tuple[list[Any], Names]]  # and its labels, with the names of all classes
 
     config: Callable[[Names], dict[str, Any]]  # what it overrides in the base's config.json
     encode: Callable[[Examples, Any, Names, int], Any]  # with tokenizer or image processor, cut to a length in tokens
@@ -33,6 +36,12 @@ class TaskType:
     metrics: Callable[[Names], tuple[str, ...]]  # what ``measure`` gives; the first picks the best evaluation
     measure: Callable[[NDArray[Any], NDArray[Any], Names], dict[str, float]]  # of predictions and labels
     reduce: Callable[[Any, Any], Any] | None = None  # logits and labels (torch) to predictions; None: the logits
+
+    # What people ask of it one by one, as a table's inputs; raises ArgumentError or DataError. None: nothing can be.
+    given: Callable[[Sequence[Any]], Inputs] | None = None
+    # One example, the tokenizer or image processor, the logits and labels of its row, the classes, and how many of the
+    # likeliest to name: what it was asked and what it answers. None: it answers by ``generate``, with a text.
+    answer: Callable[[dict[str, Any], Any, NDArray[Any], NDArray[Any], Names, int | None], Answer] | None = None
 
     images: bool = False  # read by an image processor in place of a tokenizer
     ensembles: Ensembles = ("logits", "probs", "vote")  # ways to put several models' answers together
@@ -44,6 +53,19 @@ def classes_config(names: Names) -> dict[str, Any]:
         "id2label": {str(i): name for i, name in enumerate(names)},
         "label2id": {name: i for i, name in enumerate(names)},
     }
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Probabilities along the last axis."""
+    odds: NDArray[np.float64] = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    odds /= odds.sum(-1, keepdims=True)
+    return odds
+
+
+def likeliest(answers: Sequence[Answer], top_k: int | None) -> Answer:
+    """The answer of the highest ``score``; with ``top_k`` it has the so many best, the best first, under ``top``."""
+    best = sorted(answers, key=lambda answer: -answer["score"])
+    return best[0] | ({"top": best[:top_k]} if top_k else {})
 
 
 def rows(encoded: dict[str, Any], lengths: list[int]) -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from maskhub.tasks.examples import LABEL_COLUMNS, Examples, Table, label_ids
+from numpy.typing import NDArray
+
+from maskhub.errors import ArgumentError
+from maskhub.tasks.examples import LABEL_COLUMNS, Examples, Inputs, Table, label_ids
 from maskhub.tasks.metrics import classification_metrics, classification_names
-from maskhub.tasks.task import Names, TaskType, classes_config, rows
+from maskhub.tasks.task import Answer, Names, TaskType, classes_config, likeliest, rows, softmax
 
 # Usual names, in the order they are looked for. Pairs come first: ``sentence`` alone may be half of one.
 PAIR_COLUMNS = (
@@ -25,10 +29,21 @@ def text_columns(table: Table) -> tuple[str, str | None]:
     return table.column("text", TEXT_COLUMNS), given.pair
 
 
-def read_texts(table: Table) -> dict[str, list[str]]:
+def read_texts(table: Table) -> Inputs:
     """Inputs of a task on texts."""
     text, pair = text_columns(table)
     return {"text": table.texts(text), **({"pair": table.texts(pair)} if pair else {})}
+
+
+def given_texts(inputs: Sequence[Any]) -> Inputs:
+    """Texts as they are, or pairs of them."""
+    if all(isinstance(text, str) for text in inputs):
+        return {"text": list(inputs)}
+    if all(isinstance(pair, tuple | list) and list(map(type, pair)) == [str, str] for pair in inputs):
+        return {"text": [first for first, _ in inputs], "pair": [second for _, second in inputs]}
+    raise ArgumentError(
+        "the mask's task reads texts, or pairs of texts", hint="Give only the ones, or only the others."
+    )
 
 
 def encode_texts(examples: Examples, tokenizer: Any, labels: list[Any], max_length: int) -> Any:
@@ -49,15 +64,20 @@ def _fits(table: Table) -> bool:
     return table.find("label", LABEL_COLUMNS) is not None
 
 
-def _read(table: Table) -> Examples:
-    text_columns(table)
-    labels, names = table.classes(table.column("label", LABEL_COLUMNS))
-    return Examples(table.source, "text-classification", dict(read_texts(table)), labels, names)
+def read_classes(table: Table, inputs: Inputs) -> tuple[list[str], Names]:
+    """Each row's class."""
+    return table.classes(table.column("label", LABEL_COLUMNS))
 
 
 def single_label_config(names: Names) -> dict[str, Any]:
     """Overrides for one class an example."""
     return classes_config(names) | {"problem_type": "single_label_classification"}
+
+
+def class_of(logits: NDArray[Any], names: Names, top_k: int | None) -> Answer:
+    """The likeliest class and its probability."""
+    scores = softmax(logits).tolist()
+    return likeliest([{"label": name, "score": score} for name, score in zip(names, scores, strict=True)], top_k)
 
 
 def _encode(examples: Examples, tokenizer: Any, names: Names, max_length: int) -> Any:
@@ -70,10 +90,13 @@ TEXT_CLASSIFICATION = TaskType(
     model="AutoModelForSequenceClassification",
     columns="text, or a pair such as sentence1 and sentence2; label",
     fits=_fits,
-    read=_read,
+    inputs=read_texts,
+    labels=read_classes,
     config=single_label_config,
     encode=_encode,
     collator=text_collator,
     metrics=classification_names,
     measure=classification_metrics,
+    given=given_texts,
+    answer=lambda asked, tokenizer, logits, labels, names, top_k: asked | class_of(logits, names, top_k),
 )

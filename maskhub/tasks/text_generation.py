@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from maskhub.errors import DataError
-from maskhub.tasks.examples import Examples, Table
+from maskhub.errors import ArgumentError, DataError
+from maskhub.tasks.examples import Examples, Inputs, Table
 from maskhub.tasks.metrics import GENERATION, IGNORED, perplexity
 from maskhub.tasks.task import Names, TaskType, rows
 from maskhub.tasks.text_classification import TEXT_COLUMNS
@@ -17,9 +18,14 @@ def _fits(table: Table) -> bool:
     return table.names == [table.find("text", TEXT_COLUMNS)]
 
 
-def _read(table: Table) -> Examples:
-    texts = table.texts(table.column("text", TEXT_COLUMNS))
-    return Examples(table.source, "text-generation", {"text": texts}, [])
+def _inputs(table: Table) -> Inputs:
+    return {"text": table.texts(table.column("text", TEXT_COLUMNS))}
+
+
+def _given(inputs: Sequence[Any]) -> Inputs:
+    if not all(isinstance(text, str) for text in inputs):
+        raise ArgumentError("the mask's task goes on from texts", hint="Give texts only.")
+    return {"text": list(inputs)}
 
 
 def _encode(examples: Examples, tokenizer: Any, names: Names, max_length: int) -> Any:
@@ -49,12 +55,14 @@ TEXT_GENERATION = TaskType(
     model="AutoModelForCausalLM",
     columns="text, and no other column",
     fits=_fits,
-    read=_read,
+    inputs=_inputs,
+    labels=lambda table, inputs: ([], ()),
     config=lambda names: {},
     encode=_encode,
     collator=padded_labels,
     metrics=lambda names: GENERATION,
     measure=perplexity,
+    given=_given,
     reduce=_reduce,
     ensembles=("logits", "probs"),
 )

@@ -1,13 +1,21 @@
-"""Token classification (named entities, parts of speech): a tag for each token. Input ``tokens``."""
+"""Token classification (named entities, parts of speech): a tag for each token.
+
+Input ``tokens``, or to be tagged plain ``text``.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
-from maskhub.errors import CheckpointError, DataError
-from maskhub.tasks.examples import Examples, Table, label_ids
-from maskhub.tasks.metrics import IGNORED, tagging_metrics, tagging_names
-from maskhub.tasks.task import Names, TaskType, classes_config, rows
+from numpy.typing import NDArray
+
+from maskhub.errors import ArgumentError, CheckpointError, DataError
+from maskhub.tasks.examples import Examples, Inputs, Table, label_ids
+from maskhub.tasks.metrics import IGNORED, are_entities, tagging_metrics, tagging_names
+from maskhub.tasks.task import Answer, Names, TaskType, classes_config, rows, softmax
+from maskhub.tasks.text_classification import TEXT_COLUMNS
 
 TOKEN_COLUMNS = ("tokens", "words")
 TAG_COLUMNS = ("tags", "ner_tags", "pos_tags", "upos", "labels", "label")
@@ -18,39 +26,101 @@ def _fits(table: Table) -> bool:
     return tokens is not None and table.is_list(tokens)
 
 
-def _read(table: Table) -> Examples:
-    text, label = table.column("text", TOKEN_COLUMNS), table.column("label", TAG_COLUMNS)
+def _inputs(table: Table) -> Inputs:
+    column = table.column("text", (*TOKEN_COLUMNS, *TEXT_COLUMNS))
+    return {"tokens": table.lists(column)} if table.is_list(column) else {"text": table.texts(column)}
+
+
+def _labels(table: Table, inputs: Inputs) -> tuple[list[list[str]], Names]:
+    text, label = table.column("text", (*TOKEN_COLUMNS, *TEXT_COLUMNS)), table.column("label", TAG_COLUMNS)
     for column in (text, label):
         if not table.is_list(column):
             raise DataError(f"{table.source}: column {column!r} holds no lists: a tag is needed for each token")
-    tokens = table.lists(text)
     tags, names = table.class_lists(label)
-    for row, (words, marks) in enumerate(zip(tokens, tags, strict=True), 1):
+    for row, (words, marks) in enumerate(zip(inputs["tokens"], tags, strict=True), 1):
         if len(words) != len(marks):
             raise DataError(
                 f"{table.source}: row {row} has {len(words)} tokens in column {text!r} and {len(marks)} tags in "
                 f"column {label!r}",
                 hint="Give each token one tag.",
             )
-    return Examples(table.source, "token-classification", {"tokens": tokens}, tags, names)
+    return tags, names
+
+
+def _given(inputs: Sequence[Any]) -> Inputs:
+    if all(isinstance(text, str) for text in inputs):
+        return {"text": list(inputs)}
+    if all(isinstance(words, list | tuple) and all(isinstance(word, str) for word in words) for words in inputs):
+        return {"tokens": [list(words) for words in inputs]}
+    raise ArgumentError(
+        "the mask's task reads texts, or lists of their words", hint="Give only the ones, or only the others."
+    )
+
+
+def _spans(tokenizer: Any, text: str) -> list[tuple[int, int]]:
+    """Where a text's words are: those that the tokenizer tells apart, or where it tells none apart what spaces do."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    found: dict[int, tuple[int, int]] = {}
+    for word, (start, end) in zip(encoded.word_ids(), encoded["offset_mapping"], strict=True):
+        found[word] = (found.get(word, (start, end))[0], end)
+    bare = [re.search(r"\S.*\S|\S", text[start:end], re.DOTALL) for start, end in found.values()]
+    spans = [(start + at.start(), start + at.end()) for (start, _), at in zip(found.values(), bare, strict=True) if at]
+    if any(re.search(r"\s", text[start:end]) for start, end in spans):
+        return [at.span() for at in re.finditer(r"\S+", text)]
+    return spans
 
 
 def _encode(examples: Examples, tokenizer: Any, names: Names, max_length: int) -> Any:
-    """A token's tag goes to the first of its sub-words; the others, and what is cut off, do not count."""
+    """A token's tag goes to the first of its sub-words; the others, and what is cut off, do not count.
+
+    Where no tags are known, the token's number takes its place.
+    """
     if not tokenizer.is_fast:
         raise CheckpointError("token classification needs a tokenizer that tells words apart (a tokenizer.json)")
-    tags = label_ids(examples, names)
-    encoded = tokenizer(
-        list(examples.inputs["tokens"]), is_split_into_words=True, truncation=True, max_length=max_length
-    )
+    texts = examples.inputs.get("text", ())
+    tokens = list(examples.inputs.get("tokens", ())) or [
+        [text[start:end] for start, end in _spans(tokenizer, text)] for text in texts
+    ]
+    tags = label_ids(examples, names) if examples.labels else [range(len(words)) for words in tokens]
+    encoded = tokenizer(tokens, is_split_into_words=True, truncation=True, max_length=max_length)
     labels = []
     for row, ids in enumerate(encoded["input_ids"]):
         words = encoded.word_ids(row)
         first = [word is not None and word != before for before, word in zip([None, *words], words, strict=False)]
         labels.append([tags[row][words[i]] if first[i] else IGNORED for i in range(len(ids))])
-    if all(label == IGNORED for row in labels for label in row):
+    if examples.labels and all(label == IGNORED for row in labels for label in row):
         raise DataError(f"{examples.source}: no token is left of what is cut to {max_length} sub-words")
     return rows({**encoded, "labels": labels}, [len(ids) for ids in encoded["input_ids"]])
+
+
+def _answer(
+    asked: dict[str, Any], tokenizer: Any, logits: NDArray[Any], labels: NDArray[Any], names: Names, top_k: int | None
+) -> Answer:
+    """Entities as ``evaluate`` counts them, or each word's tag. ``start`` and ``end`` are characters of the text, in
+    which a space joins words that came as a list."""
+    if "text" in asked:
+        text, spans = asked["text"], _spans(tokenizer, asked["text"])
+    else:
+        text, spans = " ".join(asked["tokens"]), []
+        for word in asked["tokens"]:
+            start = spans[-1][1] + 1 if spans else 0
+            spans.append((start, start + len(word)))
+    first = labels != IGNORED
+    spans, scores = [spans[number] for number in labels[first]], softmax(logits[first])
+    tags = [names[i] for i in scores.argmax(-1)] if spans else []
+    entities = are_entities(names)
+    if entities:
+        from seqeval.metrics.sequence_labeling import get_entities
+
+        found = get_entities(tags)
+    else:
+        found = [(tag, i, i) for i, tag in enumerate(tags)]
+    answers = []
+    for tag, i, last in found:
+        start, end = spans[i][0], spans[last][1]
+        score = float(scores[i : last + 1].max(-1).mean())
+        answers.append({"word": text[start:end], "label": tag, "score": score, "start": start, "end": end})
+    return asked | {"entities" if entities else "tags": answers}
 
 
 def padded_labels(tokenizer: Any) -> Any:
@@ -66,11 +136,14 @@ TOKEN_CLASSIFICATION = TaskType(
     model="AutoModelForTokenClassification",
     columns="tokens; tags, ner_tags or pos_tags: lists of equal length",
     fits=_fits,
-    read=_read,
+    inputs=_inputs,
+    labels=_labels,
     config=classes_config,
     encode=_encode,
     collator=padded_labels,
     metrics=tagging_names,
     measure=tagging_metrics,
     reduce=lambda logits, labels: logits.argmax(-1),
+    given=_given,
+    answer=_answer,
 )

@@ -10,10 +10,21 @@ if TYPE_CHECKING:
     from maskhub.training.model import MaskCallback as MaskCallback
     from maskhub.training.model import mask_model as mask_model
     from maskhub.training.model import pack as pack
+    from maskhub.training.recording import read_recording as read_recording
+    from maskhub.training.settings import TrainSettings as TrainSettings
+    from maskhub.training.settings import settings_from as settings_from
 
-_PLACES = {"MaskCallback": "model", "attach": "masking", "mask_model": "model", "pack": "model"}
+_PLACES = {
+    "MaskCallback": "model",
+    "TrainSettings": "settings",
+    "attach": "masking",
+    "mask_model": "model",
+    "pack": "model",
+    "read_recording": "recording",
+    "settings_from": "settings",
+}
 
-__all__ = ["MaskCallback", "attach", "mask_model", "pack"]
+__all__ = [*_PLACES]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from maskhub.errors import TrainingError
+from maskhub.errors import ArgumentError, TrainingError
 from maskhub.masks.names import locate
 from maskhub.training.settings import Method
 
@@ -30,38 +30,50 @@ def select(weights: dict[str, int | None], method: Method) -> list[str]:
     """The weights that the method masks, by layer, kind and pattern; outside the layers the pooler's at most.
 
     ``layers``: ``all``, ``upper`` (all but the lowest sixth, the paper's 2 to 11 of 12), ``2-11``, ``0,3,5`` or
-    ``top:4``. ``mask_kinds``: the paper's letters, as ``Q K V AO I O P``. ``pattern``: a regular expression that is
-    found in the weight's name. Raises TrainingError for layers or kinds that do not exist, or where nothing is left.
+    ``top:4``. ``target_modules``: the paper's letters, as ``Q K V AO I O P``, or ends of modules' names. ``pattern``: a
+    regular expression that is found in the weight's name. Raises ArgumentError for layers or modules that do not exist,
+    or where nothing is left.
     """
     count = 1 + max((layer for layer in weights.values() if layer is not None), default=-1)
     if count == 0:
         raise TrainingError("the base has no layers with linear weights that could be masked")
     wanted = parse_layers(method.layers, count)
     chosen = [name for name, layer in weights.items() if layer in wanted or (layer is None and locate(name)[1] == "P")]
-    if method.mask_kinds is not None:
-        kinds, there = re.split(r"[\s,]+", method.mask_kinds.strip()), {locate(name)[1] for name in weights}
-        if unknown := [kind for kind in kinds if kind not in there]:
-            raise TrainingError(
-                f"mask kinds {method.mask_kinds!r}: the base has no {unknown[0] or 'such'}",
-                hint=f"It has: {', '.join(sorted(there))}.",
-            )
-        chosen = [name for name in chosen if locate(name)[1] in kinds]
+    if method.target_modules is not None:
+        for one in method.target_modules:
+            if not any(_is_of(name, one) for name in weights):
+                there = sorted({locate(name)[1] for name in weights})
+                raise ArgumentError(
+                    f"training settings: target_modules: the base has no {one or 'such'}",
+                    hint=f"It has: {', '.join(there)}.",
+                )
+        chosen = [name for name in chosen if any(_is_of(name, module) for module in method.target_modules)]
     if method.pattern is not None:
         try:
             pattern = re.compile(method.pattern)
         except re.error as error:
-            raise TrainingError(f"pattern {method.pattern!r}: no regular expression: {error}") from error
+            raise ArgumentError(
+                f"training settings: pattern {method.pattern!r}: no regular expression: {error}"
+            ) from error
         if not any(map(pattern.search, weights)):
-            raise TrainingError(f"pattern {method.pattern!r}: matches no weight", hint=f"One is {next(iter(weights))}.")
+            raise ArgumentError(
+                f"training settings: pattern {method.pattern!r}: matches no weight",
+                hint=f"One is {next(iter(weights))}.",
+            )
         chosen = [name for name in chosen if pattern.search(name)]
     if method.structure == "heads":
         chosen = [name for name in chosen if locate(name)[1] in HEADS]
     if not chosen:
-        raise TrainingError(
-            "layers, mask kinds, pattern and structure together leave no weight to mask",
+        raise ArgumentError(
+            "training settings: layers, target_modules, pattern and structure together leave no weight to mask",
             hint="Leave one of them out; --dry-run shows what the others mask.",
         )
     return chosen
+
+
+def _is_of(name: str, module: str) -> bool:
+    """Whether a weight is of this kind (the paper's letter), or of a module whose name ends so, as PEFT takes it."""
+    return locate(name)[1] == module or f".{name.removesuffix('.weight')}".endswith(f".{module}")
 
 
 def parse_layers(layers: str, count: int) -> set[int]:
@@ -72,15 +84,20 @@ def parse_layers(layers: str, count: int) -> set[int]:
         return set(range(count // 6, count))
     if match := re.fullmatch(r"top:(\d+)", layers):
         if int(match[1]) > count:
-            raise TrainingError(f"layers {layers!r}: the base has only {count} layers")
+            raise ArgumentError(f"training settings: layers {layers!r}: the base has only {count} layers")
         wanted = set(range(count - int(match[1]), count))
     elif re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", layers):
         ranges = [part.partition("-") for part in layers.split(",")]
         wanted = {i for first, _, last in ranges for i in range(int(first), int(last or first) + 1)}
     else:
-        raise TrainingError(f"layers {layers!r}: expected all, upper, 2-11, 0,3,5 or top:4")
+        raise ArgumentError(f"training settings: layers {layers!r}: expected all, upper, 2-11, 0,3,5 or top:4")
     if missing := sorted(i for i in wanted if not 0 <= i < count):
-        raise TrainingError(f"layers {layers!r}: there is no layer {missing[0]}; the base has layers 0 to {count - 1}")
+        raise ArgumentError(
+            f"training settings: layers {layers!r}: there is no layer {missing[0]}; the base has layers 0 to "
+            f"{count - 1}"
+        )
     if not wanted:
-        raise TrainingError(f"layers {layers!r}: names no layer; the base has layers 0 to {count - 1}")
+        raise ArgumentError(
+            f"training settings: layers {layers!r}: names no layer; the base has layers 0 to {count - 1}"
+        )
     return wanted

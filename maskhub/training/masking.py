@@ -57,7 +57,7 @@ class _Select(torch.autograd.Function):
         return None, _within(gradient, scores, ctx.limit), None, None
 
 
-class _SelectBand(torch.autograd.Function):
+class _SelectPlaces(torch.autograd.Function):
     """The same, where only the weights at ``places`` have a score.
 
     ``weight`` holds what the initial mask leaves of it and is written to, at ``places`` only: there is no masked copy.
@@ -86,16 +86,16 @@ def _within(gradient: Tensor, scores: Tensor, limit: float) -> Tensor:
 
 
 @dataclass
-class Progress:
-    """How far training is, for all masked weights of a model; ``hooked`` when ``attach`` sees to it."""
+class Steps:
+    """How far training has got, for all masked weights of a model; ``hooked`` when ``attach`` sees to it."""
 
-    step: int = 0
-    steps: int | None = None
+    done: int = 0
+    total: int | None = None
     hooked: bool = False
 
     @property
     def share(self) -> float:
-        return self.step / self.steps if self.steps else 0.0
+        return self.done / self.total if self.total else 0.0
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,11 @@ class Groups:
 class MaskedWeight(nn.Module):
     """Parametrization that drops the weights whose score the method's binarizer turns down.
 
-    ``scores`` has the shape of the weight, or that of ``groups``, or with a band one dimension. ``key`` is the name
+    ``scores`` has the shape of the weight, or that of ``groups``, or with a margin one dimension. ``key`` is the name
     that keys the initial scores; ``inputs`` the dimension of the weight that the layer's inputs go to.
     """
 
-    places: Tensor | None  # of the scores of a band: int32
+    places: Tensor | None  # of the scores within the margin: int32
     values: Tensor | None  # the weights there
     levels: Tensor | None  # of the initial scores, less half of their number: int16
 
@@ -122,7 +122,7 @@ class MaskedWeight(nn.Module):
         weight: Tensor,
         key: str,
         method: Method,
-        progress: Progress,
+        progress: Steps,
         *,
         inputs: int = -1,
         groups: Groups | None = None,
@@ -134,13 +134,13 @@ class MaskedWeight(nn.Module):
         self.limit = 1.0 if method.binarizer == "sign" else math.inf
         self.start = starting_scores(method)
         weight = weight.detach()
-        size = weight.abs() if groups is None else _mean_size(weight, groups)
-        self.group_size, self.above = weight.numel() // size.numel(), 0  # weights of a score; kept ones above a band
-        levels = starting_levels(method, key, size, inputs)
+        count = math.prod(self.groups.scores)
+        self.group_size, self.above = weight.numel() // count, 0  # weights of a score; kept ones above the margin
+        levels = starting_levels(method, key, count, lambda: _mean_size(weight, self.groups), inputs)
         shape = self.groups.scores
         places = values = None
-        if method.band is not None:
-            cut, (low, high) = self.start.cut(method.cut), self._band(method.band)
+        if method.score_margin is not None:
+            cut, (low, high) = self.start.cut(method.cut), self._margin(method.score_margin)
             flat = weight.view(-1)
             found = np.flatnonzero((levels >= low) & (levels < high))
             places = torch.from_numpy(found.astype(np.int32)).to(weight.device)
@@ -152,7 +152,7 @@ class MaskedWeight(nn.Module):
         scores = torch.from_numpy(self.start.values(levels)).reshape(shape).to(weight.device)
         self.scores = nn.Parameter(scores.clamp_(-self.limit, self.limit))
         centred = None
-        if method.pull != 0:
+        if method.l2_sp != 0:
             centred = torch.from_numpy((levels ^ (LEVELS // 2)).view(np.int16)).reshape(shape).to(weight.device)
         # Known from the method and the seed, so no checkpoint holds them.
         self.register_buffer("places", places, persistent=False)
@@ -170,7 +170,7 @@ class MaskedWeight(nn.Module):
         keep = self.sample() if self.method.binarizer == "bernoulli" and self.training else self.keep()
         masked: Tensor
         if self.places is not None:
-            masked = _SelectBand.apply(weight, self.scores, keep, self.places, self.values, self.limit)  # type: ignore[no-untyped-call]
+            masked = _SelectPlaces.apply(weight, self.scores, keep, self.places, self.values, self.limit)  # type: ignore[no-untyped-call]
         else:
             viewed = weight.view(self.groups.view)
             masked = _Select.apply(viewed, self.scores, keep, self.limit)  # type: ignore[no-untyped-call]
@@ -210,18 +210,20 @@ class MaskedWeight(nn.Module):
         return self.keep().sum() * self.group_size + self.above
 
     @torch.no_grad()
-    def pull(self, share: float) -> None:
+    def decay(self, share: float) -> None:
         """Move every score to its initial value by a share of the way."""
         assert self.levels is not None
         step = (self.start.high - self.start.low) / LEVELS
         first = self.levels.float().add_((LEVELS + 1) / 2).mul_(step).add_(self.start.low)
         self.scores.lerp_(_shared_as(self.scores, first.clamp_(-self.limit, self.limit)), share)
 
-    def _band(self, width: float) -> tuple[int, int]:
-        """The first level of the band, and the first one above it."""
-        near = np.abs(self.start.values(np.arange(LEVELS, dtype=np.uint16)) - self.method.cut) <= width
+    def _margin(self, margin: float) -> tuple[int, int]:
+        """The first level within the margin, and the first one above it."""
+        near = np.abs(self.start.values(np.arange(LEVELS, dtype=np.uint16)) - self.method.cut) <= margin
         if not near.any():
-            raise TrainingError(f"band {width}: no score starts so near to the threshold", hint="Give a wider band.")
+            raise TrainingError(
+                f"score_margin {margin}: no score starts so near to the threshold", hint="Give a wider one."
+            )
         return int(near.argmax()), LEVELS - int(near[::-1].argmax())
 
 
@@ -231,9 +233,11 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def _check_sharing(masked: Sequence[MaskedWeight]) -> None:
-    """A band writes to the weights, which FSDP fetches anew for the backward pass: gradients would be wrong."""
+    """With a margin weights are written to, which FSDP fetches anew for the backward pass: wrong gradients."""
     if any(one.places is not None and isinstance(one.scores, DTensor) for one in masked):
-        raise TrainingError("a band cannot be learned on a model that FSDP shards", hint="Leave band out.")
+        raise TrainingError(
+            "scores within a margin cannot be learned on a model that FSDP shards", hint="Leave score_margin out."
+        )
 
 
 def _shared_as(model: Tensor, tensor: Tensor) -> Tensor:
@@ -249,10 +253,10 @@ def add_scores(model: nn.Module, names: Mapping[str, str], method: Method, whole
     """Freeze ``model`` and put scores on some of its weights.
 
     ``names`` maps parameter names of the model (``bert.encoder...query.weight``) to the names that key the initial
-    scores. Those in ``whole`` (the task's new layers) are masked weight by weight, without structure or band.
+    scores. Those in ``whole`` (the task's new layers) are masked weight by weight, without structure or margin.
     Afterwards only scores require a gradient. Raises TrainingError for weights that the method does not fit.
     """
-    simple = msgspec.structs.replace(method, structure="weights", band=None)
+    simple = msgspec.structs.replace(method, structure="weights", score_margin=None)
     planned = []
     for parameter, key in names.items():
         path, _, attribute = parameter.rpartition(".")
@@ -263,16 +267,15 @@ def add_scores(model: nn.Module, names: Mapping[str, str], method: Method, whole
         if method.binarizer == "nm" and shape[inputs] % method.group[1]:
             raise TrainingError(
                 f"nm {method.nm}: {parameter} has {shape[inputs]} inputs, which {method.group[1]} does not divide",
-                hint="Leave it out, by --mask-kinds or --pattern, or take another N:M.",
+                hint="Leave it out, by --target-modules or --pattern, or take another N:M.",
             )
         planned.append((module, attribute, key, own, inputs, _groups(model, parameter, shape, own, inputs)))
     model.requires_grad_(False)
-    progress = Progress()
+    progress = Steps()
     for module, attribute, key, own, inputs, groups in planned:
         weight = getattr(module, attribute)
         masking = MaskedWeight(weight, key, own, progress, inputs=inputs, groups=groups)
-        with torch.no_grad():  # it is tried out
-            parametrize.register_parametrization(module, attribute, masking)
+        parametrize.register_parametrization(module, attribute, masking, unsafe=True)  # not tried out: shapes are kept
     follow(list(masked_weights(model).values()))
 
 
@@ -334,10 +337,10 @@ def plain_name(name: str) -> str:
 def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None = None, step: int = 0) -> None:
     """From now on, what a model's method does after a step follows each step of ``optimizer``.
 
-    That is the pull to the initial scores, the limits of ``sign``, the sparsity's schedule and its penalty; without
-    one of these ``attach`` does nothing. ``steps`` are all steps of the training, which a ``final_sparsity`` needs;
-    a pull that goes by the length is 0.007 without. ``step`` is how many are done. Raises TrainingError where the
-    optimizer has no scores of the model, or ``steps`` is below 1.
+    That is the decay to the initial scores (L2-SP), the limits of ``sign``, the sparsity's schedule and its penalty;
+    without one of these ``attach`` does nothing. ``steps`` are all steps of the training, which a ``final_sparsity``
+    needs; a decay that goes by the length is 0.007 without. ``step`` is how many are done. Raises TrainingError where
+    the optimizer has no scores of the model, or ``steps`` is below 1.
     """
     masked = list(masked_weights(model).values())
     _check_sharing(masked)
@@ -353,7 +356,7 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
     mine = {id(one.scores) for one in masked}
     if not any(id(p) in mine for group in optimizer.param_groups for p in group["params"]):
         raise TrainingError("the optimizer has no scores of the model", hint="Make it after mask_model.")
-    progress.step, progress.steps = step, steps
+    progress.done, progress.total = step, steps
     if not progress.hooked:
 
         def after(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -370,15 +373,15 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
 def after_step(masked: Sequence[MaskedWeight], rate: float, share: float) -> None:
     """What a method does after a step at learning rate ``rate``, which is ``share`` of the highest."""
     method, progress = masked[0].method, masked[0].progress
-    progress.step += 1
-    pull, shift = method.pull_over(progress.steps), 0.0
+    progress.done += 1
+    decay, shift = method.l2_sp_over(progress.total), 0.0
     if method.sparsity_penalty:
         weights = sum(math.prod(one.shape) for one in masked)
         sparsity = 1 - int(sum(one.kept() for one in masked)) / weights
         shift = rate * method.sparsity_penalty * (sparsity - sparsity_at(method, progress.share))
     for one in masked:
-        if pull:
-            one.pull(pull * share)
+        if decay:
+            one.decay(decay * share)
         if shift:
             one.scores.add_(shift)
         if not math.isinf(one.limit):

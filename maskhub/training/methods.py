@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskhub.masks.scores import SplitScores, UniformScores
-from maskhub.training.settings import SCORE_MARGIN, Method
+from maskhub.training.settings import PAPER_MARGIN, Method
 
 RAMP = 0.75  # share of the steps in which the sparsity goes from the initial one to the final one
 JUMPS = 8  # of the schedule ``steps``
@@ -26,29 +27,30 @@ def starting_scores(method: Method) -> UniformScores:
     if method.binarizer == "bernoulli":
         start = TEMPERATURE * math.log((1 - sparsity) / sparsity)
         return UniformScores(method.seed, start, start)
-    if method.initialisation == "uniform":
-        margin = SCORE_MARGIN if method.spread is None else sparsity * method.spread - method.cut
+    if method.score_init == "uniform":
+        margin = PAPER_MARGIN if method.score_range is None else sparsity * method.score_range - method.cut
         return UniformScores.for_sparsity(sparsity, method.cut, method.seed, margin)
     half = method.threshold / 2
     return SplitScores(method.seed, method.cut - half, method.cut + half, sparsity)
 
 
-def starting_levels(method: Method, key: str, size: Tensor, inputs: int) -> NDArray[np.uint16]:
-    """The levels of the initial scores of tensor ``key``, of which ``size`` gives each weight's (or group's) size.
+def starting_levels(
+    method: Method, key: str, count: int, size: Callable[[], Tensor], inputs: int
+) -> NDArray[np.uint16]:
+    """The levels of the ``count`` initial scores of tensor ``key``.
 
-    ``inputs`` is the dimension that the layer's inputs go to.
-
-    With ``magnitude`` the smallest start dropped: a share of the tensor, or of each group of ``nm``.
+    With ``magnitude`` the weights (or groups) of the smallest ``size`` start dropped: a share of the tensor, or of each
+    group of ``nm`` along ``inputs``, the dimension that the layer's inputs go to.
     """
     scores = starting_scores(method)
-    if method.initialisation != "magnitude":
-        return scores.levels(key, size.numel())
+    if method.score_init != "magnitude":
+        return scores.levels(key, count)
     assert isinstance(scores, SplitScores)
     if method.binarizer == "nm":
-        keep = keep_n_of_m(size, *method.group, inputs)
+        keep = keep_n_of_m(size(), *method.group, inputs)
     else:
-        keep = keep_highest(size, dropped(size.numel(), method.initial_sparsity))
-    return scores.levels(key, size.numel(), ~keep.reshape(-1).cpu().numpy())
+        keep = keep_highest(size(), dropped(count, method.initial_sparsity))
+    return scores.levels(key, count, ~keep.reshape(-1).cpu().numpy())
 
 
 def dropped(count: int, sparsity: float) -> int:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.pruned import task_of
+from maskhub.checkpoints.scan import digests
 from maskhub.container import codecs, writer
 from maskhub.container.manifest import Manifest
 from maskhub.errors import TrainingError
@@ -24,7 +25,7 @@ from maskhub.training.layers import maskable, select
 from maskhub.training.masking import add_scores, attach, masks_of, plain_name, whole
 from maskhub.training.methods import starting_scores
 from maskhub.training.run import learned
-from maskhub.training.settings import DEFAULT_RECIPE, Method, check_method, method_with
+from maskhub.training.settings import Method, method_from
 from maskhub.training.trace import trace
 
 KEPT_AS = "_maskhub"  # the attribute of a masked model that says what it belongs to
@@ -43,7 +44,7 @@ class Origin:
     def initial(self) -> Initial | None:
         """The mask that training begins with, where draws alone tell it."""
         method = self.method
-        if method.structure != "weights" or method.initialisation == "magnitude":
+        if method.structure != "weights" or method.score_init == "magnitude":
             return None
         return None if method.binarizer in ("nm", "bernoulli") else starting_scores(method).initial(method.cut)
 
@@ -54,7 +55,7 @@ def mask_model(
     *,
     revision: str | None = None,
     token: str | None = None,
-    recipe: str = DEFAULT_RECIPE,
+    recipe: str = "default",
     **method: Any,
 ) -> None:
     """Freeze a model and put scores on its weights, ready for any training loop or Trainer.
@@ -70,13 +71,12 @@ def mask_model(
         ...  # train as ever
         maskhub.training.pack(model, "task.msk")
 
-    Raises TrainingError where a parameter cannot be traced to the base, or the method does not fit the model.
+    Raises TrainingError where a parameter cannot be traced to the base, or the method does not fit the model, and
+    ArgumentError for a method that cannot be.
     """
     if hasattr(model, KEPT_AS):
         raise TrainingError("the model is masked already")
-    if unknown := sorted(set(method) - set(Method.__struct_fields__)):
-        raise TrainingError(f"training settings: there is no {unknown[0]}")
-    asked = check_method(method_with(recipe, **method))
+    asked = method_from(recipe=recipe, **method)
     if not isinstance(base, Checkpoint):
         source = base or model.config._name_or_path
         if not source:
@@ -96,9 +96,9 @@ def mask_on_base(
 
     ``head`` names the parameters that the base does not hold.
     """
-    digests = {name: base.digest(name) for name in base}
+    found = digests(base)
     state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in head}
-    traced = trace(state.items(), digests, base.name)
+    traced = trace(state.items(), found, base.name)
     keys = {parameter: name for name, parameter in traced.items()}
     trained = _trained(model, method) & set(keys)
     names = {p: keys[p] for p in select(maskable(model, keys), method)}
@@ -106,7 +106,7 @@ def mask_on_base(
         names |= {p: p for p in maskable(model, head)}
     binding = BaseBinding.of(
         base_name or base.name,
-        {name: digests[name] for name, parameter in traced.items() if parameter not in trained},
+        {name: found[name] for name, parameter in traced.items() if parameter not in trained},
         traced,
         base.hub,
     )

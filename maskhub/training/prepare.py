@@ -11,7 +11,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.pruned import task_type
-from maskhub.errors import CheckpointError, TrainingError, reason
+from maskhub.errors import ArgumentError, CheckpointError, TrainingError, reason
 from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.names import ORDER, locate
 from maskhub.masks.scores import Initial
@@ -38,7 +38,7 @@ def prepare(
     """Load a model for ``kind`` and its classes ``labels`` on the base, and mask what ``settings`` say.
 
     ``processor`` is the tokenizer or image processor. Raises CheckpointError where the base cannot be loaded so,
-    TrainingError where a parameter cannot be traced to it or the settings do not fit it.
+    TrainingError where a parameter cannot be traced to it or the method does not fit it, ArgumentError for settings.
     """
     changes = kind.config(labels)
     model, head = _load(base, kind, changes, processor, settings)
@@ -75,8 +75,8 @@ def _load(
         )
     limit = None if kind.images else _reads_at_most(model)
     if limit is not None and settings.max_length > limit:
-        raise TrainingError(
-            f"max length {settings.max_length}: {base.name} reads at most {limit} tokens",
+        raise ArgumentError(
+            f"training settings: max_length: {settings.max_length}: {base.name} reads at most {limit} tokens",
             hint=f"Give --max-length {limit} or less.",
         )
     return model, head

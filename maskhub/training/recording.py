@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from maskhub.errors import TrainingError, library, reason
+from maskhub.errors import MissingError, TrainingError, library, reason
 from maskhub.storage.atomic import explained
 
 RECORDING = "run.h5"
@@ -61,7 +61,7 @@ def read_recording(run: str | Path) -> Recording:
     """
     path = Path(run) / RECORDING
     if not path.is_file():
-        raise TrainingError(f"{run}: no recording: it has no {RECORDING}", hint="Name the folder of a run.")
+        raise MissingError(f"{run}: no recording: it has no {RECORDING}", hint="Name the folder of a run.")
     try:
         with _h5py().File(path, "r", libver="latest", swmr=True) as file:
             rows = {group: len(file[group]["step"]) for group in ("train", "eval", "mask")}

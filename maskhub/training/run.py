@@ -1,8 +1,8 @@
 """A run folder: what was asked for, what was learned, and the mask set in it. Read without torch.
 
-``run.json`` (settings, base binding, task), ``scores.safetensors`` and ``masks.safetensors`` (packed bits), both by the
-task model's parameter names, ``head.safetensors`` (what travels whole), ``metrics.json``, ``checkpoints/`` and
-``mask.msk``.
+``run.json`` (settings, base binding, task), ``config.yaml`` (settings that repeat it), ``run.h5`` (its recording),
+``metrics.json`` and ``mask.msk``; ``checkpoints/`` while it goes on, each with ``scores.safetensors`` and
+``head.safetensors`` (what travels whole), by the task model's parameter names.
 """
 
 from __future__ import annotations
@@ -16,26 +16,30 @@ from typing import Any
 import msgspec
 
 from maskhub.checkpoints import apply as dense
-from maskhub.checkpoints.checkpoint import Checkpoint, read_json
-from maskhub.errors import FormatError, TrainingError
+from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.container.reader import MaskFile
+from maskhub.errors import FormatError, MissingError, TrainingError, library
 from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage.atomic import write_atomic
-from maskhub.storage.safetensors import TensorFile, write_tensors
+from maskhub.storage.safetensors import write_tensors
 from maskhub.storage.tensor import RawTensor
-from maskhub.training.settings import TrainSettings
+from maskhub.training.settings import TrainSettings, recorded
 
 RECORD = "run.json"
 METRICS = "metrics.json"
 SCORES = "scores.safetensors"
-MASKS = "masks.safetensors"
 HEAD = "head.safetensors"
+CONFIG = "config.yaml"
 MASK = "mask.msk"
 CHECKPOINTS = "checkpoints"
 
-# What of the settings belongs to a mask's lineage; paths on the trainer's machine do not.
-PRIVATE = {"base", "revision", "base_name", "train_file", "eval_file", "dataset", "columns", "report_to"}
+# What of the settings does not belong to a mask's lineage: paths on the trainer's machine, and what becomes of the run.
+PRIVATE = {
+    "base", "revision", "base_name", "train_file", "eval_file", "dataset", "text_column", "pair_column", "label_column",
+    "report_to", "keep_checkpoints", "push_to_hub",
+}  # fmt: skip
 
 
 class RunRecord(msgspec.Struct, frozen=True):
@@ -49,14 +53,17 @@ class RunRecord(msgspec.Struct, frozen=True):
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
+    """Write ``run.json``, and ``config.yaml`` for ``train --config``."""
     write_atomic(folder / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+    yaml = library("yaml", "YAML files", "pyyaml")
+    write_atomic(folder / CONFIG, yaml.safe_dump(recorded(record.settings), sort_keys=False).encode())
 
 
 def read_record(folder: Path) -> RunRecord:
-    """Raises TrainingError where ``folder`` is no run, FormatError where its record is damaged."""
+    """Raises MissingError where ``folder`` is no run, FormatError where its record is damaged."""
     path = folder / RECORD
     if not path.is_file():
-        raise TrainingError(
+        raise MissingError(
             f"{folder}: no run folder: it has no {RECORD}",
             hint="Name a folder that maskhub train wrote; a new run goes without --resume.",
         )
@@ -70,13 +77,6 @@ def write_weights(folder: Path, scores: Mapping[str, RawTensor], head: Mapping[s
     """Store scores and head in ``folder``, each file whole or not at all."""
     for name, tensors in ((SCORES, scores), (HEAD, head)):
         _write(folder / name, tensors, {"format": "pt"})
-
-
-def write_masks(folder: Path, masks: Mapping[str, Mask]) -> None:
-    """Store the masks that training ended with."""
-    shapes = json.dumps({name: mask.shape for name, mask in masks.items()})
-    tensors = {name: RawTensor.from_numpy(mask.bits) for name, mask in masks.items()}
-    _write(folder / MASKS, tensors, {"shapes": shapes})
 
 
 def _write(path: Path, tensors: Mapping[str, RawTensor], metadata: Mapping[str, str]) -> None:
@@ -95,30 +95,26 @@ def maskset_from_run(folder: str | Path, base: Checkpoint | None = None) -> Mask
     Raises TrainingError where the run is not finished.
     """
     folder = Path(folder)
-    record = read_record(folder)
-    if not (folder / MASKS).is_file():
+    read_record(folder)
+    if not (folder / MASK).is_file():
         raise TrainingError(
-            f"{folder}: the run is not finished: it has no {MASKS}", hint="Go on with: maskhub train ... --resume."
+            f"{folder}: the run is not finished: it has no {MASK}", hint="Go on with: maskhub train ... --resume."
         )
-    bits, head = TensorFile(folder / MASKS), TensorFile(folder / HEAD)
-    try:
-        shapes = msgspec.json.decode(bits.metadata.get("shapes", ""), type=dict[str, tuple[int, ...]])
-        masks = {name: Mask(shapes[name], bits.read(name).data) for name in bits}
-    except (msgspec.DecodeError, KeyError, ValueError) as error:
-        raise FormatError(f"{folder / MASKS}: holds no masks: {error}") from error
-    settings = {k: v for k, v in msgspec.to_builtins(record.settings).items() if k not in PRIVATE}
-    maskset = learned(
-        record.base,
-        masks,
-        {name: head.read(name) for name in head},
-        task=record.task,
-        initial=record.initial,
-        metrics=read_json(folder / METRICS)["metrics"],
-        lineage={"operation": "train", "settings": settings, "data": record.data},
-    )
+    maskset = MaskFile(folder / MASK).maskset()
     if base is not None:
         dense.verify_base(base, maskset)
     return maskset
+
+
+def finished(
+    record: RunRecord, masks: Mapping[str, Mask], head: Mapping[str, RawTensor], metrics: Mapping[str, float]
+) -> MaskSet:
+    """The mask set that a run ends with, of masks and head by the task model's parameter names."""
+    settings = {k: v for k, v in msgspec.to_builtins(record.settings).items() if k not in PRIVATE}
+    lineage = {"operation": "train", "settings": settings, "data": record.data}
+    return learned(
+        record.base, masks, head, task=record.task, initial=record.initial, metrics=dict(metrics), lineage=lineage
+    )
 
 
 def learned(base: BaseBinding, masks: Mapping[str, Mask], head: Mapping[str, RawTensor], **more: Any) -> MaskSet:

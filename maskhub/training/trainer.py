@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,10 +21,9 @@ from maskhub.training import processes
 from maskhub.training.masking import follow, masked_weights, masks_of, scores_of
 from maskhub.training.methods import RAMP
 from maskhub.training.model import MaskCallback, head_of
+from maskhub.training.processes import Report
 from maskhub.training.recording import Recorder
 from maskhub.training.run import HEAD, SCORES, write_weights
-
-Report = Callable[[int, int, Mapping[str, float]], None]  # step, steps in all, latest numbers
 
 
 class MaskTrainer(Trainer):
@@ -97,7 +95,7 @@ class MaskTrainer(Trainer):
     def _load_best_model(self) -> None:
         assert self.state.best_model_checkpoint is not None
         masked = list(masked_weights(self.masked).values())
-        masked[0].progress.step = self.state.best_global_step or 0
+        masked[0].progress.done = self.state.best_global_step or 0
         load_weights(self.masked, self.head, Path(self.state.best_model_checkpoint))
 
 

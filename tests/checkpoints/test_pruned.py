@@ -10,7 +10,7 @@ import pytest
 
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.pruned import from_pruned, task_type
-from maskhub.errors import CheckpointError
+from maskhub.errors import CheckpointError, MissingError
 from maskhub.masks.mask import MaskSet
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor
 from tests import tiny
@@ -91,7 +91,7 @@ def test_a_weight_that_is_neither_the_bases_nor_zero_is_an_error(base: Checkpoin
     dense = pruned_copy(tmp_path / "dense", {QUERY: with_words(QUERY, {0: word, 1: 0, 2: word})}, prefix="bert.")
     with pytest.raises(CheckpointError) as caught:
         from_pruned(base, dense)
-    assert str(caught.value) == (
+    assert caught.value.message == (
         f"{dense.name}: tensor bert.{QUERY} was not pruned from the base: 2 of 36 weights are neither the base's nor 0"
     )
     assert caught.value.hint == "Only pruning can be packed as a mask; changed weights cannot."
@@ -168,7 +168,7 @@ def test_odd_architectures_name_no_task(
 def test_a_missing_configuration_is_an_error(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
     folder = tiny.build(base, maskset, tmp_path / "dense")
     (folder / "config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"dense/config\.json: no such file"):
+    with pytest.raises(MissingError, match=r"dense/config\.json: no such file"):
         from_pruned(base, open_checkpoint(folder))
     shutil.rmtree(folder)
 

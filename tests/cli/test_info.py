@@ -49,10 +49,10 @@ def test_rows_add_up_to_the_totals(run: Run, mask_path: Path, maskset: MaskSet) 
         assert tuple(row["shape"]) == mask.shape
         assert row["dropped"] == mask.size - mask.kept
         assert row["bits_per_weight"] == pytest.approx(8 * row["bytes"] / mask.size)
-        assert row["shannon_bound"] == pytest.approx(-p * math.log2(p) - (1 - p) * math.log2(1 - p))
+        assert row["entropy"] == pytest.approx(-p * math.log2(p) - (1 - p) * math.log2(1 - p))
     assert sum(row["bytes"] for row in rows.values()) == data["mask_bytes"]
-    bits = sum(row["shannon_bound"] * row["weights"] for row in rows.values())
-    assert data["shannon_bound"] == pytest.approx(bits / data["weights"])
+    bits = sum(row["entropy"] * row["weights"] for row in rows.values())
+    assert data["entropy"] == pytest.approx(bits / data["weights"])
     assert data["dense"] == [
         {"name": "classifier.bias", "dtype": "F32", "shape": [2], "bytes": 8},
         {"name": "classifier.weight", "dtype": "F32", "shape": [2, tiny.HIDDEN], "bytes": 8 * tiny.HIDDEN},

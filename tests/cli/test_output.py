@@ -157,7 +157,7 @@ def test_what_stops_a_command(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr("maskhub.container.summary.summarize", fail)
+    monkeypatch.setattr("maskhub.masks.summary.summarize", fail)
     ran = run("info", mask_path)
     assert (ran.status, ran.out, ran.err) == (1, "", message)
 
@@ -167,7 +167,7 @@ def test_a_traceback_only_when_asked_for(program: Run, monkeypatch: pytest.Monke
     assert (ran.status, ran.out, ran.stderr) == (1, "", "Error: none.msk: no such file\n")
     ran = program("--debug", "info", "none.msk")
     assert ran.status == 1 and ran.err.startswith("Traceback")
-    assert ran.err.endswith("maskhub.errors.FormatError: none.msk: no such file")
+    assert ran.err.endswith("maskhub.errors.MissingError: none.msk: no such file")
     monkeypatch.setenv("MASKHUB_DEBUG", "1")
     assert program("info", "none.msk").err.startswith("Traceback")
 

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from maskhub.container import codecs
 from maskhub.container.codecs.drift import BLOCK
 from maskhub.container.codecs.pco import compress, decompress, width_for
-from maskhub.errors import CodecError
+from maskhub.errors import ArgumentError, CodecError
 from maskhub.masks.mask import Mask, count_ones
 from maskhub.masks.scores import Initial, draw
 
@@ -45,7 +45,7 @@ def decode(codec: codecs.Codec, payload: bytes, mask: Mask) -> Mask:
     return Mask(mask.shape, codec.decode(np.frombuffer(payload, np.uint8), target(mask)))
 
 
-ANY_MASK = [name for name in codecs.NAMES if name != "nm"]  # which needs a pattern
+ANY_MASK = [name for name in codecs.names() if name != "nm"]  # which needs a pattern
 
 
 @pytest.mark.parametrize("name", ANY_MASK)
@@ -97,10 +97,14 @@ def test_a_mask_without_a_pattern_is_no_nm() -> None:
         encode(Mask.from_bool(np.arange(64) % 3 > 0), "nm")
 
 
-@pytest.mark.parametrize("asked", ["nm:4:4", "nm:0:4", "nm:1:3", "nm:5:4"])
+@pytest.mark.parametrize("asked", ["nm:4:4", "nm:0:4", "nm:1:3", "nm:5:4", "nm:2of4", "nm:2:4:8", "nm:-2:4", "nm:"])
 def test_what_is_no_pattern_is_refused(asked: str) -> None:
-    with pytest.raises(CodecError, match="codec 'nm'"):
+    with pytest.raises(ArgumentError, match=f"codec '{asked}': no pattern of neighbours") as caught:
         encode(Mask.from_bool([True] * 4), asked)
+    assert caught.value.hint == "It is nm:N:M, as in nm:2:4: M is 2, 4, 8 or 16, and N below it."
+
+
+def test_a_pattern_must_divide_the_rows() -> None:
     with pytest.raises(CodecError, match="4 does not divide the last dimension"):
         encode(Mask.from_bool([True, False] * 3), "nm:2:4")
 
@@ -169,12 +173,12 @@ def test_sizes_of_typical_masks() -> None:
 def test_unknown_codecs_and_parameters_are_refused_by_name() -> None:
     with pytest.raises(
         CodecError, match="unknown codec 'magic'; this version knows bits, zstd, gaps, drift, nm, delta"
-    ):
-        codecs.find("magic")
-    with pytest.raises(CodecError, match="unknown codec 'magic'"):
-        encode(Mask.from_bool([True]), "magic")
-    with pytest.raises(CodecError, match="unknown codec 'magic'"):
+    ) as caught:
         codecs.from_dict({"name": "magic"})
+    assert caught.value.hint == "A newer version may know it, or a package that brings it."
+    for name in "auto", "nm:2:4":  # these are for people
+        with pytest.raises(CodecError, match=f"unknown codec '{name}'"):
+            codecs.from_dict({"name": name, "n": 2, "m": 4})
     with pytest.raises(CodecError, match="unknown codec ''"):
         codecs.from_dict({})
     with pytest.raises(CodecError, match=re.escape("unknown codec '[1]'")):
@@ -183,6 +187,20 @@ def test_unknown_codecs_and_parameters_are_refused_by_name() -> None:
         codecs.from_dict({"name": "gaps"})
     with pytest.raises(CodecError, match="codec 'gaps': Invalid enum value 64"):
         codecs.from_dict({"name": "gaps", "width": 64})
+
+
+@pytest.mark.parametrize("name", ["magic", "magic:1", "auto:1", "", ":", "NM"])
+def test_what_is_asked_for_must_be_a_codec(name: str) -> None:
+    known = "is not one of auto, bits, zstd, gaps, drift, nm, delta"
+    with pytest.raises(ArgumentError, match=f"^codec '{name}' {known}$"):
+        codecs.encoder(name)
+
+
+def test_what_nothing_can_be_chosen_of_takes_no_colon() -> None:
+    for name in "zstd:19", "bits:", "drift:a:b":
+        with pytest.raises(ArgumentError, match=f"codec '{name}': there is nothing to choose behind a colon") as caught:
+            codecs.encoder(name)
+        assert caught.value.hint == f"Name it {name.partition(':')[0]}."
 
 
 def test_a_codec_is_a_frozen_value() -> None:

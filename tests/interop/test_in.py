@@ -323,7 +323,7 @@ def test_names_and_shapes_are_the_bases(base: Checkpoint, masks: dict[str, Mask]
         save_safetensors(path, bools(masks) | {name: np.ones((6, 6), bool)})
         with pytest.raises(FormatError) as caught:
             interop.read(path, base)
-        assert str(caught.value) == f"{path}: {name} fits no tensor of {base.name} (1 of {len(masks) + 1} masks)"
+        assert caught.value.message == f"{path}: {name} fits no tensor of {base.name} (1 of {len(masks) + 1} masks)"
     save_safetensors(path, bools(masks) | {QUERY: np.ones((4, 9), bool)})
     with pytest.raises(FormatError, match=rf"{QUERY} has shape \[4, 9\], and \[6, 6\] is needed"):
         interop.read(path, base)

@@ -14,7 +14,7 @@ import pytest
 import maskhub
 from maskhub import interop
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from maskhub.errors import BaseMismatchError, MaskhubError, OutputError
+from maskhub.errors import ArgumentError, BaseMismatchError, MaskhubError, MissingError, OutputError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.tensor import RawTensor
@@ -52,10 +52,10 @@ def test_safetensors_and_pt_hold_booleans(base: Checkpoint, maskset: MaskSet, tm
 
 
 def test_of_a_mask_file(base: Checkpoint, mask_path: Path, maskset: MaskSet, tmp_path: Path) -> None:
-    for to in interop.KINDS:
+    for to in interop.writable():
         interop.export(maskhub.open(mask_path), tmp_path / f"m.{to}", to)
         assert interop.read(tmp_path / f"m.{to}", base).masks == maskset.masks
-    assert sorted(os.listdir(tmp_path)) == sorted(f"m.{to}" for to in interop.KINDS)
+    assert sorted(os.listdir(tmp_path)) == sorted(f"m.{to}" for to in interop.writable())
 
 
 def test_a_bank_keeps_all(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_several_in_a_bank(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -
         with pytest.raises(OutputError, match="cannot name a mask set of a bank"):
             interop.export(others[1], bank, "h5", name=name)
     assert bank.read_bytes() == before and os.listdir(tmp_path) == ["bank.h5"]
-    interop.export(others[1], bank, "h5", name="second", replace=True)
+    interop.export(others[1], bank, "h5", name="second", force=True)
     assert interop.read(f"{bank}#second", base).id == others[1].id
     assert interop.read(f"{bank}#first", base).id == maskset.id
     other = open_checkpoint(tiny.write_base(tmp_path / "other", seed=1))
@@ -112,7 +112,7 @@ def test_a_bank_is_only_added_to_a_bank(base: Checkpoint, maskset: MaskSet, tmp_
     for name, message in ("a.h5", "damaged, or no HDF5 bank"), ("b.h5", "an HDF5 file, but no bank of mask sets"):
         before = (tmp_path / name).read_bytes()
         with pytest.raises(MaskhubError, match=message):
-            interop.export(maskset, tmp_path / name, "h5", replace=True)
+            interop.export(maskset, tmp_path / name, "h5", force=True)
         assert (tmp_path / name).read_bytes() == before
 
 
@@ -123,7 +123,7 @@ def test_odd_shapes(tmp_path: Path, shape: tuple[int, ...]) -> None:
     base = open_checkpoint(tiny.write_checkpoint(tmp_path / "base", tensors))
     binding = BaseBinding.of("x", {n: base.digest(n) for n in base}, {n: n for n in base}, None)
     maskset = MaskSet(binding, {"a.weight": Mask.from_bool(rng.random(shape) < 0.5)}, {"c": tensors["a.weight"]})
-    for to in interop.KINDS:
+    for to in interop.writable():
         interop.export(maskset, tmp_path / f"m.{to}", to)
         assert interop.read(tmp_path / f"m.{to}", base).masks == maskset.masks
     assert interop.read(tmp_path / "m.h5", base).id == maskset.id
@@ -137,16 +137,28 @@ def test_a_long_manifest_fits(base: Checkpoint, maskset: MaskSet, tmp_path: Path
 
 
 def test_what_cannot_be_written(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
-    with pytest.raises(MaskhubError, match="'onnx' is not one of npz, pt, safetensors, h5"):
-        interop.export(maskset, tmp_path / "a", "onnx")
-    with pytest.raises(MaskhubError, match="a npz file holds one mask set, and it has no name"):
+    for to in "onnx", "scores", "":
+        with pytest.raises(ArgumentError, match=f"'{to}' is not one of npz, pt, safetensors, h5"):
+            interop.export(maskset, tmp_path / "a", to)
+    with pytest.raises(ArgumentError, match="a npz file holds one mask set, and it has no name"):
         interop.export(maskset, tmp_path / "a", "npz", name="a")
     slash = dataclasses.replace(maskset, dense={"a/b": RawTensor.from_numpy(np.ones(2))})
     with pytest.raises(OutputError, match="HDF5 has no place for a tensor that is called a/b"):
         interop.export(slash, tmp_path / "a", "h5")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(MissingError, match="there is no folder"):
         interop.export(maskset, tmp_path / "none" / "a", "npz")
     assert not os.listdir(tmp_path)
+
+
+def test_a_file_is_replaced_by_force_only(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
+    for to in "npz", "pt", "safetensors":
+        path = tmp_path / f"m.{to}"
+        path.write_bytes(b"old")
+        with pytest.raises(OutputError, match="the output file exists"):
+            interop.export(maskset, path, to)
+        assert path.read_bytes() == b"old"
+        interop.export(maskset, path, to, force=True)
+        assert interop.read(path, base).masks == maskset.masks
 
 
 @pytest.mark.parametrize(
@@ -174,7 +186,7 @@ def test_missing_libraries_are_named(
     ):
         with pytest.raises(MaskhubError) as caught:
             action()
-        assert f"{caught.value}. {caught.value.hint}" == message
+        assert str(caught.value) == message
     assert os.listdir(tmp_path) == ["a"]
 
 

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import maskhub
 from maskhub.masks.binding import BaseBinding
-from maskhub.masks.mask import Mask, MaskSet, count_ones, packed_size
+from maskhub.masks.mask import LazyMask, Mask, MaskSet, count_ones, packed_size
+from maskhub.masks.summary import to_fields
 from maskhub.storage.tensor import RawTensor
 from tests.tiny import TASK
 
@@ -64,6 +71,27 @@ def test_equality_and_hash_follow_shape_and_bits() -> None:
     assert mask != Mask.from_bool([[True, True], [True, True]])
     assert mask != "mask"
     assert repr(mask) == "Mask(shape=(2, 2), kept=3, sparsity=0.2500)"
+
+
+@pytest.mark.parametrize("keep", [[0, 1, 1], [0.0, 1.0, 1.0], np.array([0, 1, 1], np.uint8)])
+def test_zeros_and_ones_are_packed_as_booleans(keep: object) -> None:
+    assert Mask.from_bool(keep) == Mask.from_bool([False, True, True])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("keep", "found"),
+    [
+        ([[0, 1], [2, 1]], "this int64 array holds 2"),
+        ([0.5, 1.0], "this float64 array holds 0.5"),
+        ([0.0, float("nan")], "this float64 array holds nan"),
+        (["no", "yes"], "this <U3 array holds no"),
+        (np.array([255, 0], np.uint8), "this uint8 array holds 255"),
+        ([None, True], "this object array holds None"),
+    ],
+)
+def test_what_is_neither_true_nor_false_is_no_mask(keep: object, found: str) -> None:
+    with pytest.raises(ValueError, match=f"^a mask is made of booleans, or of 0 and 1, and {found}\\. Compare it"):
+        Mask.from_bool(keep)  # type: ignore[arg-type]
 
 
 @given(hnp.arrays(np.uint8, st.integers(0, 40)), st.integers(0, 3), st.integers(1, 3))
@@ -131,3 +159,92 @@ def test_id_changes_with_all_that_belongs_to_the_content() -> None:
         small(dense={"head": RawTensor("F32", (2, 2), head.data)}),
     ]
     assert len({maskset.id for maskset in variants}) == len(variants)
+
+
+def refuse() -> Any:
+    raise AssertionError("decoded")
+
+
+def undecoded(**known: Any) -> MaskSet:
+    """A mask set whose one mask and one tensor fail where they are decoded."""
+    return small(masks={"a": LazyMask((3,), refuse, **known)}, task=TASK)
+
+
+def test_a_mask_set_is_a_mapping_of_its_masks() -> None:
+    maskset = small()
+    assert isinstance(maskset, Mapping)
+    assert "a" in maskset and "b" not in maskset and 7 not in maskset
+    assert (len(maskset), list(maskset), list(maskset.keys())) == (1, ["a"], ["a"])
+    assert dict(maskset.items()) == maskset.masks == dict(maskset)
+    assert maskset.get("b") is None
+    with pytest.raises(KeyError, match="b"):
+        maskset["b"]
+    assert len(small(masks={})) == 0
+
+
+def test_mask_sets_of_one_id_are_equal() -> None:
+    assert small() == small(metrics={"f1": 1.0})
+    assert hash(small()) == hash(small(metrics={"f1": 1.0}))
+    assert small() != small(dense={})
+    assert small() != small().masks
+
+
+def test_a_mask_set_that_is_shown_is_not_decoded() -> None:
+    assert repr(undecoded()) == (
+        "MaskSet(\n    task='text-classification',\n    base='base',\n    masks=<1 of 3 weights>,\n    dense=<1>,\n)"
+    )
+    assert "masks=<1 of 3 weights, sparsity 0.3333>" in repr(undecoded(kept=2))
+    assert repr(undecoded()["a"]) == "Mask(shape=(3,))"
+    assert repr(undecoded(kept=2)["a"]) == "Mask(shape=(3,), kept=2, sparsity=0.3333)"
+    maskset = small()
+    assert "id=" not in repr(maskset)
+    assert f"\n    id='{maskset.id}'," in repr(maskset)  # known now
+    assert repr(MaskSet(binding(), {})) == "MaskSet(\n    base='base',\n    masks=<0 of 0 weights, sparsity 0.0000>,\n)"
+
+
+def test_an_opened_mask_set_tells_of_its_file_without_decoding(mask_path: Path, tmp_path: Path) -> None:
+    whole, size = maskhub.open(mask_path), mask_path.stat().st_size
+    payloads = sum(whole.stored.sizes.values()) if whole.stored else 0
+    data = bytearray(mask_path.read_bytes())
+    data[-payloads:] = bytes(payloads)
+    damaged = tmp_path / "damaged.msk"
+    damaged.write_bytes(data)
+    opened = maskhub.open(damaged)
+    assert opened.id == whole.id and opened == whole and hash(opened) == hash(whole)
+    assert f"id='{whole.id}'" in repr(opened)
+    assert opened.sparsity == whole.sparsity == pytest.approx(1 - np.concatenate(
+        [mask.to_bool().reshape(-1) for mask in whole.values()]).mean())  # fmt: skip
+    summary = opened.summary()
+    assert (summary.file, summary.file_bytes, summary.id) == (str(damaged), size, whole.id)
+    assert summary.mask_bytes == payloads - summary.dense_bytes
+    shown = html.unescape(re.sub("<.*?>", "\n", opened._repr_html_()))
+    for label, value in to_fields(summary).items():
+        for line in [value] if isinstance(value, str) else value:
+            assert line in shown and (label in shown or not value)
+
+
+def test_a_changed_copy_knows_nothing_of_the_file(mask_path: Path) -> None:
+    opened = maskhub.open(mask_path)
+    name = next(iter(opened))
+    fewer = dataclasses.replace(opened, masks={n: mask for n, mask in opened.items() if n != name})
+    assert fewer.stored is None and fewer.id != opened.id
+    assert fewer.summary().file is fewer.summary().bits_per_weight is None
+    renamed = opened.with_base_name("x")
+    assert renamed.stored is None and renamed.id == opened.id
+
+
+def test_save_writes_what_open_reads(tmp_path: Path) -> None:
+    maskset = small()
+    maskset.save(tmp_path / "x.msk", codec="bits")
+    opened = maskhub.open(tmp_path / "x.msk")
+    assert opened == maskset
+    assert opened.summary().codecs == {"bits": 1}
+
+
+def test_operators_say_what_they_were_given() -> None:
+    for one in (small(), small()["a"]):
+        for other in (None, 1, "a", [True]):
+            with pytest.raises(TypeError, match=f"unsupported operand type.*'{type(other).__name__}'"):
+                one & other  # type: ignore[operator]
+    with pytest.raises(TypeError, match="'MaskSet' and 'Mask'"):
+        small() - small()["a"]  # type: ignore[operator]

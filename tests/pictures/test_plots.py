@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskhub.checkpoints.checkpoint import Checkpoint
-from maskhub.errors import MaskhubError, OutputError
+from maskhub.errors import MaskhubError, MissingError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.compare import MEASURES, Matrix, diff, matrix
 from maskhub.masks.mask import Mask, MaskSet
@@ -139,9 +139,9 @@ def test_a_picture_that_cannot_be(maskset: MaskSet, tmp_path: Path) -> None:
     heat_map = sparsity_map(maskset.masks, "t")
     with pytest.raises(MaskhubError) as caught:
         save_picture(heat_map, tmp_path / "map.jpeg")
-    assert str(caught.value) == f"{tmp_path}/map.jpeg: cannot tell what kind of picture this is"
+    assert caught.value.message == f"{tmp_path}/map.jpeg: cannot tell what kind of picture this is"
     assert caught.value.hint == "Name it .png, .svg or .pdf."
-    with pytest.raises(OutputError, match=f"there is no folder {tmp_path}/no"):
+    with pytest.raises(MissingError, match=f"there is no folder {tmp_path}/no"):
         save_picture(heat_map, tmp_path / "no/map.png")
     assert not list(tmp_path.iterdir())
 
@@ -152,7 +152,7 @@ def test_without_matplotlib(tmp_path: Path) -> None:
         "from maskhub.pictures.plots import save_picture, sparsity_map\n"
         "from maskhub.errors import MaskhubError\n"
         "try: save_picture(sparsity_map({}, 't'), 'map.png')\n"
-        "except MaskhubError as error: print(error, '|', error.hint)"
+        "except MaskhubError as error: print(error)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert (ran.stdout, ran.stderr) == ("pictures need matplotlib | Install it: pip install 'maskhub[plot]'.\n", "")
+    assert (ran.stdout, ran.stderr) == ("pictures need matplotlib. Install it: pip install 'maskhub[plot]'.\n", "")

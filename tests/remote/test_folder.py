@@ -24,7 +24,15 @@ import maskhub
 from maskhub import remote
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
-from maskhub.errors import ArgumentError, FormatError, IntegrityError, MaskhubError, RemoteError, SignatureError
+from maskhub.errors import (
+    ArgumentError,
+    FormatError,
+    IntegrityError,
+    MaskhubError,
+    MissingError,
+    RemoteError,
+    SignatureError,
+)
 from tests import tiny
 
 # Processes with the library imported already.
@@ -140,7 +148,7 @@ def test_another_mask_does_not_take_a_name(shared: str, masks: list[Path]) -> No
     before = files(shared)
     with pytest.raises(RemoteError) as caught:
         remote.push(masks[1], shared, name="task")
-    assert str(caught.value) == (
+    assert caught.value.message == (
         f"{shared.rstrip('/')}/task.msk: the name is taken by another mask, {id_of(masks[0])[:16]}"
     )
     assert caught.value.hint == "Take another name with --name, or replace it with --force."
@@ -164,7 +172,7 @@ def test_a_folder_with_one_mask_needs_no_name(shared: str, masks: list[Path]) ->
     for call in (remote.pull, maskhub.open):
         with pytest.raises(RemoteError) as caught:
             call(shared)
-        assert str(caught.value) == f"{shared}: the folder has several masks: a, b"
+        assert caught.value.message == f"{shared}: the folder has several masks: a, b"
         assert caught.value.hint == f"Name one: {shared.rstrip('/')}/a"
 
 
@@ -285,13 +293,13 @@ def test_what_an_index_says_must_be_true(pushed: Path, masks: list[Path]) -> Non
     place = pushed / "index/a.json"
     pointer = json.loads(place.read_text())
     place.write_text(json.dumps(pointer | {"entry": pointer["entry"] | {"id": "0" * 64}}))
-    with pytest.raises(IntegrityError, match=r"^shared/a: not the mask that the index says$"):
+    with pytest.raises(IntegrityError, match=r"^shared/a: not the mask that the index says\. "):
         remote.pull("shared/a", "out.msk")
     other = masks[1].read_bytes()
     (pushed / "objects" / f"{pointer['mask']}.msk").write_bytes(other)
     place.write_text(json.dumps(pointer))
     remove_cache()
-    with pytest.raises(IntegrityError, match=r"^shared/a: damaged: not the file that the index says$") as caught:
+    with pytest.raises(IntegrityError, match=r"^shared/a: damaged: not the file that the index says") as caught:
         remote.pull("shared/a", "out.msk")
     assert caught.value.hint == "Push it again with --force."
     assert not Path("out.msk").exists()
@@ -341,14 +349,14 @@ def test_an_object_that_is_gone(pushed: Path) -> None:
 
 
 def test_what_is_no_folder_of_masks(here: Path, masks: list[Path]) -> None:
-    with pytest.raises(RemoteError, match=r"^nowhere: no folder of masks: it has no index$") as caught:
+    with pytest.raises(MissingError, match=r"^nowhere: no folder of masks: it has no index") as caught:
         remote.list_masks("nowhere")
     assert caught.value.hint == "Masks get there by: maskhub push MASK nowhere"
-    with pytest.raises(RemoteError, match=r"^nowhere: no such folder or bucket$") as caught:
+    with pytest.raises(MissingError, match=r"^nowhere: no such folder or bucket") as caught:
         remote.push(masks[0], "nowhere")
     assert caught.value.hint == "Make it first."
     assert {p.name for p in here.iterdir()} <= {"cache"}
-    with pytest.raises(RemoteError, match=r"^./nowhere/a: no such file$") as caught:
+    with pytest.raises(MissingError, match=r"^./nowhere/a: no such file") as caught:
         remote.pull("./nowhere/a")
     assert caught.value.hint == "What is there: maskhub list ./nowhere/"
     Path("file").write_text("x")
@@ -377,7 +385,7 @@ def test_a_file_system_without_moves_is_not_written_to(masks: list[Path], here: 
             raise FileNotFoundError(path)
 
     fsspec.register_implementation("growing", Growing, clobber=True)
-    with pytest.raises(RemoteError, match=r"^growing://x: masks cannot be pushed there, only read$"):
+    with pytest.raises(RemoteError, match=r"^growing://x: masks cannot be pushed there, only read\. "):
         remote.push(masks[0], "growing://x")
 
 
@@ -415,7 +423,7 @@ def test_signatures_lie_beside_their_masks(shared: str, masks: list[Path], keys:
     private, public = keys
     address = f"{shared.rstrip('/')}/a"
     remote.push(masks[0], shared)
-    with pytest.raises(SignatureError, match=f"^{re.escape(address)}: not signed$"):
+    with pytest.raises(SignatureError, match=f"^{re.escape(address)}: not signed"):
         remote.pull(address, "out.msk", require_signature=public)
     assert not Path("out.msk").exists()
     assert remote.push(masks[0], shared, sign=private).changed

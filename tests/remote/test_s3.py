@@ -92,7 +92,7 @@ def test_the_whole_way(s3: Proxy, masks: list[Path]) -> None:
         remote.pull(address, "out.msk", force=True)
         assert Path("out.msk").read_bytes() == masks[1].read_bytes()
         assert maskhub.open(address).id == id_of(masks[1])
-    with pytest.raises(RemoteError, match=r"^s3://bucket/masks: the folder has several masks: a, other$"):
+    with pytest.raises(RemoteError, match=r"^s3://bucket/masks: the folder has several masks: a, other\. "):
         remote.pull("s3://bucket/masks")
     with pytest.raises(RemoteError, match="the name is taken by another mask"):
         remote.push(masks[2], "s3://bucket/masks/other.msk")
@@ -135,7 +135,7 @@ def test_signatures(s3: Proxy, masks: list[Path]) -> None:
     remote.push(masks[0], "s3://bucket/masks", name="task", sign=private)
     assert remote.pull("s3://bucket/masks/task", "out.msk", require_signature=public).id == id_of(masks[0])
     remote.push(masks[1], "s3://bucket/masks", name="task", force=True)
-    with pytest.raises(SignatureError, match=r"^s3://bucket/masks/task: not signed$"):
+    with pytest.raises(SignatureError, match=r"^s3://bucket/masks/task: not signed\. "):
         remote.pull("s3://bucket/masks/task", "other.msk", require_signature=public)
     assert not Path("other.msk").exists()
 
@@ -230,7 +230,7 @@ def test_a_damaged_mask_is_refused(s3: Proxy, masks: list[Path]) -> None:
     content = bytearray(masks[0].read_bytes())
     content[-1] ^= 1
     system.pipe_file(object, bytes(content))
-    with pytest.raises(IntegrityError, match=r"^s3://bucket/masks/a: damaged: not the file that the index says$"):
+    with pytest.raises(IntegrityError, match=r"^s3://bucket/masks/a: damaged: not the file that the index says\. "):
         remote.pull("s3://bucket/masks/a", "out.msk")
     assert not Path("out.msk").exists()
     remote.push(masks[0], "s3://bucket/masks", force=True)

@@ -15,7 +15,7 @@ import torch
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import DataError, FormatError
 from maskhub.masks.mask import MaskSet
-from maskhub.runtime.evaluate import evaluate, predict
+from maskhub.runtime.evaluate import evaluate, logits_of
 from maskhub.runtime.load import load_model, load_tokenizer
 from maskhub.tasks.examples import Examples
 from tests import tiny
@@ -43,7 +43,7 @@ def examples(count: int, *, pairs: bool = False) -> Examples:
 def test_logits_in_the_order_of_the_examples(bert: Checkpoint, task: MaskSet, count: int, pairs: bool) -> None:
     model, tokenizer, data = load_model(bert, task), load_tokenizer(bert, task), examples(count, pairs=pairs)
     done: list[tuple[int, int]] = []
-    logits = predict(model, tokenizer, data, batch_size=4, progress=lambda *at: done.append(at))
+    logits = logits_of(model, tokenizer, data, batch_size=4, progress=lambda *at: done.append(at))
     assert logits.dtype == np.float32 and logits.shape == (count, 2)
     assert done == [(min(i + 4, count), count) for i in range(0, count, 4)]
     for i in range(count):
@@ -56,20 +56,20 @@ def test_examples_are_cut_to_the_length(bert: Checkpoint, task: MaskSet) -> None
     model, tokenizer = load_model(bert, task), load_tokenizer(bert, task)
     texts = ["who what when", "who what", "who what when where how is"]
     long = Examples("s", "text-classification", {"text": texts}, ["x"] * 3, ("x",))
-    logits = predict(model, tokenizer, long, max_length=4)
+    logits = logits_of(model, tokenizer, long, max_length=4)
     assert np.ptp(logits, axis=0) == pytest.approx([0, 0], abs=1e-6)  # rows of a batch may round differently
-    assert not np.array_equal(*predict(model, tokenizer, long.head(2)))
+    assert not np.array_equal(*logits_of(model, tokenizer, long.head(2)))
 
 
 def test_metrics(bert: Checkpoint, task: MaskSet) -> None:
     data = examples(30)
-    logits = predict(load_model(bert, task), load_tokenizer(bert, task), data)
-    metrics = evaluate(bert.folder, task, data)
+    logits = logits_of(load_model(bert, task), load_tokenizer(bert, task), data)
+    (metrics,) = evaluate(bert.folder, task, data)
     said = [("ham", "spam")[i] for i in logits.argmax(-1)]
     assert metrics["accuracy"] == pytest.approx(np.mean([a == b for a, b in zip(said, data.labels, strict=True)]))
     assert metrics["majority_accuracy"] == pytest.approx(2 / 3)
     assert set(metrics) == {"accuracy", "f1", "f1_ham", "f1_spam", "matthews_correlation", "majority_accuracy"}
-    assert evaluate(bert, task, data) == metrics
+    assert evaluate(bert, [task], data) == [metrics]
 
 
 def test_the_tasks_order_of_labels_counts(bert: Checkpoint, task: MaskSet) -> None:
@@ -100,9 +100,9 @@ def test_ensembles(bert: Checkpoint, ensemble: str, count: int) -> None:
     texts = [" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(60)]
     data = Examples("s", "text-classification", {"text": texts}, ["ham", "spam"] * 30, ("ham", "spam"))
     masks = [tiny.tiny_maskset(bert, seed=seed, sparsity=0.4) for seed in range(count)]
-    logits = [predict(load_model(bert, mask), load_tokenizer(bert, mask), data) for mask in masks]
+    logits = [logits_of(load_model(bert, mask), load_tokenizer(bert, mask), data) for mask in masks]
     said = together(logits, ensemble)
-    metrics = evaluate(bert, masks, data, ensemble=ensemble)
+    (metrics,) = evaluate(bert, masks, data, ensemble=ensemble)
     assert metrics["accuracy"] == pytest.approx(np.mean(said == np.tile([0, 1], 30)))
 
 
@@ -115,7 +115,6 @@ def test_masks_that_make_no_ensemble(bert: Checkpoint, task: MaskSet) -> None:
     elsewhere = dataclasses.replace(task, base=msgspec.structs.replace(task.base, root="0" * 64))
     numbers = msgspec.structs.replace(task.task, config=task.task.config | {"problem_type": "regression"})
     for masks, ensemble, message in (
-        ([task, task], None, "several masks need a way to put their answers together"),
         ([task, task], "mean", "no ensemble 'mean' for text-classification"),
         ([task, other], "vote", "mask 2 of the ensemble is for another task than the first: "),
         ([task, task, cut], "vote", "mask 3 of the ensemble is for another task than the first: "),
@@ -134,7 +133,7 @@ def test_labels_that_the_task_does_not_know(bert: Checkpoint, task: MaskSet) -> 
     data = dataclasses.replace(examples(3), labels=["ham", "eggs", "spam"])
     with pytest.raises(DataError) as caught:
         evaluate(bert, task, data)
-    assert str(caught.value) == "some.csv: row 2 has the label 'eggs', which the task does not know"
+    assert caught.value.message == "some.csv: row 2 has the label 'eggs', which the task does not know"
     assert caught.value.hint == "It knows: ham, spam."
 
 

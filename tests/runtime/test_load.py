@@ -19,7 +19,7 @@ import transformers
 
 import maskhub
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from maskhub.errors import BaseMismatchError, CheckpointError, FormatError, MaskhubError
+from maskhub.errors import BaseMismatchError, CheckpointError, FormatError, MaskhubError, MissingError
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.load import load_model, load_tokenizer, pipeline, tokenizer_from
 from maskhub.storage.tensor import RawTensor
@@ -80,12 +80,12 @@ def test_masks_that_make_no_model(bert: Checkpoint, task: MaskSet) -> None:
     for name in ("NoSuchModel", "load_model", "Trainer", "os"):
         with pytest.raises(FormatError) as caught:
             load_model(bert, with_task(task, architecture=name))
-        assert str(caught.value) == (
+        assert caught.value.message == (
             f"the task's architecture {name!r} is no model class of transformers {transformers.__version__}"
         )
     with pytest.raises(FormatError) as caught:
         load_model(bert, with_task(task, architecture="BertForTokenClassification"))
-    assert str(caught.value) == (
+    assert caught.value.message == (
         "the mask does not fit BertForTokenClassification: parameters missing or unknown: "
         "bert.pooler.dense.bias, bert.pooler.dense.weight"
     )
@@ -108,7 +108,7 @@ def test_tokenizers(bert: Checkpoint, task: MaskSet, tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(CheckpointError) as caught:
         tokenizer_from(other, "some/base")
-    assert str(caught.value) == "some/base: the folder has no tokenizer"
+    assert caught.value.message == "some/base: the folder has no tokenizer"
     (other / "tokenizer.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"^some/base: its tokenizer cannot be loaded: "):
         tokenizer_from(other, "some/base")
@@ -130,11 +130,11 @@ def test_pipelines(bert: Checkpoint, task: MaskSet, tmp_path: Path) -> None:
 
 def test_a_pipeline_whose_base_is_not_there(task: MaskSet, tmp_path: Path) -> None:
     gone = task.with_base_name("/no/such/base")
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(MissingError) as caught:
         pipeline(gone)
-    assert str(caught.value) == "/no/such/base: no such folder (the base that the mask names)"
+    assert caught.value.message == "/no/such/base: no such folder (the base that the mask names)"
     assert caught.value.hint == "Pass base=..., a folder or a Hub id."
-    with pytest.raises(CheckpointError, match=r"^/nor/this: no such folder$"):
+    with pytest.raises(MissingError, match=r"^/nor/this: no such folder\. Name "):
         pipeline(gone, "/nor/this")
 
 
@@ -169,3 +169,17 @@ def test_loading_prints_nothing(bert: Checkpoint, task: MaskSet, tmp_path: Path)
     code = f"import maskhub; print(type(maskhub.load_model({str(bert.folder)!r}, 'task.msk')).__name__)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (ran.stdout, ran.stderr) == ("BertForSequenceClassification\n", "")
+
+
+@pytest.mark.parametrize("call", ["load_model(base, mask)", "pipeline(mask)", "predict(base, mask, 'who is it')"])
+def test_without_torch_the_extra_is_named(call: str, bert: Checkpoint, task: MaskSet, tmp_path: Path) -> None:
+    maskhub.save(task, tmp_path / "task.msk")
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import maskhub\n"
+        f"base, mask = {str(bert.folder)!r}, 'task.msk'\n"
+        f"try: maskhub.{call}\n"
+        "except maskhub.MaskhubError as error: print(error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert ran.stdout == f"{call.partition('(')[0]} needs torch. Install it: pip install 'maskhub[train]'.\n"

@@ -90,7 +90,7 @@ def test_it_imports_nothing_of_maskhub() -> None:
     assert not modules & {"maskhub", "maskhub_cli", "msgspec", "torch"}
 
 
-@pytest.mark.parametrize("codec", codecs.NAMES)
+@pytest.mark.parametrize("codec", codecs.names())
 @settings(max_examples=40)
 @given(sets=masksets())
 def test_both_readers_find_the_same(codec: str, sets: tuple[MaskSet, MaskSet]) -> None:

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from maskhub.errors import OutputError
+from maskhub.errors import MissingError, OutputError
 from maskhub.storage.atomic import atomic_file, atomic_folder, claim_file, claim_folder, write_atomic
 
 
@@ -48,6 +49,14 @@ def test_an_error_leaves_the_old_file(tmp_path: Path, error: type[BaseException]
         raise error
     assert target.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("output", [atomic_file, atomic_folder])
+def test_what_another_file_raises_in_the_block_is_not_blamed_on_the_output(tmp_path: Path, output: Any) -> None:
+    with pytest.raises(FileNotFoundError) as caught, output(tmp_path / "out"):
+        (tmp_path / "other").read_bytes()
+    assert caught.value.filename == str(tmp_path / "other")
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_error_leaves_no_folder(tmp_path: Path) -> None:
@@ -107,11 +116,11 @@ def test_a_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         "file/below": "Not a directory",
         "absent/below": "No such file or directory",
     }.items():
-        with pytest.raises(OutputError, match=f"{name}: cannot be written: {reason}"):
+        with pytest.raises(OSError, match=f"{name}: cannot be written: {reason}"):
             write_atomic(tmp_path / name, b"x")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(MissingError, match="cannot be written"):
         write_atomic("/proc/maskhub", b"x")
-    with pytest.raises(OutputError, match="cannot be written"), atomic_folder("/proc/maskhub"):
+    with pytest.raises(MissingError, match="cannot be written"), atomic_folder("/proc/maskhub"):
         pytest.fail("the block must not run")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
@@ -127,7 +136,7 @@ def test_claim_file_says_what_is_in_the_way(tmp_path: Path) -> None:
         tmp_path / "link": "the output file exists",
         tmp_path / "absent" / "f": "there is no folder",
     }.items():
-        with pytest.raises(OutputError, match=reason):
+        with pytest.raises(FileNotFoundError if "no folder" in reason else FileExistsError, match=reason):
             claim_file(path)
 
 

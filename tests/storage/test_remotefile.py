@@ -22,9 +22,8 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 import maskhub
 from maskhub.container.reader import MaskFile, open_mask
-from maskhub.container.summary import summarize
 from maskhub.container.writer import save
-from maskhub.errors import FormatError, IntegrityError, RemoteError
+from maskhub.errors import FormatError, IntegrityError, MissingError, RemoteError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import remotefile
@@ -80,7 +79,7 @@ def place(file: MaskFile, name: str) -> tuple[int, int]:
 
 def test_what_a_mask_is_takes_one_small_request(server: RangeServer, path: Path) -> None:
     url = server.url("big.msk")
-    summary, local = summarize(MaskFile(url)), summarize(MaskFile(path))
+    summary, local = maskhub.open(url).summary(), maskhub.open(path).summary()
     assert summary.file == url and summary.file_bytes == path.stat().st_size > 3 << 18
     assert (summary.id, summary.masks) == (local.id, local.masks)
     assert asked(server) == [(0, HEAD)]
@@ -203,7 +202,7 @@ FIRST: dict[str, tuple[Answer, str]] = {
 def test_what_goes_wrong_at_first(server: RangeServer, case: str) -> None:
     server.answers[0], message = FIRST[case]
     url = server.url("big.msk", login="bob:secret@") + "?token=hidden#part"
-    with pytest.raises(RemoteError, match=message) as caught:
+    with pytest.raises(OSError, match=message) as caught:
         MaskFile(url)
     assert str(caught.value).startswith(f"{server.url('big.msk')}: ")
     assert not any(word in str(caught.value) for word in ("\n", "bob", "secret", "hidden"))
@@ -224,7 +223,7 @@ LATER: dict[str, tuple[Answer, str]] = {
 def test_what_goes_wrong_later_and_goes_well_again(server: RangeServer, path: Path, case: str) -> None:
     maskset = maskhub.open(server.url("big.msk"))
     server.answers[1], message = LATER[case]
-    with pytest.raises(RemoteError, match=message):
+    with pytest.raises(OSError, match=message):
         maskset.masks["b"].bits  # noqa: B018
     server.answers.clear()
     assert np.array_equal(maskset.masks["b"].bits, MaskFile(path).mask("b").bits)
@@ -436,8 +435,8 @@ def test_other_places(path: Path, tmp_path: Path) -> None:
 def test_what_goes_wrong_in_other_places(path: Path, tmp_path: Path) -> None:
     fsspec.filesystem("memory").pipe_file("/cut.msk", path.read_bytes()[:-1])
     for url, error, message in (
-        ("memory://none.msk", RemoteError, "memory://none.msk: no such file"),
-        (f"file://{tmp_path}", RemoteError, f"file://{tmp_path}: a folder, not a file"),
+        ("memory://none.msk", MissingError, "memory://none.msk: no such file"),
+        (f"file://{tmp_path}", MissingError, f"file://{tmp_path}: a folder, not a file"),
         ("nothing://u:pw@x/y.msk?a=b", RemoteError, "nothing://x/y.msk: cannot be read: Protocol not known: nothing"),
         ("memory://cut.msk", FormatError, "memory://cut.msk: not a safetensors file, or cut short"),
         ("hf://user/repo/x.msk", RemoteError, "user/repo/x.msk: not in the Hub's cache, and offline mode is on"),

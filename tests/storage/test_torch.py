@@ -319,7 +319,7 @@ WITHOUT_TORCH = """if True:
     try:
         open_checkpoint(sys.argv[2])
     except MaskhubError as error:
-        print(f"{error}. {error.hint}")
+        print(error)
 """
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from maskhub.errors import DataError
+from maskhub.errors import DataError, MissingError
 from maskhub.tasks.data import read_dataset, read_file, split_names
 from maskhub.tasks.examples import Columns, Examples, label_ids
 
@@ -145,7 +145,7 @@ def test_label_ids(write: Write) -> None:
     assert label_ids(examples, ("spam", "other", "ham")) == [0, 2, 0]
     with pytest.raises(DataError) as caught:
         label_ids(examples, ("spam", "other"))
-    assert str(caught.value) == f"{examples.source}: row 2 has the label 'ham', which the task does not know"
+    assert caught.value.message == f"{examples.source}: row 2 has the label 'ham', which the task does not know"
     assert caught.value.hint == "It knows: spam, other."
 
 
@@ -192,7 +192,7 @@ def test_files_that_cannot_be_used(
 
 def test_a_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "no.csv"
-    with pytest.raises(DataError, match=f"^{path}: no such file$"):
+    with pytest.raises(MissingError, match=f"^{path}: no such file$"):
         read_file(path)
 
 
@@ -211,7 +211,7 @@ def test_a_given_column_that_is_missing(write: Write, columns: Columns, kind: st
     path = write("a.csv", CSV)
     with pytest.raises(DataError) as caught:
         read_file(path, columns)
-    assert str(caught.value) == f"{path}: no column {name!r} (asked for as the {kind} column)"
+    assert caught.value.message == f"{path}: no column {name!r} (asked for as the {kind} column)"
     assert caught.value.hint == "It has: text, label."
 
 
@@ -274,10 +274,10 @@ def test_a_split_without_examples(tmp_path: Path) -> None:
     assert len(read_dataset(str(tmp_path), "train")) == 2
     with pytest.raises(DataError) as caught:
         read_dataset(str(tmp_path), "validation")
-    assert str(caught.value) == f"{tmp_path}[validation]: no examples in it"
+    assert caught.value.message == f"{tmp_path}[validation]: no examples in it"
     with pytest.raises(DataError) as caught:
         read_file(tmp_path / "validation.parquet")
-    assert str(caught.value) == f"{tmp_path / 'validation.parquet'}: no examples in it"
+    assert caught.value.message == f"{tmp_path / 'validation.parquet'}: no examples in it"
 
 
 def test_rows_without_a_class(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_tags(tmp_path: Path) -> None:
     assert examples.labels == [["B-ORG", "O"], ["B-LOC"]]
     assert examples.label_names == ("B-LOC", "B-ORG", "O")
     assert label_ids(examples, ("O", "B-ORG", "B-LOC")) == [[1, 0], [2]]
-    with pytest.raises(DataError, match=r"row 2 has the label 'B-LOC', which the task does not know$"):
+    with pytest.raises(DataError, match=r"row 2 has the label 'B-LOC', which the task does not know\. It knows: "):
         label_ids(examples, ("O", "B-ORG"))
 
 
@@ -142,7 +142,10 @@ BAD: list[tuple[list[Row], str | None, str, str | None]] = [
     ([WORDS | {"tags": ["O", None]}], None, "row 1 has no label in column 'tags'", GIVE),
     ([WORDS | {"tags": "O O"}], None, "column 'tags' holds no lists: a tag is needed for each token", None),
     ([{"tokens": ["x"], "marks": ["O"]}], None, "no label column found among tokens, marks", "Name it with --label-"),
-    ([{"text": "x", "label": "a"}], "token-classification", "no text column found among text, label", "Name it with"),
+    (
+        [{"text": "x", "label": "a"}], "token-classification",
+        "column 'text' holds no lists: a tag is needed for each token", None,
+    ),
     ([CHOICE, CHOICE | {"choices": ["a"] * 3}], None, "row 2 has 3 choices, and row 1 has 2", "Give all rows the same"),
     ([CHOICE | {"choices": ["a"], "label": 0}], None, "row 1 has one choice only; two or more are needed", None),
     (
@@ -186,7 +189,7 @@ def test_rows_that_cannot_be_used(
 def test_numbers_that_are_none(number: float, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     datasets.Dataset.from_dict({"text": ["x", "y"], "label": [0.5, number]}).to_parquet(path)
-    with pytest.raises(DataError, match=f"row 2 has {number} in column 'label', which is no number to learn$"):
+    with pytest.raises(DataError, match=f"row 2 has {number} in column 'label', which is no number to learn"):
         read_file(path)
 
 
@@ -201,7 +204,7 @@ def test_images_that_cannot_be_read(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat/a.png").write_bytes(whole)
-    with pytest.raises(DataError, match=r"flat: no label column found among image$"):
+    with pytest.raises(DataError, match=r"flat: no label column found among image"):
         read_file(tmp_path / "flat")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty: "):

@@ -28,10 +28,10 @@ from maskhub.errors import TrainingError
 METHODS = {
     "default": {},
     "paper": {"recipe": "paper"},
-    "sign": {"binarizer": "sign", "pull": 0.02, "classifier": "dense"},
-    "topk": {"binarizer": "topk", "topk_scope": "global", "initialisation": "random", "final_sparsity": 0.3},
-    "nm": {"binarizer": "nm", "initialisation": "magnitude"},
-    "penalty": {"final_sparsity": 0.2, "sparsity_penalty": 2.0, "pull": 0.01},
+    "sign": {"binarizer": "sign", "l2_sp": 0.02, "classifier": "dense"},
+    "topk": {"binarizer": "topk", "topk_scope": "global", "score_init": "random", "final_sparsity": 0.3},
+    "nm": {"binarizer": "nm", "score_init": "magnitude"},
+    "penalty": {"final_sparsity": 0.2, "sparsity_penalty": 2.0, "l2_sp": 0.01},
 }
 
 def learn(shard, method):
@@ -62,9 +62,9 @@ for name, method in METHODS.items():
         how = "sharded" if shard else "whole"
         maskhub.training.pack(learn(shard, method), f"{sys.argv[2]}/{name}-{how}-{dist.get_rank()}.msk")
 try:
-    learn(True, {"band": 0.2})
+    learn(True, {"score_margin": 0.2})
 except TrainingError as error:
-    pathlib.Path(f"{sys.argv[2]}/refused-{dist.get_rank()}").write_text(str(error))
+    pathlib.Path(f"{sys.argv[2]}/refused-{dist.get_rank()}").write_text(error.message)
 dist.destroy_process_group()
 """
 
@@ -80,7 +80,7 @@ def test_sharded_in_two(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for number in (0, 1):
         refusal = (tmp_path / f"refused-{number}").read_text()
-        assert refusal == "a band cannot be learned on a model that FSDP shards"
+        assert refusal == "scores within a margin cannot be learned on a model that FSDP shards"
     whole = sorted(tmp_path.glob("*-whole-0.msk"))
     assert len(whole) == 6
     for path in whole:

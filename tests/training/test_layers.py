@@ -9,7 +9,7 @@ pytest.importorskip("transformers")
 
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from maskhub.errors import TrainingError
+from maskhub.errors import ArgumentError, TrainingError
 from maskhub.training.layers import maskable, parse_layers, select
 from maskhub.training.settings import Method
 
@@ -38,22 +38,22 @@ def test_parsing(layers: str, count: int, expected: set[int]) -> None:
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ("0-12", "layers '0-12': there is no layer 12; the base has layers 0 to 11"),
-        ("99", "layers '99': there is no layer 99; the base has layers 0 to 11"),
-        ("top:13", "layers 'top:13': the base has only 12 layers"),
-        ("top:0", "layers 'top:0': names no layer; the base has layers 0 to 11"),
-        ("5-2", "layers '5-2': names no layer; the base has layers 0 to 11"),
-        ("", "layers '': expected all, upper, 2-11, 0,3,5 or top:4"),
-        ("first", "layers 'first': expected all, upper, 2-11, 0,3,5 or top:4"),
-        ("-1", "layers '-1': expected all, upper, 2-11, 0,3,5 or top:4"),
-        ("1,", "layers '1,': expected all, upper, 2-11, 0,3,5 or top:4"),
-        ("top:x", "layers 'top:x': expected all, upper, 2-11, 0,3,5 or top:4"),
+        ("0-12", "training settings: layers '0-12': there is no layer 12; the base has layers 0 to 11"),
+        ("99", "training settings: layers '99': there is no layer 99; the base has layers 0 to 11"),
+        ("top:13", "training settings: layers 'top:13': the base has only 12 layers"),
+        ("top:0", "training settings: layers 'top:0': names no layer; the base has layers 0 to 11"),
+        ("5-2", "training settings: layers '5-2': names no layer; the base has layers 0 to 11"),
+        ("", "training settings: layers '': expected all, upper, 2-11, 0,3,5 or top:4"),
+        ("first", "training settings: layers 'first': expected all, upper, 2-11, 0,3,5 or top:4"),
+        ("-1", "training settings: layers '-1': expected all, upper, 2-11, 0,3,5 or top:4"),
+        ("1,", "training settings: layers '1,': expected all, upper, 2-11, 0,3,5 or top:4"),
+        ("top:x", "training settings: layers 'top:x': expected all, upper, 2-11, 0,3,5 or top:4"),
     ],
 )
 def test_layers_that_are_none(layers: str, message: str) -> None:
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(ArgumentError) as caught:
         parse_layers(layers, 12)
-    assert str(caught.value) == message
+    assert caught.value.message == message
 
 
 MATRICES = {
@@ -101,6 +101,18 @@ def test_a_model_without_layers() -> None:
 
 def test_a_choice_that_leaves_nothing() -> None:
     weights = {f"encoder.layer.{i}.attention.self.query.weight": i for i in range(2)}
-    with pytest.raises(TrainingError, match=r"structure together leave no weight to mask$") as caught:
+    with pytest.raises(ArgumentError, match=r"structure together leave no weight to mask\. Leave ") as caught:
         select(weights, Method(layers="0", pattern=r"layer\.1"))
     assert caught.value.hint == "Leave one of them out; --dry-run shows what the others mask."
+
+
+def test_modules_by_the_papers_letters_or_the_ends_of_their_names() -> None:
+    weights = {f"model.layers.{i}.self_attn.{name}_proj.weight": i for i in range(2) for name in "qkvo"}
+    for given in (("Q", "V"), ("q_proj", "self_attn.v_proj"), ("Q", "v_proj")):
+        found = select(weights, Method(target_modules=given))
+        assert found == [name for name in weights if "q_proj" in name or "v_proj" in name]
+    with pytest.raises(
+        ArgumentError, match=r"^training settings: target_modules: the base has no proj\. It has"
+    ) as caught:
+        select(weights, Method(target_modules=("Q", "proj")))
+    assert caught.value.hint == "It has: AO, K, Q, V."

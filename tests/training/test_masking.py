@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from maskhub.training.masking import MaskedWeight, Progress, add_scores, plain_name, scores_of
+from maskhub.training.masking import MaskedWeight, Steps, add_scores, plain_name, scores_of
 from maskhub.training.methods import starting_scores
 from maskhub.training.settings import Method
 from tests.toy import paper
@@ -20,7 +20,7 @@ INIT = starting_scores(PAPER)
 
 def masking(scores: torch.Tensor, weight: torch.Tensor, method: Method = PAPER) -> MaskedWeight:
     """The parametrization of a weight, with these scores."""
-    masked = MaskedWeight(weight, "w", method, Progress(hooked=True))
+    masked = MaskedWeight(weight, "w", method, Steps(hooked=True))
     masked.scores.data = scores
     return masked
 

@@ -18,10 +18,11 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from maskhub.container.reader import MaskFile, open_mask
+from maskhub.training.loop import TrainResult
 from maskhub.training.recording import RECORDING, read_recording
 from maskhub.training.run import MASK
 from maskhub.training.settings import TrainSettings
-from maskhub.training.train import TrainResult, train
+from maskhub.training.train import learn
 from tests import tiny, toy
 
 CLI = [sys.executable, "-m", "maskhub_cli", "train"]
@@ -42,7 +43,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> TrainSettings:
 
 @pytest.fixture(scope="module")
 def unbroken(settings: TrainSettings, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    return train(settings, tmp_path_factory.mktemp("unbroken") / "run")
+    return learn(settings, tmp_path_factory.mktemp("unbroken") / "run")
 
 
 def command(settings: TrainSettings, run: Path, *more: str) -> list[str]:
@@ -197,7 +198,7 @@ def test_a_disk_that_fills_up(settings: TrainSettings, unbroken: TrainResult, tm
 
 
 def test_gradient_checkpointing_changes_nothing(settings: TrainSettings, unbroken: TrainResult, tmp_path: Path) -> None:
-    saving = train(msgspec.structs.replace(settings, gradient_checkpointing=True), tmp_path / "run")
+    saving = learn(msgspec.structs.replace(settings, gradient_checkpointing=True), tmp_path / "run")
     assert saving.manifest.id == unbroken.manifest.id
 
 
@@ -212,8 +213,8 @@ def test_a_recording_that_is_lost_keeps_no_run_from_going_on(
             raise Killed
 
     with pytest.raises(Killed):
-        train(settings, tmp_path / "run", report=kill)
+        learn(settings, tmp_path / "run", report=kill)
     (tmp_path / "run" / RECORDING).write_bytes(b"torn")
-    again = train(settings, tmp_path / "run", resume=True)
+    again = learn(settings, tmp_path / "run", resume=True)
     assert again.manifest.id == unbroken.manifest.id
     assert read_recording(again.folder).mask_steps.tolist() == [15, 20, 24]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskhub.errors import TrainingError
+from maskhub.errors import MissingError, TrainingError
 from maskhub.training.recording import RECORDING, Recorder, Recording, read_recording
 
 pytest.importorskip("h5py")
@@ -93,5 +93,5 @@ def test_empty(tmp_path: Path) -> None:
 def test_no_recording(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / RECORDING).write_bytes(content)
-    with pytest.raises(TrainingError, match=r"run\.h5"):
+    with pytest.raises(MissingError if content is None else TrainingError, match=r"run\.h5"):
         read_recording(tmp_path)

@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 
 from maskhub.checkpoints.checkpoint import Checkpoint
-from maskhub.errors import BaseMismatchError, FormatError, TrainingError
+from maskhub.container.writer import save
+from maskhub.errors import BaseMismatchError, FormatError, MissingError, TrainingError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask
 from maskhub.masks.scores import Initial
 from maskhub.storage.tensor import RawTensor
 from maskhub.training.run import (
+    MASK,
     RunRecord,
+    finished,
     maskset_from_run,
     read_record,
-    write_masks,
-    write_metrics,
     write_record,
-    write_weights,
 )
-from maskhub.training.settings import TrainSettings
+from maskhub.training.settings import settings_from
 from tests import tiny
 
-SETTINGS = TrainSettings(base="/home/someone/base", train_file="/home/someone/secret.csv", threshold=0.5)
+SETTINGS = settings_from(base="/home/someone/base", train_file="/home/someone/secret.csv", threshold=0.5)
 INITIAL = Initial(0, 3277, -0.02, 0.58)
 HEAD = np.array([[1.0, -2.0], [np.nan, -0.0]], np.float32)
 
@@ -48,10 +48,8 @@ def run(base: Checkpoint, scores: dict[str, RawTensor], tmp_path: Path) -> Path:
     write_record(tmp_path, record)
     of_head = {"classifier.weight": RawTensor.from_numpy(np.array([[0.5, 0.6], [0.1, 0.9]], np.float32))}
     head = {"classifier.weight": RawTensor.from_numpy(HEAD), "classifier.bias": RawTensor.from_numpy(HEAD[0])}
-    write_weights(tmp_path, scores | of_head, head)
     masks = {name: Mask.from_bool(score.numpy() > np.float32(0.5)) for name, score in (scores | of_head).items()}
-    write_masks(tmp_path, masks)
-    write_metrics(tmp_path, {"metrics": {"accuracy": 0.5}, "history": []})
+    save(finished(record, masks, head, {"accuracy": 0.5}), tmp_path / MASK)
     return tmp_path
 
 
@@ -92,13 +90,13 @@ def test_another_base(run: Path, tmp_path_factory: pytest.TempPathFactory) -> No
 
 
 def test_folders_that_are_no_finished_run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    (run / "masks.safetensors").write_bytes((run / "head.safetensors").read_bytes())
-    with pytest.raises(FormatError, match=r"masks\.safetensors: holds no masks: "):
+    (run / "mask.msk").write_bytes(b"half")
+    with pytest.raises(FormatError, match=r"mask\.msk: "):
         maskset_from_run(run)
-    (run / "masks.safetensors").unlink()
+    (run / "mask.msk").unlink()
     with pytest.raises(TrainingError) as caught:
         maskset_from_run(run)
-    assert str(caught.value) == f"{run}: the run is not finished: it has no masks.safetensors"
+    assert caught.value.message == f"{run}: the run is not finished: it has no mask.msk"
     assert caught.value.hint == "Go on with: maskhub train ... --resume."
     (run / "run.json").write_text('{"settings": {}}')
     with pytest.raises(FormatError) as error:
@@ -108,7 +106,7 @@ def test_folders_that_are_no_finished_run(run: Path, tmp_path_factory: pytest.Te
     with pytest.raises(FormatError, match=r"run\.json: Input data was truncated$"):
         read_record(run)
     empty = tmp_path_factory.mktemp("empty")
-    with pytest.raises(TrainingError, match=r": no run folder: it has no run\.json$"):
+    with pytest.raises(MissingError, match=r": no run folder: it has no run\.json\. Name"):
         maskset_from_run(empty)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Mapping
@@ -17,20 +18,29 @@ pytest.importorskip("transformers")
 
 import torch
 import transformers
-from safetensors.numpy import load_file
 
 import maskhub
 from maskhub.checkpoints.apply import verify_base
 from maskhub.checkpoints.checkpoint import open_checkpoint
 from maskhub.container.reader import MaskFile, open_mask
-from maskhub.errors import CheckpointError, DataError, MaskhubError, OutputError, TrainingError
+from maskhub.errors import (
+    CheckpointError,
+    DataError,
+    ExistsError,
+    MaskhubError,
+    MissingError,
+    OutputError,
+    TrainingError,
+)
 from maskhub.masks.scores import draw
-from maskhub.runtime.evaluate import evaluate, predict
+from maskhub.runtime.evaluate import evaluate, logits_of
 from maskhub.tasks.data import read_file
-from maskhub.tasks.examples import Columns
+from maskhub.training.loop import TrainResult
+from maskhub.training.masking import scores_of
+from maskhub.training.model import head_of
 from maskhub.training.run import maskset_from_run, read_record
-from maskhub.training.settings import TrainSettings
-from maskhub.training.train import TrainResult, train
+from maskhub.training.settings import TrainSettings, read_config, settings_from
+from maskhub.training.train import learn, plan
 from tests import tiny, toy
 from tests.training.conftest import Base
 
@@ -38,7 +48,7 @@ CASES = {
     "bert-2-pairs": "masked", "bert-3": "dense", "roberta-2": "dense", "roberta-3-pairs": "masked",
     "distilbert-2-pairs": "frozen", "distilbert-4": "dense",
 }  # fmt: skip
-CHECKPOINT = {"head", "optimizer.pt", "rng_state.pth", "scheduler.pt", "scores", "trainer_state.json"}
+IN_A_CHECKPOINT = {"head", "optimizer.pt", "rng_state.pth", "scheduler.pt", "scores", "trainer_state.json"}
 
 
 class Trained(NamedTuple):
@@ -59,19 +69,12 @@ def trained(request: pytest.FixtureRequest, base_of: Base, tmp_path_factory: pyt
     toy.write_task(folder / "task", int(classes), pairs=bool(pairs), count=72)
     before = files(base)
     settings = toy.settings(base, folder / "task", classifier=CASES[request.param], eval_steps=10, epochs=3.0)
-    return Trained(settings, train(settings, folder / "run"), before)
+    return Trained(settings, learn(settings, folder / "run"), before)
 
 
 def test_the_run_folder(trained: Trained) -> None:
     folder = trained.result.folder
-    assert {p.name for p in folder.iterdir()} == {
-        "run.json", "run.h5", "scores.safetensors", "masks.safetensors", "head.safetensors", "metrics.json", "mask.msk",
-        "checkpoints",
-    }  # fmt: skip
-    checkpoints = list((folder / "checkpoints").iterdir())
-    assert 1 <= len(checkpoints) <= 2
-    for checkpoint in checkpoints:
-        assert {p.name.removesuffix(".safetensors") for p in checkpoint.iterdir()} == CHECKPOINT
+    assert {p.name for p in folder.iterdir()} == {"run.json", "config.yaml", "run.h5", "metrics.json", "mask.msk"}
     record = read_record(folder)
     assert record.settings == trained.settings
     assert record.data == {"train": "train.jsonl", "train_examples": 72, "eval": "eval.jsonl", "eval_examples": 24}
@@ -92,15 +95,16 @@ def test_the_base_is_left_as_it_was(trained: Trained) -> None:
 
 def test_the_masks_are_the_scores_above_the_threshold(trained: Trained) -> None:
     folder = trained.result.folder
-    scores, head = load_file(folder / "scores.safetensors"), load_file(folder / "head.safetensors")
+    scores = {name: tensor.detach().numpy() for name, tensor in scores_of(trained.result.model).items()}
     mask = open_mask(folder / "mask.msk")
+    head = {n: t.detach().numpy() for n, t in head_of(trained.result.model, frozenset(mask.dense)).items()}
     parameters = {mask.base.parameter(name): name for name in mask.masks}
     threshold = np.float32(trained.settings.threshold)
     assert set(parameters) == set(scores) - set(head)
     for parameter, name in parameters.items():
         assert scores[parameter].shape == mask[name].shape
         assert np.array_equal(mask[name].to_bool(), scores[parameter] > threshold)
-    assert set(mask.dense) == set(head)
+    assert head
     for name, tensor in head.items():
         kept = np.where(scores[name] > threshold, tensor, 0) if name in scores else tensor
         assert np.array_equal(mask.dense[name].numpy().view(np.uint32), kept.view(np.uint32))
@@ -146,11 +150,11 @@ def test_dense_weights_give_the_trained_models_logits(trained: Trained, tmp_path
     loaded = maskhub.load_model(settings.base, result.mask)
     examples = read_file(str(settings.eval_file))
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "dense")
-    trained_logits = predict(result.model, result.tokenizer, examples, max_length=32)
+    trained_logits = logits_of(result.model, result.tokenizer, examples, max_length=32)
     assert trained_logits.shape == (24, len(examples.label_names))
     for model in (plain, loaded):
         assert not model.training
-        assert predict(model, tokenizer, examples, max_length=32).tobytes() == trained_logits.tobytes()
+        assert logits_of(model, tokenizer, examples, max_length=32).tobytes() == trained_logits.tobytes()
 
     pipe = maskhub.pipeline(result.mask, settings.base, top_k=None)
     names = [loaded.config.id2label[i] for i in range(len(examples.label_names))]
@@ -167,7 +171,7 @@ def test_dense_weights_give_the_trained_models_logits(trained: Trained, tmp_path
 
 def test_evaluate_agrees_with_the_run(trained: Trained) -> None:
     examples = read_file(str(trained.settings.eval_file))
-    metrics = evaluate(trained.settings.base, open_mask(trained.result.mask), examples)
+    (metrics,) = evaluate(trained.settings.base, open_mask(trained.result.mask), examples)
     assert metrics == {name: value for name, value in trained.result.metrics.items() if name != "loss"}
 
 
@@ -177,7 +181,7 @@ def test_evaluate_agrees_with_the_run(trained: Trained) -> None:
 def test_it_learns(base_of: Base, tmp_path: Path, family: str, classes: int, pairs: bool) -> None:
     toy.write_task(tmp_path, classes, pairs=pairs, count=64)
     given = {"classifier": "dense", "learning_rate": 3e-2, "epochs": 10.0, "eval_steps": 40}
-    result = train(toy.settings(base_of(family), tmp_path, **given), tmp_path / "run")
+    result = learn(toy.settings(base_of(family), tmp_path, **given), tmp_path / "run")
     assert result.metrics["accuracy"] > 0.9
     assert result.metrics["matthews_correlation"] > 0.8
     flipped = sum(m.size - m.kept for m in open_mask(result.mask).masks.values())
@@ -190,7 +194,7 @@ def masks_of(result: TrainResult) -> Mapping[str, maskhub.Mask]:
 
 def test_seeds(bert: Path, task: Path, tmp_path: Path) -> None:
     first, again, other = (
-        train(toy.settings(bert, task, seed=seed), tmp_path / name)
+        learn(toy.settings(bert, task, seed=seed), tmp_path / name)
         for name, seed in (("first", 1), ("again", 1), ("other", 2))
     )
     assert first.manifest.id == again.manifest.id
@@ -206,7 +210,7 @@ def test_the_initial_mask_is_the_draws_from_the_cut_on(
 ) -> None:
     """Without learning the mask stays the initial one, whatever the data."""
     given = {"initial_sparsity": sparsity, "threshold": threshold, "learning_rate": 1e-30, "seed": 9}
-    result = train(toy.settings(bert, task, **given), tmp_path / "run")
+    result = learn(toy.settings(bert, task, **given), tmp_path / "run")
     cut = read_record(result.folder).initial.cut
     total = dropped = 0
     for name, mask in masks_of(result).items():
@@ -218,25 +222,26 @@ def test_the_initial_mask_is_the_draws_from_the_cut_on(
 
 @pytest.mark.parametrize("classifier", ["masked", "frozen", "dense"])
 def test_classifiers(bert: Path, task: Path, tmp_path: Path, classifier: str) -> None:
-    result = train(toy.settings(bert, task, classifier=classifier), tmp_path / "run")
-    still = train(toy.settings(bert, task, classifier="frozen", learning_rate=1e-30), tmp_path / "still")
-    head, fresh = (load_file(r.folder / "head.safetensors") for r in (result, still))
+    result = learn(toy.settings(bert, task, classifier=classifier), tmp_path / "run")
+    still = learn(toy.settings(bert, task, classifier="frozen", learning_rate=1e-30), tmp_path / "still")
+    names = frozenset({"classifier.weight", "classifier.bias"})
+    head, fresh = ({n: t.detach().numpy() for n, t in head_of(r.model, names).items()} for r in (result, still))
     assert set(head) == {"classifier.weight", "classifier.bias"}
     same = {name: np.array_equal(head[name], fresh[name]) for name in head}
     assert same == dict.fromkeys(head, classifier != "dense")
     assert np.any(fresh["classifier.weight"])
-    assert ("classifier.weight" in load_file(result.folder / "scores.safetensors")) == (classifier == "masked")
+    assert ("classifier.weight" in scores_of(result.model)) == (classifier == "masked")
 
 
 def test_layers_chosen(bert: Path, task: Path, tmp_path: Path) -> None:
-    result = train(toy.settings(bert, task, layers="top:1"), tmp_path / "run")
+    result = learn(toy.settings(bert, task, layers="top:1"), tmp_path / "run")
     assert {name.split(".")[2] for name in masks_of(result) if name != "pooler.dense.weight"} == {"1"}
     assert len(masks_of(result)) == 7
 
 
 def test_without_evaluation(bert: Path, task: Path, tmp_path: Path) -> None:
     steps = []
-    result = train(
+    result = learn(
         toy.settings(bert, task, eval_file=None, epochs=1.0),
         tmp_path / "run",
         report=lambda step, of, numbers: steps.append((step, of, set(numbers))),
@@ -249,8 +254,8 @@ def test_without_evaluation(bert: Path, task: Path, tmp_path: Path) -> None:
 
 def test_the_best_evaluation_is_kept_and_patience_ends_it(bert: Path, task: Path, tmp_path: Path) -> None:
     """Where nothing is learned, the first evaluation stays the best."""
-    given = {"learning_rate": 1e-30, "epochs": 50.0, "eval_steps": 2, "patience": 3}
-    result = train(toy.settings(bert, task, **given), tmp_path / "run")
+    given = {"learning_rate": 1e-30, "epochs": 50.0, "eval_steps": 2, "patience": 3, "keep_checkpoints": True}
+    result = learn(toy.settings(bert, task, **given), tmp_path / "run")
     measured = json.loads((result.folder / "metrics.json").read_text())
     assert measured["steps"] == 8  # the first evaluation, and three that are no better
     state = json.loads((result.folder / "checkpoints/checkpoint-8/trainer_state.json").read_text())
@@ -261,34 +266,35 @@ def test_bf16_weights(task: Path, tmp_path: Path) -> None:
     """A base stored in bfloat16 is masked and applied in bfloat16."""
     base = tiny.tiny_model("bert", tmp_path / "base", initializer_range=0.1)
     transformers.AutoModel.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(base)
-    result = train(toy.settings(base, task, classifier="dense"), tmp_path / "run")
+    result = learn(toy.settings(base, task, classifier="dense"), tmp_path / "run")
     tiny.build(maskhub.open_checkpoint(base), maskhub.open(result.mask), tmp_path / "dense")
     plain = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense")
     assert plain.dtype == torch.bfloat16
     examples = read_file(task / "eval.jsonl")
-    logits = [predict(model, result.tokenizer, examples) for model in (plain, result.model)]
+    logits = [logits_of(model, result.tokenizer, examples) for model in (plain, result.model)]
     assert logits[0].tobytes() == logits[1].tobytes()
 
 
 def test_gradient_accumulation_and_precision(bert: Path, task: Path, tmp_path: Path) -> None:
-    given = {"gradient_accumulation": 2, "batch_size": 4, "precision": "bf16"}
-    result = train(toy.settings(bert, task, **given), tmp_path / "run")
+    given = {"gradient_accumulation_steps": 2, "batch_size": 4, "precision": "bf16"}
+    result = learn(toy.settings(bert, task, **given), tmp_path / "run")
     assert json.loads((result.folder / "metrics.json").read_text())["steps"] == 10
-    assert {t.dtype for t in load_file(result.folder / "scores.safetensors").values()} == {np.dtype(np.float32)}
+    assert {t.dtype for t in scores_of(result.model).values()} == {torch.float32}
 
 
-UNBROKEN = {"epochs": 3.0, "eval_steps": 2, "classifier": "dense", "learning_rate": 3e-2}
+UNBROKEN = {"keep_checkpoints": True, "epochs": 3.0, "eval_steps": 2, "classifier": "dense", "learning_rate": 3e-2}
 
 
 @pytest.fixture(scope="module")
 def unbroken(bert: Path, task: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """15 steps in three epochs, nothing in their way."""
-    return train(toy.settings(bert, task, **UNBROKEN), tmp_path_factory.mktemp("unbroken") / "run")
+    return learn(toy.settings(bert, task, **UNBROKEN), tmp_path_factory.mktemp("unbroken") / "run")
 
 
 def last_weights(result: TrainResult) -> list[bytes]:
     """What the last step left, which need not be the best."""
     last = result.folder / "checkpoints/checkpoint-15"
+    assert {p.name.removesuffix(".safetensors") for p in last.iterdir()} == IN_A_CHECKPOINT
     return [(last / f"{name}.safetensors").read_bytes() for name in ("scores", "head")]
 
 
@@ -307,16 +313,16 @@ def test_ctrl_c_and_resume(
 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TrainingError) as caught:
-        train(settings, "run", report=interrupt)
+        learn(settings, "run", report=interrupt)
     assert signal.getsignal(signal.SIGINT) is handler
-    assert str(caught.value) == f"run: interrupted after step {step} of 15"
+    assert caught.value.message == f"run: interrupted after step {step} of 15"
     assert caught.value.hint == "Nothing is lost: the same command with --resume goes on."
     assert Path(f"run/checkpoints/checkpoint-{step}/trainer_state.json").is_file()
     assert not Path("run/mask.msk").exists()
-    with pytest.raises(TrainingError, match=r"^run: the run is not finished: it has no masks\.safetensors$"):
+    with pytest.raises(TrainingError, match=r"^run: the run is not finished: it has no mask\.msk\. "):
         maskset_from_run("run")
     monkeypatch.chdir("/")
-    result = train(settings, tmp_path / "run", resume=True)
+    result = learn(settings, tmp_path / "run", resume=True)
     assert result.manifest.id == unbroken.manifest.id
     assert result.metrics == unbroken.metrics
     assert last_weights(result) == last_weights(unbroken)
@@ -335,7 +341,7 @@ def test_killed_and_resumed(bert: Path, task: Path, unbroken: TrainResult, tmp_p
             raise Killed
 
     with pytest.raises(Killed):
-        train(settings, tmp_path, report=kill)
+        learn(settings, tmp_path, report=kill)
     # What a process that died while it saved leaves behind: files missing, or the last one cut short.
     for number, state in ((13, None), (14, "{"), (15, "")):
         torn = tmp_path / f"checkpoints/checkpoint-{number}"
@@ -344,7 +350,7 @@ def test_killed_and_resumed(bert: Path, task: Path, unbroken: TrainResult, tmp_p
         if state is not None:
             (torn / "trainer_state.json").write_text(state)
     resumed_at = []
-    result = train(settings, tmp_path, resume=True, report=lambda done, total, numbers: resumed_at.append(done))
+    result = learn(settings, tmp_path, resume=True, report=lambda done, total, numbers: resumed_at.append(done))
     assert resumed_at[0] == step - (step - 1) % 2
     assert result.manifest.id == unbroken.manifest.id
     assert last_weights(result) == last_weights(unbroken)
@@ -360,40 +366,40 @@ def test_patience_counts_on_after_a_resume(bert: Path, task: Path, tmp_path: Pat
             raise Killed
 
     with pytest.raises(Killed):
-        train(settings, tmp_path, report=kill)
-    result = train(settings, tmp_path, resume=True)
+        learn(settings, tmp_path, report=kill)
+    result = learn(settings, tmp_path, resume=True)
     assert json.loads((result.folder / "metrics.json").read_text())["steps"] == 8
 
 
 def test_resuming_is_for_the_same_run(bert: Path, task: Path, tmp_path: Path) -> None:
     settings = toy.settings(bert, task)
     run = tmp_path / "run"
-    with pytest.raises(TrainingError, match=r"run: no run folder: it has no run\.json$"):
-        train(settings, run, resume=True)
+    with pytest.raises(MissingError, match=r"run: no run folder: it has no run\.json\. Name"):
+        learn(settings, run, resume=True)
 
     def kill(done: int, total: int, numbers: object) -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        train(settings, run, report=kill)
+        learn(settings, run, report=kill)
     before = files(run)
-    with pytest.raises(TrainingError) as caught:
-        train(settings, run)
-    assert str(caught.value) == f"{run}: holds a run already"
+    with pytest.raises(ExistsError) as caught:
+        learn(settings, run)
+    assert caught.value.message == f"{run}: holds a run already"
     assert caught.value.hint == "Go on with it by --resume, or name a new folder."
     with pytest.raises(TrainingError) as caught:
-        train(msgspec.structs.replace(settings, seed=5, epochs=9.0), run, resume=True)
-    assert str(caught.value) == ("the run was started with other settings: seed 0 is now 5; epochs 2.0 is now 9.0")
+        learn(msgspec.structs.replace(settings, seed=5, epochs=9.0), run, resume=True)
+    assert caught.value.message == ("the run was started with other settings: seed 0 is now 5; epochs 2.0 is now 9.0")
     assert caught.value.hint == "Give them as they were, or name a new folder."
     shutil.copytree(bert, tmp_path / "bert")
     moved = msgspec.structs.replace(settings, base=str(tmp_path / "bert"))
     with pytest.raises(TrainingError, match="the run was started with other settings: base '"):
-        train(moved, run, resume=True)
+        learn(moved, run, resume=True)
     assert files(run) == before
-    finished = train(settings, run, resume=True)
+    finished = learn(settings, run, resume=True)
     with pytest.raises(TrainingError) as caught:
-        train(settings, run, resume=True)
-    assert str(caught.value) == f"{run}: the run is finished"
+        learn(settings, run, resume=True)
+    assert caught.value.message == f"{run}: the run is finished"
     assert caught.value.hint == f"Its mask is {finished.mask}."
 
 
@@ -407,7 +413,7 @@ def test_a_base_or_data_that_changed_since(bert: Path, tmp_path: Path, what: str
         raise Killed
 
     with pytest.raises(Killed):
-        train(settings, tmp_path / "run", report=kill)
+        learn(settings, tmp_path / "run", report=kill)
     if what == "base":
         tiny.tiny_model("bert", tmp_path / "base", seed=1)
     elif what == "examples":
@@ -418,8 +424,8 @@ def test_a_base_or_data_that_changed_since(bert: Path, tmp_path: Path, what: str
             path.write_text(path.read_text().replace('"spam"', '"ham"'))
     before = files(tmp_path / "run")
     with pytest.raises(TrainingError) as caught:
-        train(settings, tmp_path / "run", resume=True)
-    assert str(caught.value) == f"{tmp_path / 'run'}: the run's {what} changed since it was started"
+        learn(settings, tmp_path / "run", resume=True)
+    assert caught.value.message == f"{tmp_path / 'run'}: the run's {what} changed since it was started"
     assert caught.value.hint == "Start a new run."
     assert files(tmp_path / "run") == before
 
@@ -427,7 +433,7 @@ def test_a_base_or_data_that_changed_since(bert: Path, tmp_path: Path, what: str
 def refused(settings: TrainSettings, output: Path) -> MaskhubError:
     """The error of a run that must not start, which writes nothing."""
     with pytest.raises(MaskhubError) as caught:
-        train(settings, output)
+        learn(settings, output)
     assert "\n" not in str(caught.value)
     return caught.value
 
@@ -436,13 +442,13 @@ def test_examples_that_make_no_task(bert: Path, task: Path, tmp_path: Path) -> N
     path = toy.write_rows(tmp_path / "one.jsonl", [row for row in toy.rows(9) if row["label"] == "spam"])
     error = refused(toy.settings(bert, task, train_file=str(path)), tmp_path / "run")
     assert isinstance(error, DataError)
-    assert str(error) == f"{path}: all examples have the label 'spam'; a task needs two or more"
+    assert error.message == f"{path}: all examples have the label 'spam'; a task needs two or more"
     path = toy.write_rows(tmp_path / "other.jsonl", toy.rows(9, 3))
     error = refused(toy.settings(bert, task, eval_file=str(path)), tmp_path / "run")
-    assert str(error) == f"{path}: row 3 has the label 'trivia', which the task does not know"
+    assert error.message == f"{path}: row 3 has the label 'trivia', which the task does not know"
     assert error.hint == "It knows: film, spam."
-    error = refused(toy.settings(bert, task, columns=Columns(text="body")), tmp_path / "run")
-    assert str(error).endswith("train.jsonl: no column 'body' (asked for as the text column)")
+    error = refused(toy.settings(bert, task, text_column="body"), tmp_path / "run")
+    assert error.message.endswith("train.jsonl: no column 'body' (asked for as the text column)")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.jsonl", "other.jsonl"]
 
 
@@ -455,17 +461,17 @@ def test_bases_that_cannot_be_trained(bert: Path, task: Path, tmp_path: Path) ->
     base = without("tokenizer*")
     error = refused(toy.settings(base, task), tmp_path / "run")
     assert isinstance(error, CheckpointError)
-    assert str(error) == f"{base}: the folder has no tokenizer"
+    assert error.message == f"{base}: the folder has no tokenizer"
     assert error.hint == "Put the model's tokenizer.json beside it."
     base = without("tokenizer.json")
-    assert str(refused(toy.settings(base, task), tmp_path / "run")) == f"{base}: the folder has no tokenizer"
+    assert refused(toy.settings(base, task), tmp_path / "run").message == f"{base}: the folder has no tokenizer"
     (base / "tokenizer.json").write_text("{")
     error = refused(toy.settings(base, task), tmp_path / "run")
     assert str(error).startswith(f"{base}: its tokenizer cannot be loaded: ")
     base = without("model.safetensors")
     error = refused(toy.settings(base, task), tmp_path / "run")
     lacks = "the folder has neither model.safetensors nor pytorch_model.bin, nor an index of shards"
-    assert str(error) == f"{base}: {lacks}"
+    assert error.message == f"{base}: {lacks}"
     base = without("config.json")
     error = refused(toy.settings(base, task), tmp_path / "run")
     assert str(error).startswith(f"{base}: cannot be loaded for text-classification: ")
@@ -482,9 +488,10 @@ def test_lengths_up_to_the_models_limit(base_of: Base, tmp_path: Path, family: s
     long = [{"text": " ".join(["good film"] * 80), "label": label} for label in ("spam", "film")] * 4
     toy.write_rows(tmp_path / "train.jsonl", long)
     settings = toy.settings(base_of(family), tmp_path, max_length=limit, epochs=1.0)
-    assert train(settings, tmp_path / "run").manifest.id
+    assert learn(settings, tmp_path / "run").manifest.id
     error = refused(msgspec.structs.replace(settings, max_length=limit + 1), tmp_path / "new")
-    assert str(error) == f"max length {limit + 1}: {base_of(family)} reads at most {limit} tokens"
+    told = f"training settings: max_length: {limit + 1}: {base_of(family)} reads at most {limit} tokens"
+    assert error.message == told
     assert error.hint == f"Give --max-length {limit} or less."
 
 
@@ -500,15 +507,15 @@ def test_outputs_that_cannot_be(bert: Path, task: Path, tmp_path: Path) -> None:
     }.items():
         error = refused(settings, tmp_path / output)
         assert isinstance(error, OutputError)
-        assert str(error) == f"{tmp_path / output}: {message}"
+        assert error.message == f"{tmp_path / output}: {message}"
     error = refused(settings, Path("/proc/run"))
-    assert str(error) == "/proc/run: cannot be made: No such file or directory"
+    assert error.message == "/proc/run: cannot be made: No such file or directory"
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["file", "full", "full/note"]
 
 
 def test_tensorboard(bert: Path, task: Path, tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    train(toy.settings(bert, task, report_to="tensorboard"), tmp_path / "run")
+    learn(toy.settings(bert, task, report_to="tensorboard"), tmp_path / "run")
     (events,) = (tmp_path / "run" / "checkpoints" / "runs").iterdir()
     found = reader.EventAccumulator(str(events)).Reload()
     history = json.loads((tmp_path / "run" / "metrics.json").read_text())["history"]
@@ -520,3 +527,59 @@ def test_a_tracker_that_there_is_not(bert: Path, task: Path, tmp_path: Path) -> 
     error = refused(toy.settings(bert, task, report_to="paper"), tmp_path / "run")
     assert str(error).startswith("training settings: paper is not supported, only ")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_says_what_it_does_and_a_plan_the_same(bert: Path, task: Path, tmp_path: Path) -> None:
+    settings = toy.settings(bert, task, epochs=1.0)
+    said, planned = [], []
+    found = plan(settings, tmp_path / "run", say=planned.append)
+    assert not (tmp_path / "run").exists()
+    learn(settings, tmp_path / "run", say=said.append)
+    assert said[: len(planned)] == planned
+    assert [line.partition(":")[0] for line in said] == [
+        "Reading examples", "Task", "Examples", "Classes", "Loading torch and transformers", "Reading the base",
+        "Encoding 64 examples", "Masked", "Memory", "Training", "Deleted",
+    ]  # fmt: skip
+    assert "Masked: 17,472 weights: 12 tensors in 2 layers and 2 outside them" in said
+    assert said[-2].startswith("Training: 5 steps; ")
+    assert re.fullmatch(r"Deleted: 2 checkpoints, [0-9]+ kB \(--keep-checkpoints keeps them\)", said[-1])
+    assert (found.examples, found.eval_examples, found.steps) == (40, 24, 5)
+    assert found.classes == {"film": 20, "spam": 20}
+
+
+REFUSED = {
+    "labels": {"eval_file": "other.jsonl"},
+    "length": {"max_length": 67},
+    "metric": {"metric": "bleu"},
+    "tracker": {"report_to": "paper"},
+    "layers": {"layers": "7"},
+    "split": {"eval_file": None, "eval_split": 0.001},
+    "base": {"base": "nowhere"},
+    "full": {},
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_plan_refuses_what_a_run_refuses(bert: Path, task: Path, tmp_path: Path, what: str) -> None:
+    toy.write_rows(tmp_path / "other.jsonl", toy.rows(9, 3))
+    given = REFUSED[what]
+    if given.get("eval_file"):
+        given = {"eval_file": str(tmp_path / given["eval_file"])}
+    settings = msgspec.structs.replace(toy.settings(bert, task), **given)
+    if what == "full":
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/note").touch()
+    error = refused(settings, tmp_path / "run")
+    with pytest.raises(MaskhubError) as caught:
+        plan(settings, tmp_path / "run")
+    assert (type(caught.value), str(caught.value)) == (type(error), str(error))
+
+
+def test_the_run_folder_holds_what_repeats_it(bert: Path, task: Path, tmp_path: Path) -> None:
+    settings = toy.settings(bert, task, eval_file=None, eval_split=0.2, epochs=1.0, target_modules="Q,V")
+    first = learn(settings, tmp_path / "run")
+    assert read_record(first.folder).data == {
+        "train": "train.jsonl", "train_examples": 32, "eval": "train.jsonl, held out", "eval_examples": 8,
+    }  # fmt: skip
+    again = learn(settings_from(**read_config(first.folder / "config.yaml")), tmp_path / "again")
+    assert again.mask.read_bytes() == first.mask.read_bytes()

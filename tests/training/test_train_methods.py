@@ -23,11 +23,11 @@ import maskhub
 import maskhub.training as learning
 from maskhub.checkpoints.checkpoint import open_checkpoint
 from maskhub.container.reader import MaskFile, open_mask
-from maskhub.errors import CheckpointError, TrainingError
-from maskhub.runtime.evaluate import predict
+from maskhub.errors import ArgumentError, CheckpointError, TrainingError
+from maskhub.runtime.evaluate import logits_of
 from maskhub.tasks.data import read_file
 from maskhub.training.masking import masks_of, scores_of
-from maskhub.training.train import plan, train
+from maskhub.training.train import learn, plan
 from tests import tiny, toy
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -35,20 +35,20 @@ METHODS: dict[str, dict[str, Any]] = {
     "bernoulli": {"binarizer": "bernoulli"},
     "topk": {"binarizer": "topk", "final_sparsity": 0.3},
     "topk over all": {"binarizer": "topk", "topk_scope": "global", "final_sparsity": 0.3},
-    "nm": {"binarizer": "nm", "initialisation": "magnitude"},
-    "magnitude": {"initialisation": "magnitude", "learning_rate": 1e-3},
-    "random": {"initialisation": "random", "learning_rate": 1e-3},
-    "pull": {"pull": 0.05},
-    "band": {"band": 0.1, "pull": 0.05},
+    "nm": {"binarizer": "nm", "score_init": "magnitude"},
+    "magnitude": {"score_init": "magnitude", "learning_rate": 1e-3},
+    "random": {"score_init": "random", "learning_rate": 1e-3},
+    "l2_sp": {"l2_sp": 0.05},
+    "margin": {"score_margin": 0.1, "l2_sp": 0.05},
     "penalty": {"sparsity_penalty": 5.0, "final_sparsity": 0.3, "sparsity_schedule": "steps"},
-    "beta2": {"beta2": 0.9, "pull": 0.01},
+    "beta2": {"beta2": 0.9, "l2_sp": 0.01},
     "heads": {"structure": "heads", "initial_sparsity": 0.3},
     "rows": {"structure": "rows", "binarizer": "topk", "initial_sparsity": 0.2},
     "layers": {"structure": "layers", "initial_sparsity": 0.3},
     "biases and norms": {"train_biases": True, "train_norms": True, "classifier": "dense", "dense_learning_rate": 1e-3},
-    "chosen": {"mask_kinds": "Q V", "pattern": "layer.1", "classifier": "frozen"},
+    "chosen": {"target_modules": "Q,V", "pattern": "layer.1", "classifier": "frozen"},
 }
-DRIFT = {"sign", "topk", "topk over all", "random", "pull", "band", "penalty", "beta2", "biases and norms", "chosen"}
+DRIFT = {"sign", "topk", "topk over all", "random", "l2_sp", "margin", "penalty", "beta2", "biases and norms", "chosen"}
 
 
 @pytest.fixture(params=METHODS)
@@ -57,7 +57,7 @@ def method(request: pytest.FixtureRequest) -> str:
 
 
 def logits(model: Any, folder: Path, task: Path) -> bytes:
-    return predict(
+    return logits_of(
         model, AutoTokenizer.from_pretrained(folder), read_file(task / "eval.jsonl"), max_length=32
     ).tobytes()
 
@@ -66,8 +66,8 @@ def test_interrupted_or_not_the_packed_mask_is_the_trained_one(
     method: str, bert: Path, task: Path, tmp_path: Path
 ) -> None:
     """The same mask after Ctrl-C and --resume, and the trained model's logits, bit for bit, from the packed one."""
-    settings = toy.settings(bert, task, eval_steps=3, **METHODS[method])
-    result = train(settings, tmp_path / "run")
+    settings = toy.settings(bert, task, eval_steps=3, keep_checkpoints=True, **METHODS[method])
+    result = learn(settings, tmp_path / "run")
     assert logits(result.model, bert, task) == logits(maskhub.load_model(bert, result.mask), bert, task)
     tiny.build(open_checkpoint(bert), maskhub.open(result.mask), tmp_path / "dense")
     dense = AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense")
@@ -87,8 +87,8 @@ def test_interrupted_or_not_the_packed_mask_is_the_trained_one(
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(TrainingError, match="interrupted after step 7 of 10"):
-        train(settings, tmp_path / "again", report=interrupt)
-    again = train(settings, tmp_path / "again", resume=True)
+        learn(settings, tmp_path / "again", report=interrupt)
+    again = learn(settings, tmp_path / "again", resume=True)
     assert again.manifest.id == result.manifest.id
     assert again.mask.read_bytes() == result.mask.read_bytes()
     last = [tmp_path / run / "checkpoints/checkpoint-10/scores.safetensors" for run in ("run", "again")]
@@ -99,7 +99,7 @@ def test_interrupted_or_not_the_packed_mask_is_the_trained_one(
 def test_beta2_reaches_the_optimizer(
     bert: Path, task: Path, tmp_path: Path, given: dict[str, float], beta2: float
 ) -> None:
-    train(toy.settings(bert, task, classifier="dense", **given), tmp_path / "run")
+    learn(toy.settings(bert, task, classifier="dense", keep_checkpoints=True, **given), tmp_path / "run")
     saved = torch.load(tmp_path / "run/checkpoints/checkpoint-10/optimizer.pt", weights_only=True)
     assert [group["betas"] for group in saved["param_groups"]] == [(0.9, beta2)] * 2
 
@@ -107,7 +107,7 @@ def test_beta2_reaches_the_optimizer(
 def test_what_methods_do_to_a_mask(bert: Path, task: Path, tmp_path: Path) -> None:
     def masks(name: str, **more: Any) -> dict[str, np.ndarray]:
         settings = toy.settings(bert, task, **METHODS[name], **more)
-        return {n: m.to_bool() for n, m in open_mask(train(settings, tmp_path / name).mask).masks.items()}
+        return {n: m.to_bool() for n, m in open_mask(learn(settings, tmp_path / name).mask).masks.items()}
 
     for keep in masks("nm").values():
         assert (keep.reshape(-1, 4).sum(1) == 2).all()
@@ -126,7 +126,7 @@ def test_what_methods_do_to_a_mask(bert: Path, task: Path, tmp_path: Path) -> No
 
 
 def test_trained_biases_and_norms_travel_whole(bert: Path, task: Path, tmp_path: Path) -> None:
-    result = train(toy.settings(bert, task, **METHODS["biases and norms"]), tmp_path / "run")
+    result = learn(toy.settings(bert, task, **METHODS["biases and norms"]), tmp_path / "run")
     mask, base = open_mask(result.mask), open_checkpoint(bert)
     moved = {name for name in base if name.endswith(".bias") or "LayerNorm" in name}
     assert moved and not moved & set(mask.base.tensors)
@@ -135,10 +135,10 @@ def test_trained_biases_and_norms_travel_whole(bert: Path, task: Path, tmp_path:
     assert len(changed) > len(moved) / 2
 
 
-def test_a_bands_checkpoints_hold_the_band_only(bert: Path, task: Path, tmp_path: Path) -> None:
+def test_only_scores_within_the_margin_are_trained(bert: Path, task: Path, tmp_path: Path) -> None:
     sizes = []
-    for band in (None, 0.1):
-        result = train(toy.settings(bert, task, band=band), tmp_path / f"run-{band}")
+    for margin in (None, 0.1):
+        result = learn(toy.settings(bert, task, score_margin=margin), tmp_path / f"run-{margin}")
         scores = scores_of(result.model)
         sizes.append(sum(s.numel() for n, s in scores.items() if not n.startswith("classifier")))
     assert sizes[1] / sizes[0] == pytest.approx(0.13 / 0.6, abs=0.02)
@@ -147,15 +147,23 @@ def test_a_bands_checkpoints_hold_the_band_only(bert: Path, task: Path, tmp_path
 def test_a_final_sparsity_is_reached_before_an_evaluation_can_be_the_best(
     bert: Path, task: Path, tmp_path: Path
 ) -> None:
-    given = {"binarizer": "topk", "final_sparsity": 0.4, "eval_steps": 1, "learning_rate": 1e-30}
-    result = train(toy.settings(bert, task, **given), tmp_path / "run")
+    given = {
+        "binarizer": "topk",
+        "final_sparsity": 0.4,
+        "eval_steps": 1,
+        "learning_rate": 1e-30,
+        "keep_checkpoints": True,
+    }
+    result = learn(toy.settings(bert, task, **given), tmp_path / "run")
     state = json.loads((result.folder / "checkpoints/checkpoint-10/trainer_state.json").read_text())
     assert state["best_global_step"] == 8
     assert {round(mask.sparsity, 2) for mask in open_mask(result.mask).masks.values()} == {0.4}
 
 
 def test_a_plan_trains_nothing(bert: Path, task: Path, tmp_path: Path) -> None:
-    settings = toy.settings(bert, task, mask_kinds="Q,O", layers="1", classifier="frozen", band=0.1, pull=0.01)
+    settings = toy.settings(
+        bert, task, target_modules="Q,O", layers="1", classifier="frozen", score_margin=0.1, l2_sp=0.01
+    )
     planned = plan(settings)
     names = {f"bert.encoder.layer.1.{name}.weight": kind for name, kind in
              {"attention.self.query": "Q", "output.dense": "O"}.items()}  # fmt: skip
@@ -163,29 +171,34 @@ def test_a_plan_trains_nothing(bert: Path, task: Path, tmp_path: Path) -> None:
     assert planned.masked == 32 * 32 + 32 * 64 and planned.dense == 0
     scores = sum(weight.scores for weight in planned.weights)
     assert scores < planned.masked / 4
+    assert planned.memory.pop("base") > 4 * planned.masked
     assert planned.memory == {
         "trained values": 4 * scores, "gradients": 4 * scores, "optimiser state": 8 * scores,
-        "pull and band": 10 * scores,
+        "initial scores": 10 * scores,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("given", "message", "hint"),
     [
-        ({"mask_kinds": "Q X"}, "mask kinds 'Q X': the base has no X", "It has: AO, I, K, O, P, Q, V."),
+        (
+            {"target_modules": "Q,X"},
+            "training settings: target_modules: the base has no X",
+            "It has: AO, I, K, O, P, Q, V.",
+        ),
         (
             {"pattern": "decoder"},
-            "pattern 'decoder': matches no weight",
+            "training settings: pattern 'decoder': matches no weight",
             "One is bert.encoder.layer.0.attention.self.query.weight.",
         ),
-        ({"pattern": "("}, "pattern '(': no regular expression: ", None),
+        ({"pattern": "("}, "training settings: pattern '(': no regular expression: ", None),
         (
             {"pattern": "layer.0", "layers": "1"},
-            "layers, mask kinds, pattern and structure together leave no weight to mask",
+            "training settings: layers, target_modules, pattern and structure together leave no weight to mask",
             "Leave one of them out; --dry-run shows what the others mask.",
         ),
-        ({"layers": "7"}, "layers '7': there is no layer 7; the base has layers 0 to 1", None),
-        ({"band": 1e-9}, "band 1e-09: no score starts so near to the threshold", "Give a wider band."),
+        ({"layers": "7"}, "training settings: layers '7': there is no layer 7; the base has layers 0 to 1", None),
+        ({"score_margin": 1e-9}, "score_margin 1e-09: no score starts so near to the threshold", "Give a wider one."),
         ({"binarizer": "nm", "nm": "3:5"}, "training settings: nm: '3:5' is not N:M", None),
         ({"final_sparsity": 1.0}, "training settings: final_sparsity: 1.0 is not above 0 and below 1", None),
     ],
@@ -193,8 +206,8 @@ def test_a_plan_trains_nothing(bert: Path, task: Path, tmp_path: Path) -> None:
 def test_what_does_not_fit_the_base(
     bert: Path, task: Path, tmp_path: Path, given: dict[str, Any], message: str, hint: str | None
 ) -> None:
-    with pytest.raises(TrainingError) as caught:
-        train(toy.settings(bert, task, **given), tmp_path / "run")
+    with pytest.raises((ArgumentError, TrainingError)) as caught:
+        learn(toy.settings(bert, task, **given), tmp_path / "run")
     assert str(caught.value).startswith(message)
     assert caught.value.hint == hint
     assert not (tmp_path / "run").exists()
@@ -227,8 +240,8 @@ def packed(model: Any, base: Path, task: Path, path: Path) -> None:
     [
         {},
         {"recipe": "paper"},
-        {"recipe": "paper", "pull": 0.05, "band": 0.1},
-        {"binarizer": "bernoulli", "spread": None},
+        {"recipe": "paper", "l2_sp": 0.05, "score_margin": 0.1},
+        {"binarizer": "bernoulli", "score_range": 0.9},
     ],
 )
 def test_a_loop_of_ones_own(bert: Path, task: Path, tmp_path: Path, given: dict[str, Any]) -> None:
@@ -269,9 +282,9 @@ def test_models_that_cannot_be_masked_or_packed(bert: Path, tmp_path: Path) -> N
     model = own_model(bert)
     with pytest.raises(TrainingError, match="the model is not masked"):
         learning.pack(model, tmp_path / "x.msk")
-    with pytest.raises(TrainingError, match="training settings: there is no sparsity"):
+    with pytest.raises(ArgumentError, match="training settings: there is no setting 'sparsity'"):
         learning.mask_model(model, sparsity=0.1)
-    with pytest.raises(TrainingError, match="training settings: recipe: there is no 'x'"):
+    with pytest.raises(ArgumentError, match="training settings: recipe: Invalid enum value 'x'"):
         learning.mask_model(model, recipe="x")
     with pytest.raises(CheckpointError):
         learning.mask_model(model, tmp_path / "nowhere")

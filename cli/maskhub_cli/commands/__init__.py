@@ -1,1 +1,4 @@
-"""The commands, one module each. They import the library inside their functions, so that help stays fast."""
+"""The commands, one module each: what comes of the library's function of that name, shown.
+
+A docstring says what only the command line has; all else is said at the function.
+"""

@@ -4,131 +4,65 @@ from __future__ import annotations
 
 import re
 import shlex
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from maskhub.errors import ArgumentError
+from maskhub.options import Option
+from maskhub_cli.command import Call
+from maskhub_cli.output import Output
 
-from maskhub_cli.commands.info import to_data, to_fields
-from maskhub_cli.commands.pack import CODECS, codec_names
-from maskhub_cli.options import FormatOption, JsonOption, ParentOption, QuietOption, TokenOption
-from maskhub_cli.output import Format, Output
+if TYPE_CHECKING:
+    from maskhub.masks.mask import MaskSet
 
-
-class Operation(StrEnum):
-    AND = "and"
-    OR = "or"
-    XOR = "xor"
-    MINUS = "minus"
-    NOT = "not"
-    VOTE = "vote"
-
-
-class Missing(StrEnum):
-    ERROR = "error"
-    KEEP = "keep"
-    DROP = "drop"
+Operation = Literal["and", "or", "xor", "minus", "not", "vote"]
 
 
 def compose(
+    call: Call[MaskSet],
+    out: Output,
     arguments: Annotated[
         list[str],
-        typer.Argument(
-            metavar="EXPRESSION NAME=MASK... | --op OP MASK...",
-            help="An expression of & | ^ - ~ ( ) and vote(k, a, b, ...), and the masks that it names; or masks alone.",
-            show_default=False,
+        Option(
+            "An expression of & | ^ - ~ ( ) and vote(k, a, b, ...), and the masks that it names; or masks alone.",
+            "EXPRESSION NAME=MASK... | --op OP MASK...",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The mask to write.", show_default=False)
-    ],
+    output: Annotated[str, Option("The mask to write.", "FILE", ("-o",))],
+    *,
     op: Annotated[
-        Operation | None,
-        typer.Option("--op", help="One operation over all masks; minus takes the others off the first."),
+        Operation | None, Option("One operation over all masks; minus takes the others off the first.")
     ] = None,
-    min: Annotated[
-        int | None, typer.Option("--min", metavar="K", help="For --op vote: keep what at least K masks keep.")
-    ] = None,
-    missing: Annotated[
-        Missing,
-        typer.Option(
-            help="A tensor that only some mask: error; keep, a missing mask keeps all of it; drop, it is left unmasked."
-        ),
-    ] = Missing.ERROR,
-    head_from: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The mask whose dense tensors and task the result gets, if they differ."),
-    ] = None,
-    codec: Annotated[
-        str, typer.Option(metavar=CODECS, autocompletion=codec_names, help="Auto takes the smallest for each tensor.")
-    ] = "auto",
-    parent: ParentOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing output file.")] = False,
-    token: TokenOption = None,
-    format: FormatOption = Format.AUTO,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
-    """Combine masks of one base, weight by weight, into a new one.
-
-    Operators bind as in Python: ~ first, then -, &, ^ and |. With --op, masks are named by their files (a.msk is a),
-    or as NAME=MASK. The lineage records the expression and the ids of the masks. --quiet prints the mask's path.
+    """With --op, masks are named by their files (a.msk is a), or as NAME=MASK. --quiet prints the mask's path.
 
     Example: maskhub compose "(a & b) | ~c" a=x.msk b=y.msk c=z.msk -o out.msk
     """
-    from maskhub.container.reader import MaskFile
-    from maskhub.container.summary import summarize
-    from maskhub.container.writer import save
-    from maskhub.errors import OutputError
-    from maskhub.masks import compose as algebra
-    from maskhub.storage.address import exists
-    from maskhub.storage.atomic import claim_file
+    from maskhub.masks.expression import VOTE, WORDS
+    from maskhub.masks.summary import to_data, to_fields
 
-    out = Output(format, json, quiet)
-    if codec.partition(":")[0] not in codec_names():
-        raise typer.BadParameter(f"{codec!r} is not one of {', '.join(codec_names())}", param_hint="'--codec'")
-    if output.suffix != ".msk":
-        raise typer.BadParameter(f"{output} does not end in .msk", param_hint="'--output'")
-    if op is None and arguments[0] in list(Operation):
-        raise typer.BadParameter(f"{arguments[0]!r} over masks goes with --op", param_hint="'EXPRESSION'")
+    if op is None and arguments[0] in (*WORDS, VOTE):
+        raise ArgumentError(f"{arguments[0]!r} over masks goes with --op", hint=f"As in: --op {arguments[0]} A B.")
     masks = named(arguments if op else arguments[1:], all_named=op is None)
-    inputs = [*masks.values(), *(parent or ())]
-    if same := next((i for i in inputs if output.exists() and exists(i) and output.samefile(i)), None):
-        raise OutputError(f"{output}: the output is the input {same}", hint="Name another one with -o.")
-    claim_file(output, force=force)
-    files = {name: MaskFile(mask, [i for i in inputs if i != mask], token=token) for name, mask in masks.items()}
-    composed = algebra.compose(
-        op.value if op else arguments[0],
-        {name: file.maskset() for name, file in files.items()},
-        min=min,
-        missing=missing.value,
-        head_from=head_from,
-    )
-    for file in files.values():
-        file.fetch()
-    with out.progress("Composing", unit="masks") as progress:
-        save(composed, output, codec=codec, force=force, progress=progress)
-    summary = summarize(MaskFile(output))
-    out.show(to_data(summary), quiet=output, title=summary.file, fields=to_fields(summary))
-    out.hint(f"Next: maskhub apply {shlex.join([summary.base.name, summary.file])}")
+    composed = call("Composing", unit="masks", expression=op or arguments[0], masks=masks, output=output)
+    summary = composed.summary()
+    out.show(to_data(summary), quiet=output, title=output, fields=to_fields(summary))
+    out.hint(f"Next: maskhub apply {shlex.join([summary.base.name, output])}")
 
 
 def named(arguments: list[str], *, all_named: bool) -> dict[str, str]:
-    """Masks by name, from NAME=MASK or, unless ``all_named``, from the name of the mask's file."""
+    """Masks by name, from NAME=MASK or, unless ``all_named``, from the names of the masks' files."""
     from maskhub.masks.expression import NAME, VOTE, WORDS
     from maskhub.storage.address import distinct_names
     from maskhub.storage.url import public_name
 
     matches = [re.fullmatch(rf"({NAME})=(.+)", argument) for argument in arguments]
-    if all_named and (bare := [a for a, match in zip(arguments, matches, strict=True) if not match]):
-        raise typer.BadParameter(
-            f"{public_name(bare[0])!r} is not NAME=MASK, as in a=x.msk; masks without names go with --op",
-            param_hint="'NAME=MASK'",
+    bare = [argument for argument, match in zip(arguments, matches, strict=True) if not match]
+    if all_named and bare:
+        raise ArgumentError(
+            f"{public_name(bare[0])!r} is not NAME=MASK", hint="As in a=x.msk; masks without names go with --op."
         )
     masks: dict[str, str] = {}
-    unnamed = [argument for argument, match in zip(arguments, matches, strict=True) if not match]
-    short = iter(distinct_names(unnamed))
+    short = iter(distinct_names(bare))
     for argument, match in zip(arguments, matches, strict=True):
         if match:
             name, mask = match.groups()
@@ -137,6 +71,6 @@ def named(arguments: list[str], *, all_named: bool) -> dict[str, str]:
             if name[:1].isdigit() or name in (*WORDS, VOTE, ""):
                 name = f"_{name}"
         if name in masks:
-            raise typer.BadParameter(f"two masks are called {name!r}; name them: NAME=MASK", param_hint="'NAME=MASK'")
+            raise ArgumentError(f"two masks are called {name!r}", hint="Name them: NAME=MASK.")
         masks[name] = mask
     return masks

@@ -10,28 +10,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
-
-from maskhub_cli.commands.info import to_fields
-from maskhub_cli.commands.train import learn
-from maskhub_cli.options import FormatOption, JsonOption, QuietOption
+from maskhub.options import Option
+from maskhub_cli.commands.train import reported
 from maskhub_cli.output import Format, Output
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new folder.")] = Path("maskhub-demo"),
-    base: Annotated[
-        str | None, typer.Option(metavar="BASE", help="Default: MiniLM-L6 from its package.", show_default=False)
-    ] = None,
-    epochs: Annotated[float, typer.Option(help="Passes over the training messages.")] = 1.0,
-    examples: Annotated[
-        int | None, typer.Option(metavar="N", help="Use only the first N training messages, and N test messages.")
-    ] = None,
-    format: FormatOption = Format.AUTO,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    out: Output,
+    *,
+    output: Annotated[str, Option("A new folder.", "DIR", ("-o",))] = "maskhub-demo",
+    base: Annotated[str | None, Option("MiniLM-L6 from its package if left.", "BASE")] = None,
+    epochs: Annotated[float, Option("Passes over the training messages.")] = 1.0,
+    examples: Annotated[int | None, Option("Use only the first N training messages, and N test messages.", "N")] = None,
 ) -> None:
     """Learn to tell spam from ham as a mask of MiniLM-L6, rebuild dense weights, and compare.
 
@@ -41,83 +33,69 @@ def demo(
 
     Example: maskhub demo -o demo
     """
-    import msgspec
     import numpy as np
 
+    import maskhub
     from maskhub import demo as material
-    from maskhub.checkpoints.apply import build, verify_base
-    from maskhub.checkpoints.checkpoint import open_checkpoint
-    from maskhub.container import writer
-    from maskhub.container.reader import MaskFile
-    from maskhub.container.summary import summarize
     from maskhub.errors import IntegrityError
-    from maskhub.pictures.plots import save_picture, sparsity_map
+    from maskhub.masks.summary import to_fields
     from maskhub.storage.atomic import claim_folder
-    from maskhub.tasks.data import read_file
-    from maskhub.training.run import maskset_from_run
-    from maskhub.training.settings import TrainSettings
 
-    out = Output(format, json, quiet)
-    claim_folder(output)
-    checkpoint = open_checkpoint(base or material.base_folder())
-    train_file, test_file = material.copy_data(output / "data", examples)
-    mask, dense, logits_file = output / "spam.msk", output / "dense", output / "logits.npy"
+    folder = Path(output)
+    claim_folder(folder)
+    checkpoint = maskhub.open_checkpoint(base or material.base_folder())
+    train_file, test_file = material.copy_data(folder / "data", examples)
+    run, mask, dense, logits_file = (folder / name for name in ("run", "spam.msk", "dense", "logits.npy"))
     seconds: dict[str, float] = {}
 
     @contextmanager
     def step(name: str, *command: object) -> Iterator[None]:
         if command:
-            out.hint("")
-            out.hint(f"$ {shlex.join(map(str, command))}")
+            out.say("")
+            out.say(f"$ {shlex.join(map(str, command))}")
         start = time.perf_counter()
         yield
         seconds[name] = time.perf_counter() - start
 
-    settings = TrainSettings(
-        base=checkpoint.name,
-        base_name=base or material.BASE_NAME,
-        train_file=str(train_file),
-        eval_file=str(test_file),
-        epochs=epochs,
-        batch_size=16,
-        eval_steps=1_000_000,  # once, at the end: nothing is chosen by its result on the test messages
-    )
-    defaults = TrainSettings(base="")
-    asked = {
-        f"--{name.replace('_', '-')}": value
-        for name, value in msgspec.to_builtins(settings).items()
-        if name != "base" and value != getattr(defaults, name) and not isinstance(value, dict)
+    settings: dict[str, Any] = {
+        "base_name": base or material.BASE_NAME,
+        "train_file": train_file,
+        "eval_file": test_file,
+        "epochs": epochs,
+        "batch_size": 16,
+        "eval_steps": 1_000_000,  # once, at the end: nothing is chosen by its result on the test messages
     }
-    options = [text for pair in asked.items() for text in pair]
-    with step("train", "maskhub", "train", checkpoint.name, *options, "-o", output / "run"):
-        result = learn(settings, output / "run", out)
-    with step("pack", "maskhub", "pack", output / "run", "-o", mask):
-        writer.save(maskset_from_run(output / "run"), mask)
+    options = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
+    with (
+        step("train", "maskhub", "train", checkpoint.name, *options, "-o", run),
+        reported(out) as reports,
+    ):
+        result = maskhub.train(checkpoint, run, **reports, **settings)
+    with step("pack", "maskhub", "pack", run, "-o", mask):
+        maskhub.pack(run, mask)
     with step("info", "maskhub", "info", mask):
-        file = MaskFile(mask)
-        summary = summarize(file)
+        summary = maskhub.info(mask)
     if out.format is Format.HUMAN:
         out.show(None, quiet="", fields=to_fields(summary))
     with step("verify", "maskhub", "verify", mask, "--base", checkpoint.name):
-        file.verify()
-        verify_base(checkpoint, file.maskset())
+        maskhub.verify(mask, base=checkpoint)
     with step("apply", "maskhub", "apply", checkpoint.name, mask, "-o", dense):
-        build(checkpoint, [(file.maskset(), dense)])
-    plain = [material.PLAIN_TRANSFORMERS, dense, test_file, settings.max_length, logits_file]
+        maskhub.apply(checkpoint, mask, dense)
+    length = summary.task.max_length if summary.task else None
+    plain = [material.PLAIN_TRANSFORMERS, dense, test_file, length, logits_file]
     with step("plain transformers", "python", *plain):
         quiet_bars = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         subprocess.run([sys.executable, *map(str, plain)], check=True, stdout=sys.stderr, env=quiet_bars)
     with step("compare"):
-        from maskhub.runtime.evaluate import predict
+        from maskhub.runtime.evaluate import logits_of
+        from maskhub.tasks.data import read_file
 
         test = read_file(test_file)
         with out.progress("Evaluating", unit="examples") as progress:
-            trained = predict(result.model, result.tokenizer, test, max_length=settings.max_length, progress=progress)
+            trained = logits_of(result.model, result.tokenizer, test, max_length=length, progress=progress)
         if trained.tobytes() != np.load(logits_file).tobytes():
             raise IntegrityError(f"{dense}: its logits differ from the trained masked model's")
-    picture = output / "sparsity.png"
-    title = f"Dropped weights of the spam mask of {Path(base or material.BASE_NAME).name}"
-    save_picture(sparsity_map(file.maskset().masks, title), picture)
+    picture = maskhub.plot(mask, folder / "sparsity.png")
 
     sizes = {
         "base": checkpoint.size,
@@ -131,7 +109,7 @@ def demo(
         "bits a masked weight": f"{summary.bits_per_weight:.4f}",
         **{f"seconds to {name}": f"{value:.2f}" for name, value in seconds.items()},
     }
-    out.hint("")
+    out.say("")
     out.show(
         {
             "metrics": result.metrics,

@@ -6,138 +6,61 @@ import json as json_text
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskhub_cli.options import (
-    ERROR_STATUS,
-    FormatOption,
-    JsonOption,
-    ParentOption,
-    QuietOption,
-    TokenOption,
-)
-from maskhub_cli.output import Cell, Format, Output
+from maskhub.errors import ArgumentError
+from maskhub.options import Option
+from maskhub_cli.command import Call
+from maskhub_cli.output import ERROR_STATUS, Cell, Format, Output
 
 if TYPE_CHECKING:
-    from maskhub.container.reader import MaskFile
     from maskhub.masks.compare import Diff, Matrix, Overlap
 
 
-def _measures() -> list[str]:
-    from maskhub.masks.compare import MEASURES
-
-    return list(MEASURES)
-
-
 def diff(
-    context: typer.Context,
-    masks: Annotated[
-        list[str],
-        typer.Argument(metavar="A B [C...]", help="Two masks of one base, or more: files or URLs.", show_default=False),
-    ],
-    measure: Annotated[
-        str,
-        typer.Option(
-            metavar="dissimilarity|hamming|differing|jaccard|jaccard_dropped|z",
-            autocompletion=_measures,
-            help="What the matrix of more than two masks, the picture and --quiet show.",
-        ),
-    ] = "dissimilarity",
-    tensors: Annotated[bool, typer.Option("--tensors", help="Add a row for each tensor, of two masks.")] = False,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Draw the measure by layer and matrix, or mask by mask: .png, .svg or .pdf.",
-            show_default=False,
-        ),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write all of it as one page, with pictures: .html.", show_default=False),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing picture or report.")] = False,
+    call: Call[Diff | Matrix],
+    out: Output,
+    *,
+    tensors: Annotated[bool, Option("Add a row for each tensor, of two masks.")] = False,
     exit_code: Annotated[
-        bool,
-        typer.Option("--exit-code", help="Status 1 if masks, dense tensors or task differ, 0 if not, 2 on errors."),
+        bool, Option("Status 1 if masks, dense tensors or task differ, 0 if not, 2 on errors.")
     ] = False,
-    parent: ParentOption = None,
-    token: TokenOption = None,
-    format: FormatOption = Format.AUTO,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
-    """Show how masks differ, in total, by layer and by kind of matrix, and what chance would give.
-
-    Kept weights are counted over the tensors that all of the masks have. Of two masks, all else that differs is listed,
-    too; more than two give a matrix of one measure. --json holds everything; --quiet prints the measure alone.
+    """--json holds everything; --quiet prints the measure alone.
 
     Example: maskhub diff a.msk b.msk --tensors --report diff.html
     """
-    from maskhub.container.reader import MaskFile
-    from maskhub.masks import compare
-    from maskhub.storage.address import distinct_names
+    from maskhub.masks.compare import Diff
+    from maskhub.storage.url import public_name
 
-    out = Output(format, json, quiet)
+    masks = call.asked["masks"]
     if exit_code:  # an error is not a difference
-        context.meta[ERROR_STATUS] = 2
-    if len(masks) < 2:
-        raise typer.BadParameter("at least two masks are compared", param_hint="'A B [C...]'")
+        out.meta[ERROR_STATUS] = 2
     if tensors and len(masks) > 2:
-        raise typer.BadParameter("is for two masks", param_hint="'--tensors'")
-    if measure not in compare.MEASURES:
-        raise typer.BadParameter(f"{measure!r} is not one of {', '.join(compare.MEASURES)}", param_hint="'--measure'")
-    if plot:
-        from maskhub.pictures.plots import claim_picture
-
-        claim_picture(plot, force=force)
-    if report:
-        from maskhub.pictures.report import claim_report
-
-        claim_report(report, force=force)
-    files = [MaskFile(m, [*(parent or ()), *(other for other in masks if other != m)], token=token) for m in masks]
-    if len({file.manifest.id for file in files}) > 1:  # else nothing is decoded
-        for file in files:
-            file.fetch()
-    names = distinct_names(masks)
-    sets = [file.maskset() for file in files]
-    with out.progress("Comparing", unit="tensors") as progress:
-        if len(files) == 2:
-            result = compare.diff(sets[0], sets[1], (names[0], names[1]), progress)
-        else:
-            table = compare.matrix(dict(zip(names, sets, strict=True)), measure, progress=progress)
-    written = {}
-    if plot:
-        from maskhub.pictures import plots
-
-        heat_map = plots.diff_map(result, measure) if len(files) == 2 else plots.matrix_map(table)
-        plots.save_picture(heat_map, plot)
-        written["picture"] = str(plot)
-    if report:
-        from maskhub.pictures.report import save_report
-
-        save_report(result if len(files) == 2 else table, sets, report, measure)
-        written["report"] = str(report)
-    if len(files) == 2:
-        same = result.same
-        _show_two(out, result, files, measure, tensors, written)
+        raise ArgumentError("--tensors is for two masks", hint="Leave it out; --json has all.")
+    result = call("Comparing", unit="tensors")
+    files = list(map(public_name, masks))
+    written = {what: call.asked[option] for what, option in WRITTEN.items() if call.asked.get(option)}
+    if isinstance(result, Diff):
+        _show_two(out, result, files, call.asked["measure"], tensors, written)
     else:
-        same = all((f.manifest.id, f.manifest.task) == (files[0].manifest.id, files[0].manifest.task) for f in files)
-        _show_many(out, table, files, written)
-    if exit_code and not same:
+        _show_many(out, result, files, written)
+    if exit_code and not result.same:
         raise typer.Exit(1)
 
 
+WRITTEN = {"picture": "plot", "report": "report"}
+
+
 def _show_two(
-    out: Output, diff: Diff, files: Sequence[MaskFile], measure: str, tensors: bool, written: Mapping[str, str]
+    out: Output, diff: Diff, files: Sequence[str], measure: str, tensors: bool, written: Mapping[str, str]
 ) -> None:
     total = diff.total
     fields: dict[str, str | Sequence[str]] = {
-        "A": f"{files[0].path} ({files[0].manifest.id})",
-        "B": f"{files[1].path} ({files[1].manifest.id})",
+        "A": f"{files[0]} ({diff.ids[0]})",
+        "B": f"{files[1]} ({diff.ids[1]})",
         "masked in both": f"{total.weights:,} weights in {len(diff.tensors)} tensors",
         "density": f"{total.density_a:.4f} in A, {total.density_b:.4f} in B",
         "kept by both": f"{total.both:,}",
@@ -176,19 +99,19 @@ def _show_two(
         tables=tables,
     )
     if not diff.same:
-        a, b = (shlex.quote(str(file.path)) for file in files)
+        a, b = map(shlex.quote, files)
         options = " --head-from a" if diff.dense or diff.other_task else ""
         options += " --missing keep" if diff.only_in_a or diff.only_in_b else ""
         out.hint(f"Next: maskhub compose 'a & b' a={a} b={b}{options} -o both.msk")
 
 
-def to_data(diff: Diff, files: Sequence[MaskFile]) -> dict[str, Any]:
+def to_data(diff: Diff, files: Sequence[str]) -> dict[str, Any]:
     """The whole comparison for JSON."""
     import msgspec
 
     return {
-        "a": _side(files[0], diff.a),
-        "b": _side(files[1], diff.b),
+        "a": _side(files[0], diff.a, diff.ids[0]),
+        "b": _side(files[1], diff.b, diff.ids[1]),
         "same": diff.same,
         "same_start": diff.same_start,
         "total": diff.total.numbers(),
@@ -213,7 +136,7 @@ def to_data(diff: Diff, files: Sequence[MaskFile]) -> dict[str, Any]:
     }
 
 
-def _show_many(out: Output, matrix: Matrix, files: Sequence[MaskFile], written: Mapping[str, str]) -> None:
+def _show_many(out: Output, matrix: Matrix, files: Sequence[str], written: Mapping[str, str]) -> None:
     from maskhub.masks.compare import MEASURES
 
     measure = MEASURES[matrix.measure]
@@ -224,7 +147,7 @@ def _show_many(out: Output, matrix: Matrix, files: Sequence[MaskFile], written: 
     ]
     out.show(
         {
-            "masks": [_side(file, name) for file, name in zip(files, matrix.names, strict=True)],
+            "masks": [_side(*told) for told in zip(files, matrix.names, matrix.ids, strict=True)],
             "measure": measure.name,
             "label": measure.label,
             "unit": measure.unit,
@@ -236,7 +159,7 @@ def _show_many(out: Output, matrix: Matrix, files: Sequence[MaskFile], written: 
         title=f"{measure.label}{f', in {measure.unit}' if measure.unit else ''}",
         fields={
             "masked in all": f"{matrix.weights:,} weights in {matrix.tensors} tensors",
-            "masks": [f"{name}: {file.path}" for name, file in zip(matrix.names, files, strict=True)],
+            "masks": [f"{name}: {file}" for name, file in zip(matrix.names, files, strict=True)],
             **written,
         },
         tables=[rows],
@@ -244,8 +167,8 @@ def _show_many(out: Output, matrix: Matrix, files: Sequence[MaskFile], written: 
     out.hint("Next: maskhub diff A B, of any two of them")
 
 
-def _side(file: MaskFile, name: str) -> dict[str, str]:
-    return {"name": name, "file": str(file.path), "id": file.manifest.id}
+def _side(file: str, name: str, id: str) -> dict[str, str]:
+    return {"name": name, "file": file, "id": id}
 
 
 def _chance(total: Overlap) -> str:
@@ -259,17 +182,17 @@ def _chance(total: Overlap) -> str:
 def _row(what: str, name: str, counts: Overlap) -> Mapping[str, Cell]:
     return {
         what: name,
-        "weights": counts.weights,
-        "density A": counts.density_a,
-        "density B": counts.density_b,
+        "dissimilarity": counts.dissimilarity,
+        "Jaccard": counts.jaccard,
+        "z": "-" if counts.z is None else f"{counts.z:+,.1f}",
         "both": counts.both,
         "A alone": counts.only_a,
         "B alone": counts.only_b,
         "neither": counts.neither,
-        "Jaccard": counts.jaccard,
-        "dissimilarity": counts.dissimilarity,
         "expected": round(counts.expected),
-        "z": "-" if counts.z is None else f"{counts.z:+,.1f}",
+        "density A": counts.density_a,
+        "density B": counts.density_b,
+        "weights": counts.weights,
     }
 
 

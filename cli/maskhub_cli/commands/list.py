@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from maskhub_cli.options import FormatOption, JsonOption, QuietOption, TokenOption, quiet_hub
-from maskhub_cli.output import Cell, Format, Output
+from maskhub_cli.command import Call
+from maskhub_cli.output import Cell, Output
 
 if TYPE_CHECKING:
     from maskhub.remote.entry import Listed
 
 
-def list_masks(
-    remote: Annotated[
-        str | None,
-        typer.Argument(metavar="REMOTE", help="A repo on the Hub, or a folder here or at a URL; else the whole Hub."),
-    ] = None,
-    base: Annotated[str | None, typer.Option(metavar="BASE", help="For this base: its Hub id, or its name.")] = None,
-    author: Annotated[str | None, typer.Option(metavar="USER", help="Of this user or organization.")] = None,
-    search: Annotated[str | None, typer.Option(metavar="TEXT", help="In the repo's name.")] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most this many.")] = 30,
-    token: TokenOption = None,
-    format: FormatOption = Format.AUTO,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """List masks on the Hub, or in a repo or a shared folder: task, base, size, bits a weight, metrics.
-
-    They are read from cards, or else from the masks' headers. --quiet prints their addresses, one a line.
+def list_masks(call: Call[list[Listed]], out: Output) -> None:
+    """--quiet prints the addresses, one a line.
 
     Example: maskhub list --base user/base
     """
-    from maskhub.remote import list_masks as listed
-
-    out = Output(format, json, quiet)
-    quiet_hub(out)
-    found = listed(remote, base=base, author=author, search=search, limit=limit, token=token)
+    out.quiet_hub()
+    found = call()
     out.show(
         found,
         quiet=[one.address for one in found],
@@ -48,6 +28,7 @@ def list_masks(
     for one in found:
         if one.problem:
             out.warn(one.problem)
+    limit = call.asked["limit"]
     if len(found) == limit:
         out.hint(f"There may be more: --limit {2 * limit}")
     elif found:
@@ -60,9 +41,9 @@ def _row(one: Listed) -> dict[str, Cell]:
     return {
         "mask": one.address,
         "task": entry.task or "",
-        "base": entry.base,
         "bytes": entry.bytes,
+        "metrics": ", ".join(f"{name} {value:.4f}" for name, value in sorted(entry.metrics.items())),
+        "base": entry.base,
         "bits/weight": entry.bits_per_weight,
         "sparsity": entry.sparsity,
-        "metrics": ", ".join(f"{name} {value:.4f}" for name, value in sorted(entry.metrics.items())),
     }

@@ -1,12 +1,12 @@
 """The codecs: each turns one mask into bytes and back, without loss. Found by name.
 
-A codec is a frozen dataclass in a module of its own; ``codec.py`` says what one must do.
+A codec is a frozen dataclass in a module of its own, here or in another package; ``codec.py`` says what one must do.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -19,37 +19,52 @@ from maskhub.container.codecs.drift import Drift
 from maskhub.container.codecs.gaps import Gaps
 from maskhub.container.codecs.nm import NM
 from maskhub.container.codecs.zstd import Zstd
-from maskhub.errors import CodecError
+from maskhub.errors import ArgumentError, CodecError
 from maskhub.masks.mask import Mask
+from maskhub.storage.registry import Registry
 
-REGISTRY: dict[str, type[Codec]] = {codec.name: codec for codec in (Bits, Zstd, Gaps, Drift, NM, Delta)}
+REGISTRY: Registry[type[Codec]] = Registry("maskhub.codecs", "codec", (Bits, Zstd, Gaps, Drift, NM, Delta))
 AUTO = "auto"
-NAMES = (AUTO, *REGISTRY)
+
+Encode = Callable[[Mask, Target], tuple[Codec, bytes]]
+
+
+def names() -> list[str]:
+    """What people can ask for."""
+    return [AUTO, *REGISTRY]
+
+
+def encoder(name: str) -> Encode:
+    """How masks are coded by the codec that a person asks for: ``gaps``, or ``nm:2:4`` with what it lets be chosen.
+
+    ``auto`` takes the smallest result, and only of the built-in codecs, which every reader has. Raises ArgumentError
+    for what is no codec; what comes back raises CodecError for a mask that it cannot code.
+    """
+    if name == AUTO:
+        return _smallest
+    kind, colon, choice = name.partition(":")
+    codec = REGISTRY.get(kind)
+    if codec is None:
+        raise ArgumentError(f"codec {name[:100]!r} is not one of {', '.join(names())}")
+    if not colon:
+        return codec.encode
+    choose: Callable[[str], Encode] | None = getattr(codec, "choose", None)
+    if choose is None:
+        raise ArgumentError(f"codec {name[:100]!r}: there is nothing to choose behind a colon", hint=f"Name it {kind}.")
+    return choose(choice)
 
 
 def encode(mask: Mask, name: str, target: Target) -> tuple[Codec, bytes]:
-    """Code a mask by the codec of this name; ``auto`` takes the smallest result, ``nm:2:4`` that one pattern.
+    """Code one mask, as ``encoder`` says."""
+    return encoder(name)(mask, target)
 
-    Raises CodecError for an unknown codec, or one that cannot code the mask.
-    """
-    if match := re.fullmatch(r"nm:(\d+):(\d+)", name):
-        codec = from_dict({"name": "nm", "n": int(match[1]), "m": int(match[2])})
-        assert isinstance(codec, NM)
-        return codec, codec.encode_as(mask)
-    if name != AUTO:
-        return find(name).encode(mask, target)
+
+def _smallest(mask: Mask, target: Target) -> tuple[Codec, bytes]:
     coded = []
-    for kind in REGISTRY.values():
+    for codec in REGISTRY.built_in.values():
         with contextlib.suppress(CodecError):  # not every codec can code every mask; ``bits`` can
-            coded.append(kind.encode(mask, target))
+            coded.append(codec.encode(mask, target))
     return min(coded, key=lambda pair: len(pair[1]))
-
-
-def find(name: str) -> type[Codec]:
-    """The codec of this name, also with parameters behind a colon; CodecError for an unknown one."""
-    if (kind := name.partition(":")[0]) not in REGISTRY:
-        raise CodecError(f"unknown codec {name[:100]!r}; this version knows {', '.join(REGISTRY)}")
-    return REGISTRY[kind]
 
 
 def to_dict(codec: Codec) -> dict[str, Any]:
@@ -61,10 +76,13 @@ def from_dict(entry: dict[str, Any]) -> Codec:
     """The codec that ``to_dict`` described; CodecError for an unknown one or wrong parameters."""
     parameters = dict(entry)
     name = str(parameters.pop("name", ""))
-    codec = find(name)
-    if codec.name != name:  # parameters behind a colon are for people
-        raise CodecError(f"unknown codec {name[:100]!r}")
+    codec = REGISTRY.get(name)
+    if codec is None:
+        raise CodecError(
+            f"unknown codec {name[:100]!r}; this version knows {', '.join(REGISTRY)}",
+            hint="A newer version may know it, or a package that brings it.",
+        )
     try:
         return msgspec.convert(parameters, codec)
     except msgspec.ValidationError as error:
-        raise CodecError(f"codec {codec.name!r}: {error}") from error
+        raise CodecError(f"codec {name!r}: {error}") from error

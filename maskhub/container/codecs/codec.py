@@ -16,7 +16,8 @@ class Target:
     """A mask as a decoder knows it beforehand, from a checked manifest.
 
     ``initial`` is the mask that training began with, where it was recorded; ``parent`` the mask of the same tensor
-    in the mask set that this one is coded against, where there is one.
+    in the mask set that this one is coded against, where there is one. Only ``delta`` may need it: for other codecs
+    no reader looks for it.
     """
 
     name: str
@@ -32,7 +33,11 @@ class Target:
 
 
 class Codec(Protocol):
-    """A frozen dataclass: its fields are its parameters in the manifest."""
+    """A frozen dataclass: its fields are its parameters in the manifest.
+
+    A codec that leaves something to choose also has a class method ``choose``. It gets what stands behind the colon
+    in ``nm:2:4`` and gives a function that does as ``encode``. ArgumentError says what can be chosen.
+    """
 
     name: ClassVar[str]
 

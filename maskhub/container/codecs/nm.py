@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, ClassVar, Literal, Self
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 
 from maskhub.container.codecs import pco
 from maskhub.container.codecs.codec import Target
-from maskhub.errors import CodecError
+from maskhub.errors import ArgumentError, CodecError
 from maskhub.masks.mask import Mask, clear_padding, packed_size
 from maskhub.storage.tensor import Bytes
 
@@ -48,7 +50,19 @@ class NM:
                     return codec, pco.compress(symbols, 16)
         raise CodecError("codec 'nm': the mask has no N:M pattern in its last dimension")
 
-    def encode_as(self, mask: Mask) -> bytes:
+    @classmethod
+    def choose(cls, pattern: str) -> Callable[[Mask, Target], tuple[Self, bytes]]:
+        """Code masks by this pattern, ``2:4``, and no other."""
+        found = re.fullmatch(r"([0-9]{1,2}):(2|4|8|16)", pattern)
+        if not found or not 0 < int(found[1]) < int(found[2]):
+            raise ArgumentError(
+                f"codec {'nm:' + pattern[:100]!r}: no pattern of neighbours",
+                hint="It is nm:N:M, as in nm:2:4: M is 2, 4, 8 or 16, and N below it.",
+            )
+        n, m = map(int, found.groups())
+        return cls(n, m)._encode  # type: ignore[arg-type]
+
+    def _encode(self, mask: Mask, target: Target) -> tuple[Self, bytes]:
         """Code a mask by this pattern; CodecError names the first group that breaks it."""
         self._check(mask.shape)
         symbols = self._symbols(mask)
@@ -58,7 +72,7 @@ class NM:
             group = int(np.flatnonzero(keep != self.n)[0])
             at = [int(i) for i in np.unravel_index(first + group * self.m, mask.shape)]
             raise CodecError(f"codec 'nm': the group of {self.m} weights at {at} keeps {keep[group]}, not {self.n}")
-        return pco.compress(symbols, 16)
+        return self, pco.compress(symbols, 16)
 
     def decode(self, payload: Bytes, target: Target) -> Bytes:
         self._check(target.shape)

@@ -1,0 +1,40 @@
+"""``list_masks``: masks on the Hub, or in a shared folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from maskhub.api.parameters import BaseLike, Token
+from maskhub.options import Option
+
+if TYPE_CHECKING:
+    from maskhub.remote.entry import Listed
+
+
+def list_masks(
+    remote: Annotated[
+        str | None, Option("A repo on the Hub, or a folder here or at a URL; else the whole Hub.", "REMOTE")
+    ] = None,
+    *,
+    base: Annotated[
+        BaseLike | None, Option("For this base: its Hub id, its name, or a checkpoint here.", "BASE")
+    ] = None,
+    author: Annotated[str | None, Option("Of this user or organization.", "USER")] = None,
+    search: Annotated[str | None, Option("In the repo's name.", "TEXT")] = None,
+    limit: Annotated[int, Option("At most this many.", "N")] = 30,
+    token: Token = None,
+) -> list[Listed]:
+    """List masks on the Hub, or in a repo or a shared folder: task, base, size, bits a weight, metrics.
+
+    They are read from cards, or else from the masks' headers.
+
+    Raises RemoteError.
+
+    >>> import maskhub
+    >>> _ = maskhub.push("task.msk", "./store")
+    >>> [one.address for one in maskhub.list_masks("./store")]
+    ['./store/task.msk']
+    """
+    from maskhub.remote import list_masks
+
+    return list_masks(remote, base=base, author=author, search=search, limit=limit, token=token)

@@ -1,0 +1,143 @@
+"""``pack``: a mask from a pruned checkpoint, a run, another mask, or another tool's file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from maskhub.api.parameters import (
+    BASE_HELP,
+    BaseLike,
+    BaseName,
+    Codec,
+    Force,
+    MaskLike,
+    PathLike,
+    Revision,
+    Token,
+    base_of,
+    mask_path,
+    opened,
+)
+from maskhub.errors import ArgumentError, OutputError
+from maskhub.options import Option
+
+if TYPE_CHECKING:
+    from maskhub.checkpoints.checkpoint import Checkpoint
+    from maskhub.masks.mask import MaskSet
+    from maskhub.storage.work import Progress
+
+
+def pack(
+    source: Annotated[
+        MaskLike, Option("A pruned checkpoint, a run's folder, a .msk file, another tool's masks.", "SOURCE")
+    ],
+    output: Annotated[
+        PathLike | None, Option("The mask to write; SOURCE's name with .msk, here, if left.", "FILE", ("-o",))
+    ] = None,
+    *,
+    base: Annotated[BaseLike | None, Option(f"What SOURCE was pruned from. {BASE_HELP}", "BASE")] = None,
+    codec: Codec = "auto",
+    parent: Annotated[
+        Sequence[MaskLike],
+        Option(
+            "Code against this mask of the same base, which readers then need; further ones are its own parents.",
+            "FILE",
+        ),
+    ] = (),
+    base_name: BaseName = None,
+    threshold: Annotated[
+        float | None, Option("Of a file of scores, keep the weights above; 0.01, the paper's, if left.", "SCORE")
+    ] = None,
+    force: Force = False,
+    revision: Revision = None,
+    token: Token = None,
+    progress: Progress | None = None,
+) -> MaskSet:
+    """Make a mask of a pruned checkpoint, a run or another tool's file, or code a mask anew.
+
+    A pruned checkpoint needs a base: every weight is the base's or 0, and tensors that the base lacks travel whole. So
+    do the masks of other tools (MaskLLM, torch.nn.utils.prune, compressed-tensors, TALL-masks, ...), in files of
+    safetensors, PyTorch, NumPy or HDF5; ``FILE#NAME`` is one of a file's several. A .msk file keeps its id.
+
+    Gives the mask that was written.
+
+    Raises MaskhubError naming the entry or weight of ``source`` that does not fit the base.
+
+    >>> import maskhub
+    >>> maskhub.pack("task.msk", "small.msk", codec="gaps").summary().codecs
+    {'gaps': 9}
+    """
+    from maskhub.container import codecs
+    from maskhub.container.reader import open_mask
+    from maskhub.container.writer import save
+    from maskhub.storage.atomic import claim_file
+
+    codecs.encoder(codec)  # before any work
+    if base is None and revision:
+        raise ArgumentError("--revision is for a base", hint="Give one: --base.")
+    if output is None and not isinstance(source, str | Path):
+        raise ArgumentError("a mask in memory has no name for a file", hint="Name one: output.")
+    target = mask_path(output if output is not None else f"{stem(str(source))}.msk")
+    if isinstance(source, str | Path) and target.exists() and Path(source).exists() and target.samefile(source):
+        raise OutputError(f"{target}: the output is SOURCE itself", hint="Name another one with -o.")
+    claim_file(target, force=force)
+    checkpoint = None if base is None else base_of(base, revision, token)
+    maskset = _read(source, checkpoint, parent, threshold, token, progress)
+    before = opened(parent[0], parent[1:], token, whole=True) if parent else None
+    if base_name:
+        maskset = maskset.with_base_name(base_name)
+    save(maskset, target, codec=codec, parent=before, force=True, progress=progress)
+    return open_mask(target, parent, token=token)
+
+
+def _read(
+    source: MaskLike,
+    base: Checkpoint | None,
+    parents: Sequence[MaskLike],
+    threshold: float | None,
+    token: str | None,
+    progress: Progress | None,
+) -> MaskSet:
+    from maskhub import interop
+    from maskhub.checkpoints.apply import verify_base
+    from maskhub.storage.url import public_name
+
+    path = Path(source) if isinstance(source, str | Path) else None
+    run = path is not None and (path / "run.json").is_file()
+    mask = path is None or re.search(r"\.msk(@[^@]+)?$", public_name(str(source))) is not None
+    if threshold is not None and (run or mask):
+        raise ArgumentError(f"{source}: holds no scores, which a threshold is for", hint="Leave --threshold out.")
+    if run:
+        from maskhub.training.run import maskset_from_run
+
+        return maskset_from_run(str(source), base)
+    if mask:
+        maskset = opened(source, parents, token, whole=True)
+        if base:
+            verify_base(base, maskset, progress=progress)
+        return maskset
+    if base is None:
+        raise ArgumentError(
+            f"{source}: neither a run's folder nor a .msk file, and what it was pruned from is not given",
+            hint="Name it: --base BASE.",
+        )
+    return interop.read(str(source), base, threshold=threshold, token=token, progress=progress)
+
+
+def stem(source: str) -> str:
+    """The name of a folder, of a file without its suffix, or of a repo without its owner and revision."""
+    from maskhub.storage.address import distinct_names
+    from maskhub.storage.url import public_name
+
+    path = Path(source)
+    if path.exists():
+        return path.resolve().name if path.is_dir() else path.stem
+    if public_name(source).endswith(".msk"):
+        return distinct_names([source])[0]
+    file, mark, name = source.rpartition("#")
+    if mark and Path(file).is_file():  # one of a file's mask sets
+        return name
+    return Path(source.partition("@")[0]).name.removesuffix(".msk")

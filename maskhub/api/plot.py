@@ -1,0 +1,43 @@
+"""``plot``: a picture of a run or of a mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from maskhub.api.parameters import Force, MaskLike, PathLike, Token, opened
+from maskhub.options import Option
+
+
+def plot(
+    source: Annotated[MaskLike, Option("A run folder or a mask.", "RUN|MASK")],
+    output: Annotated[PathLike, Option("The picture: .png, .svg or .pdf.", "FILE", ("-o",))],
+    *,
+    force: Force = False,
+    token: Token = None,
+) -> Path:
+    """Draw how a run goes, or what a mask drops.
+
+    Of a run, also one that is not finished: loss and learning rate, metrics, and by layer the dropped weights and those
+    that flipped since the start. Of a mask: dropped weights by layer and matrix.
+
+    Gives the picture's path.
+
+    Raises TrainingError for a folder that is no run, and MaskhubError where matplotlib is missing.
+
+    >>> import maskhub
+    >>> maskhub.plot("task.msk", "task.png")
+    PosixPath('task.png')
+    """
+    from maskhub.pictures.plots import claim_picture, save_curves, save_picture, sparsity_map
+
+    path = Path(output)
+    claim_picture(path, force=force)
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        from maskhub.training.recording import read_recording
+
+        save_curves(read_recording(source), path, f"Run {Path(source).resolve().name}")
+    else:
+        name = Path(source).name if isinstance(source, str | Path) else "a mask"
+        save_picture(sparsity_map(opened(source, token=token).masks, f"Dropped weights of {name}"), path)
+    return path

@@ -1,0 +1,77 @@
+"""``train``: learns a mask."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
+
+from maskhub.api.parameters import Base, BaseLike, PathLike, Token
+from maskhub.errors import ArgumentError, extra
+from maskhub.options import Option
+from maskhub.training.settings import parameters, read_config, settings_from
+
+if TYPE_CHECKING:
+    from maskhub.training.loop import TrainResult
+    from maskhub.training.plan import Plan
+    from maskhub.training.processes import Report
+
+
+@overload
+def train(base: BaseLike, output: PathLike | None = ..., *, dry_run: Literal[True], **settings: Any) -> Plan: ...
+
+
+@overload
+def train(
+    base: BaseLike, output: PathLike | None = ..., *, dry_run: Literal[False] = ..., **settings: Any
+) -> TrainResult: ...
+
+
+@extra("train", "train")
+def train(
+    base: Base,
+    output: Annotated[PathLike | None, Option("A new folder for the run.", "RUN", ("-o",))] = None,
+    *,
+    config: Annotated[
+        PathLike | None, Option("YAML or TOML with settings by their names; options here go before it.", "FILE")
+    ] = None,
+    dry_run: Annotated[bool, Option("Read the data, and tell what would be masked and the memory it takes.")] = False,
+    resume: Annotated[bool, Option("Go on with the run in RUN.")] = False,
+    token: Token = None,
+    report: Report | None = None,
+    say: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> TrainResult | Plan:
+    """Learn which of the base's weights a task keeps.
+
+    RUN gets the packed mask.msk, metrics, the configuration that repeats the run, and a recording of it. The defaults
+    learned good masks in few bytes (docs/training.md); the recipe ``paper`` is the way of Zhao et al. 2020.
+
+    In Python ``settings`` are the fields of ``maskhub.training.TrainSettings``. ``report`` is called with the step, the
+    steps in all and the latest numbers, and ``say`` with what was found and what goes on. Gives the finished run; with
+    ``dry_run`` the plan, and nothing is written.
+
+    Raises ArgumentError for settings that are wrong, DataError, CheckpointError, TrainingError or OutputError before
+    training starts; later TrainingError after Ctrl-C, when a checkpoint has been written.
+
+    >>> import maskhub
+    >>> run = maskhub.train("base", "run", train_file="train.csv", eval_file="test.csv", epochs=1)
+    >>> run.mask.name
+    'mask.msk'
+    """
+    from maskhub.training.train import learn, plan
+
+    if not dry_run and output is None:
+        raise ArgumentError("a run needs a folder", hint="Name one: -o RUN.")
+    given = read_config(config) if config is not None else {}
+    over = {name: value for name, value in settings.items() if value is not None}
+    asked = settings_from(**given | over | {"base": str(base)})
+    if dry_run:
+        return plan(asked, output, resume=resume, say=say, token=token)
+    assert output is not None
+    return learn(asked, output, resume=resume, report=report, say=say, token=token)
+
+
+_own = [p for p in inspect.signature(train).parameters.values() if p.kind is not p.VAR_KEYWORD]
+_settings = [p for p in parameters() if p.name not in {own.name for own in _own}]
+train.__signature__ = inspect.Signature([*_own, *_settings])  # type: ignore[attr-defined]

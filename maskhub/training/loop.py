@@ -1,0 +1,319 @@
+"""A run from the examples on: the masked model, transformers' Trainer around it, and what is left when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from transformers.trainer import TRAINER_STATE_NAME
+
+from maskhub.checkpoints.checkpoint import open_checkpoint, read_json
+from maskhub.container import codecs, writer
+from maskhub.container.manifest import Manifest
+from maskhub.container.reader import MaskFile
+from maskhub.errors import (
+    ArgumentError,
+    CheckpointError,
+    FormatError,
+    MaskhubError,
+    MissingError,
+    OutputError,
+    TrainingError,
+    reason,
+)
+from maskhub.runtime.load import processor_from
+from maskhub.runtime.quiet import quiet_transformers
+from maskhub.storage.torch import from_torch
+from maskhub.tasks import REGISTRY, TaskType
+from maskhub.tasks.metrics import LOWER_IS_BETTER
+from maskhub.training import processes
+from maskhub.training.examples import Data
+from maskhub.training.masking import masked_weights, masks_of
+from maskhub.training.model import head_of
+from maskhub.training.plan import Plan, plan_of, size
+from maskhub.training.prepare import Prepared, prepare
+from maskhub.training.processes import Report, Say
+from maskhub.training.recording import Recorder, Recording, read_recording
+from maskhub.training.run import CHECKPOINTS, MASK, RunRecord, finished, write_metrics, write_record
+from maskhub.training.settings import TrainSettings
+from maskhub.training.trainer import MaskTrainer, Record, Reporter, StopOnInterrupt
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run: its folder, the packed mask and its manifest, the metrics, and the model still in memory.
+
+    ``tokenizer`` is an image processor where the task is one on images.
+    """
+
+    folder: Path
+    mask: Path
+    manifest: Manifest
+    metrics: dict[str, float]
+    model: PreTrainedModel
+    tokenizer: Any
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A run before its first step, with nothing written. ``rows`` are encoded examples, ``resumed`` is one going on."""
+
+    folder: Path
+    kind: TaskType
+    labels: tuple[str, ...]
+    processor: Any
+    prepared: Prepared
+    rows: Any
+    eval_rows: Any
+    arguments: TrainingArguments
+    record: RunRecord
+    resumed: bool
+    plan: Plan
+
+
+def ready(
+    settings: TrainSettings, folder: Path, data: Data, before: RunRecord | None, say: Say, token: str | None
+) -> Ready:
+    """Load the base, mask it, encode the examples and settle what the Trainer is told.
+
+    ``before`` is the record of a run that goes on. Raises as ``learn`` does before it starts.
+    """
+    kind, labels = REGISTRY[data.training.task], data.training.label_names
+    say(f"Reading the base: {settings.base}")
+    base = open_checkpoint(settings.base, revision=settings.revision, token=token)
+    processor = processor_from(base.folder, base.name, kind)
+    set_seed(settings.seed)
+    prepared = prepare(base, kind, labels, processor, settings)
+    if settings.gradient_checkpointing:
+        _checkpoint_gradients(prepared.model)
+    record = _record(settings, prepared, data)
+    if before and (changed := _changed(before, record)):
+        raise TrainingError(f"{folder}: the run's {changed} changed since it was started", hint="Start a new run.")
+    say(f"Encoding {len(data.training) + (len(data.evaluation) if data.evaluation else 0):,} examples")
+    rows: Any = kind.encode(data.training, processor, labels, settings.max_length)
+    eval_rows = kind.encode(data.evaluation, processor, labels, settings.max_length) if data.evaluation else None
+    steps = _steps(settings, len(rows))
+    arguments = _arguments(settings, folder, rows, steps, data.metric if data.evaluation else None)
+    planned = plan_of(prepared.model, data, steps)
+    say(planned.masks)
+    say(planned.needs)
+    return Ready(
+        folder, kind, labels, processor, prepared, rows, eval_rows, arguments, record, before is not None, planned
+    )
+
+
+def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
+    """Train, evaluate, and pack the mask. Raises as ``learn`` does when it has started."""
+    folder, kind, labels, prepared = ready.folder, ready.kind, ready.labels, ready.prepared
+    settings = ready.record.settings
+    callbacks: list[TrainerCallback] = [Reporter(report)] if report else []
+    if ready.eval_rows is not None:
+        callbacks.append(EarlyStoppingCallback(settings.patience))
+    try:
+        trainer = MaskTrainer(
+            model=prepared.model,
+            args=ready.arguments,
+            train_dataset=ready.rows,
+            eval_dataset=ready.eval_rows,
+            data_collator=kind.collator(ready.processor),
+            compute_metrics=lambda said: kind.measure(said.predictions, said.label_ids, labels),
+            preprocess_logits_for_metrics=lambda logits, wanted: _predictions(kind, logits, wanted),
+            callbacks=callbacks,
+            head=prepared.head,
+            dense_learning_rate=settings.dense_learning_rate,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+    except MaskhubError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+    except (ValueError, RuntimeError, ImportError) as error:  # a precision that is not to be had here
+        raise ArgumentError(f"training settings: {reason(error)}") from error
+    if processes.is_first():
+        write_record(folder, ready.record)
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = _last_checkpoint(folder) if ready.resumed else None
+    done = f", of which {_step(checkpoint):,} are done" if checkpoint else ""
+    say(f"Training: {ready.plan.steps:,} steps{done}; the first takes longer than the others")
+    started = time.perf_counter()
+    with _recorded(trainer, folder, (*kind.metrics(labels), "loss"), checkpoint), StopOnInterrupt() as stop:
+        trainer.add_callback(stop)
+        with quiet_transformers():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stop.interrupted:
+        state_now = trainer.state
+        raise TrainingError(
+            f"{folder}: interrupted after step {state_now.global_step} of {state_now.max_steps}",
+            hint="Nothing is lost: the same command with --resume goes on.",
+        )
+    seconds = time.perf_counter() - started
+
+    metrics: dict[str, float] = {}
+    if ready.eval_rows is not None:
+        measured = trainer.evaluate()
+        reported = (*kind.metrics(labels), "loss", "majority_accuracy")
+        metrics = {key: measured[f"eval_{key}"] for key in reported if f"eval_{key}" in measured}
+        if not all(map(math.isfinite, metrics.values())):
+            raise TrainingError(f"{folder}: the loss is not a number any more", hint="Try a lower --learning-rate.")
+    result = _finish(ready, trainer, metrics, seconds, say) if processes.is_first() else None
+    trainer.accelerator.wait_for_everyone()
+    prepared.model.eval()  # type: ignore[no-untyped-call]
+    manifest = result or MaskFile(folder / MASK).manifest
+    return TrainResult(folder, folder / MASK, manifest, metrics, prepared.model, ready.processor)
+
+
+def _finish(ready: Ready, trainer: MaskTrainer, metrics: dict[str, float], seconds: float, say: Say) -> Manifest:
+    """Write what is kept of a run, the mask last, and delete its checkpoints."""
+    folder, prepared = ready.folder, ready.prepared
+    state = trainer.state
+    history = {"steps": state.global_step, "seconds": round(seconds, 3), "history": state.log_history}
+    write_metrics(folder, {"metrics": metrics, **history})
+    head = {name: from_torch(tensor) for name, tensor in head_of(prepared.model, prepared.head).items()}
+    maskset = finished(ready.record, masks_of(prepared.model), head, metrics)
+    manifest = writer.save(maskset, folder / MASK, codec=codecs.AUTO)
+    if not ready.record.settings.keep_checkpoints:
+        checkpoints = list((folder / CHECKPOINTS).glob("checkpoint-*"))
+        bytes_of_them = sum(p.stat().st_size for one in checkpoints for p in one.rglob("*") if p.is_file())
+        for one in checkpoints:
+            shutil.rmtree(one)
+        with contextlib.suppress(OSError):  # a tracker's files are there, too
+            (folder / CHECKPOINTS).rmdir()
+        say(f"Deleted: {len(checkpoints)} checkpoints, {size(bytes_of_them)} (--keep-checkpoints keeps them)")
+    return manifest
+
+
+def _record(settings: TrainSettings, prepared: Prepared, data: Data) -> RunRecord:
+    named = {"train": data.training} | ({"eval": data.evaluation} if data.evaluation else {})
+    sources = {kind: Path(one.source).name for kind, one in named.items()}
+    counts = {f"{kind}_examples": len(one) for kind, one in named.items()}
+    return RunRecord(settings, prepared.binding, prepared.task, prepared.initial, sources | counts)
+
+
+def _predictions(kind: TaskType, logits: Any, labels: torch.Tensor) -> torch.Tensor:
+    """What is kept of a batch's logits for the metrics; some models give more than logits."""
+    first = logits[0] if isinstance(logits, tuple) else logits
+    kept: torch.Tensor = kind.reduce(first, labels) if kind.reduce else first
+    return kept
+
+
+def _checkpoint_gradients(model: PreTrainedModel) -> None:
+    try:
+        with quiet_transformers():
+            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise ArgumentError(f"training settings: gradient_checkpointing: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _recorded(trainer: MaskTrainer, folder: Path, metrics: Sequence[str], checkpoint: Path | None) -> Iterator[None]:
+    """Lets a run record itself, after what was recorded until its checkpoint."""
+    if not processes.is_first():
+        yield
+        return
+    before = _recording_until(folder, checkpoint) if checkpoint else None
+    weights = {name: math.prod(one.shape) for name, one in masked_weights(trainer.masked).items()}
+    with contextlib.closing(Recorder(folder, weights, metrics, before)) as recorder:
+        callback = Record(recorder, trainer.masked)
+        trainer.add_callback(callback)
+        yield
+        trainer.remove_callback(callback)
+
+
+def _recording_until(folder: Path, checkpoint: Path) -> Recording | None:
+    """None where there is none that can be read: that is no reason not to go on."""
+    try:
+        return read_recording(folder).until(_step(checkpoint))
+    except (MissingError, TrainingError):
+        return None
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _steps(settings: TrainSettings, rows: int) -> int:
+    """How many there are in all."""
+    an_epoch = math.ceil(rows / (settings.batch_size * settings.gradient_accumulation_steps))
+    return max(1, math.ceil(an_epoch * settings.epochs))
+
+
+def _arguments(settings: TrainSettings, folder: Path, rows: Any, steps: int, metric: str | None) -> TrainingArguments:
+    """What transformers' Trainer is told; ``metric`` picks the best evaluation, None where there is none.
+
+    Raises ArgumentError for a tracker or a precision that is not to be had here.
+    """
+    own_size = settings.batch_size // processes.number()
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": settings.eval_steps, "save_total_limit": 2}
+    if metric:
+        saving |= {
+            "eval_strategy": "steps",
+            "eval_steps": settings.eval_steps,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": metric,
+            "greater_is_better": metric not in LOWER_IS_BETTER,
+        }
+    try:
+        arguments = TrainingArguments(
+            output_dir=str(folder.absolute() / CHECKPOINTS),  # the trainer's state names its best checkpoint by this
+            use_cpu=not torch.accelerator.is_available(),
+            restore_callback_states_from_checkpoint=True,  # the evaluations of the patience
+            learning_rate=settings.learning_rate,
+            adam_beta2=settings.beta2,
+            weight_decay=0.0,
+            num_train_epochs=settings.epochs,
+            per_device_train_batch_size=own_size,
+            per_device_eval_batch_size=own_size,
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            lr_scheduler_type="linear",
+            warmup_steps=round(steps * settings.warmup_ratio),
+            seed=settings.seed,
+            bf16=settings.precision == "bf16",
+            fp16=settings.precision == "fp16",
+            ddp_find_unused_parameters=False,
+            ddp_broadcast_buffers=False,  # all processes make the same
+            train_sampling_strategy="group_by_length" if isinstance(rows, Dataset) else "random",
+            logging_steps=min(10, settings.eval_steps),
+            report_to=settings.report_to,
+            disable_tqdm=True,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            **saving,
+        )
+        get_reporting_integration_callbacks(arguments.report_to)  # type: ignore[no-untyped-call]
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise ArgumentError(f"training settings: {reason(error)}") from error
+    return arguments
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run; None where it was stopped before the first. Torn ones are removed."""
+    for path in sorted((folder / CHECKPOINTS).glob("checkpoint-*"), key=_step, reverse=True):
+        try:
+            read_json(path / TRAINER_STATE_NAME)  # written last
+        except (CheckpointError, FormatError, MissingError):
+            if processes.is_first():
+                shutil.rmtree(path)
+        else:
+            return path
+    return None
+
+
+def _changed(before: RunRecord, now: RunRecord) -> str | None:
+    fields = {"base": "base", "data": "examples", "task": "labels"}
+    return next((what for field, what in fields.items() if getattr(before, field) != getattr(now, field)), None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import string
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 
 from maskhub.checkpoints import apply
 from maskhub.checkpoints.checkpoint import INDEX, WEIGHTS, Checkpoint, open_checkpoint
+from maskhub.container.writer import save
 from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
@@ -176,6 +179,41 @@ def tiny_head(seed: int) -> dict[str, RawTensor]:
     weight = random_tensor("F32", (2, HIDDEN), np.random.default_rng(seed))
     return {"classifier.bias": RawTensor.from_numpy(np.zeros(2, np.float32)), "classifier.weight": weight}
 
+
+def megabyte(path: Path, size: int = 1) -> None:
+    """A mask whose file has about a megabyte, or that many."""
+    keep = np.random.default_rng(0).random((2900 * size, 2900)) < 0.5
+    base = BaseBinding.of("base", {"w": "0" * 64}, {"w": "w"}, None)
+    save(MaskSet(base, {"w": Mask.from_bool(keep)}), path, codec="bits")
+    assert 1_000_000 < path.stat().st_size / size < 1_100_000
+
+
+def hub_cache(cache: Path, repo: str, folder: Path) -> tuple[Path, str]:
+    """``folder`` as huggingface_hub keeps a downloaded model: a snapshot of links to read-only blobs."""
+    commit = "c0ffee" + "0" * 34
+    root = cache / ("models--" + repo.replace("/", "--"))
+    snapshot = root / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (root / "blobs").mkdir()
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(commit)
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        large = file.suffix in (".safetensors", ".bin")  # small files are named by git's hash
+        blob = root / "blobs" / (hashlib.sha256 if large else hashlib.sha1)(content).hexdigest()
+        blob.write_bytes(content)
+        blob.chmod(0o444)
+        (snapshot / file.name).symlink_to(os.path.relpath(blob, snapshot))
+    return snapshot, commit
+
+
+# What opens one, told as JSON: a process of its own has its own cache.
+OPEN = """
+import json, sys
+from maskhub.checkpoints.checkpoint import open_checkpoint
+c = open_checkpoint(sys.argv[1])
+print(json.dumps([c.name, str(c.folder), c.hub.id, c.hub.commit, c.hub.files, len(list(c))]))
+"""
 
 FAMILIES = {
     "bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert", "electra": "Electra", "albert": "Albert",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.identify import base_warning, identify
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
-from maskhub.errors import ArgumentError, CodecError, FormatError, IntegrityError, SignatureError
+from maskhub.errors import ArgumentError, CodecError, FormatError, IntegrityError, MaskhubError, SignatureError
 from maskhub.masks.mask import MaskSet
 from maskhub.remote import fit, folder, hub, signing
 from maskhub.remote.entry import Entry, Fetched, Listed, Pulled, Pushed
@@ -60,19 +63,21 @@ def push(
         called = place.name or address.with_suffix(address.file_name(file.path) if name is None else name)
         entry = Entry.of(file.maskset().summary(), called)
         if isinstance(place, Folder):
-            return folder.push(file, entry, place, signature=signature, force=force)
-        return hub.push(
-            file,
-            entry,
-            place,
-            signature=signature,
-            message=message,
-            private=private,
-            revision=revision,
-            create_pr=create_pr,
-            force=force,
-            token=token,
-        )
+            pushed = folder.push(file, entry, place, signature=signature, force=force)
+        else:
+            pushed = hub.push(
+                file,
+                entry,
+                place,
+                signature=signature,
+                message=message,
+                private=private,
+                revision=revision,
+                create_pr=create_pr,
+                force=force,
+                token=token,
+            )
+        return replace(pushed, warning=_base_warning(file, token))
 
 
 def pull(
@@ -115,7 +120,7 @@ def pull(
 def list_masks(
     where: str | None = None,
     *,
-    base: str | None = None,
+    base: str | Path | Checkpoint | None = None,
     author: str | None = None,
     search: str | None = None,
     limit: int | None = None,
@@ -123,14 +128,20 @@ def list_masks(
 ) -> list[Listed]:
     """The masks on the Hub, or those in one repo or folder, as their cards or else their headers tell.
 
-    ``base`` is the Hub id or name of the model they must be for. Raises RemoteError.
+    ``base`` is the model they must be for: by its Hub id or name, or a checkpoint here, which they then fit by their
+    digests, whatever they call it. Raises RemoteError.
     """
     place = address.parse(where) if where else None
-    if place is None or isinstance(place, Hub):
-        return hub.entries(place, base=base, author=author, search=search, limit=limit, token=token)
-    if author:
-        raise ArgumentError(f"{where}: --author is for the Hub", hint="Leave it out.")
-    return folder.entries(place, base=base, search=search)[:limit]
+    chosen = fit.chooser(base)
+    if isinstance(place, Folder):
+        if author:
+            raise ArgumentError(f"{where}: --author is for the Hub", hint="Leave it out.")
+        found = folder.entries(place, search=search)
+    else:
+        named = str(base) if isinstance(base, str | Path) and not address.exists(base) else None
+        most = limit if named or base is None else None  # what is chosen here can be anywhere
+        found = hub.entries(place, base=named, author=author, search=search, limit=most, token=token)
+    return list(itertools.islice((one for one, opener in found if chosen(one.entry, opener)), limit))
 
 
 def _fetch(source: str, token: str | None, *, again: bool, signed: bool) -> Fetched:
@@ -138,6 +149,17 @@ def _fetch(source: str, token: str | None, *, again: bool, signed: bool) -> Fetc
     if isinstance(place, Hub):
         return hub.fetch(place, token=token, again=again, signed=signed)
     return folder.fetch(place, signed=signed)
+
+
+def _base_warning(file: MaskFile, token: str | None) -> str | None:
+    base = file.manifest.base
+    if base.hub:
+        return None
+    found = None
+    if address.exists(base.name):
+        with contextlib.suppress(MaskhubError):
+            found = identify(open_checkpoint(base.name), token=token)
+    return base_warning(base.name, found, cure="maskhub pack MASK -o NEW.msk --base-name")
 
 
 def _checked(

@@ -53,12 +53,16 @@ class Listed:
 
 @dataclass(frozen=True)
 class Pushed:
-    """A mask that was pushed to ``address``; ``changed`` is false where it was there already."""
+    """A mask that was pushed to ``address``; ``changed`` is false where it was there already.
+
+    ``warning`` says what others will miss: a base that they cannot find.
+    """
 
     address: str
     url: str
     id: str
     changed: bool
+    warning: str | None = None
 
 
 @dataclass(frozen=True)

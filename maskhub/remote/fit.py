@@ -1,18 +1,53 @@
-"""Whether a mask fits a base: by the digests of one that is here, or by the hashes that the Hub keeps of its files."""
+"""Which masks fit a base: by the digests of one that is here, or by the hashes that the Hub keeps of its files."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from maskhub.checkpoints.apply import verify_base
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.scan import digests
 from maskhub.container.reader import MaskFile
-from maskhub.errors import BaseMismatchError
+from maskhub.errors import BaseMismatchError, MaskhubError
+from maskhub.remote.entry import Entry
 from maskhub.storage import address
 from maskhub.storage.address import Hub
+from maskhub.storage.digest import base_root
 from maskhub.storage.hubfile import client, explained
 from maskhub.storage.work import Progress
+
+Opener = Callable[[], MaskFile]
+
+
+def chooser(base: str | Path | Checkpoint | None) -> Callable[[Entry | None, Opener], bool]:
+    """What tells which masks are for a base: for a checkpoint here by its digests, for any other by its name.
+
+    It is asked with what a list says of a mask, and how to open that mask: its header is read where the list cannot
+    tell, once for all masks that read the same tensors of a base.
+    """
+    if base is None:
+        return lambda entry, opener: True
+    if not isinstance(base, Checkpoint) and not address.exists(base):
+        return lambda entry, opener: entry is not None and entry.base == str(base)
+    here = digests(base if isinstance(base, Checkpoint) else open_checkpoint(base))
+    known = {base_root(here): True}
+
+    def fits(entry: Entry | None, opener: Opener) -> bool:
+        if entry is None:
+            return False
+        if entry.root not in known:
+            try:
+                binding = opener().manifest.base
+            except MaskhubError:
+                return False
+            if binding.root != entry.root:  # the list is wrong
+                return False
+            known[entry.root] = binding.tensors.items() <= here.items()
+        return known[entry.root]
+
+    return fits
 
 
 def check_base(

@@ -22,6 +22,7 @@ from maskhub.container.reader import MaskFile
 from maskhub.errors import ForbiddenError, FormatError, IntegrityError, MaskhubError, MissingError, RemoteError
 from maskhub.remote import card, signing
 from maskhub.remote.entry import Entry, Fetched, Listed, Pushed
+from maskhub.remote.fit import Opener
 from maskhub.storage import atomic as files
 from maskhub.storage import folderfile
 from maskhub.storage.address import INDEX, SUFFIX, Folder
@@ -108,8 +109,8 @@ def fetch(place: Folder, *, signed: bool = False) -> Fetched:
     return Fetched(here, address, _read(path + signing.SUFFIX, MAX_SIGNATURE) if signed else None)
 
 
-def entries(place: Folder, *, base: str | None = None, search: str | None = None) -> list[Listed]:
-    """Masks in a folder's index, by name: those for a base, and with ``search`` in their names. Raises RemoteError."""
+def entries(place: Folder, *, search: str | None = None) -> list[tuple[Listed, Opener]]:
+    """Masks in a folder's index, by name, and how to open each: with ``search`` in their names. Raises RemoteError."""
     try:
         found = names(place.url)
     except MissingError as error:
@@ -117,17 +118,19 @@ def entries(place: Folder, *, base: str | None = None, search: str | None = None
         raise MissingError(f"{public_name(place.url)}: no folder of masks: it has no index", hint=hint) from error
     wanted = [name for name in found if search is None or search.lower() in name.lower()]
     with ThreadPoolExecutor(READERS) as pool:
-        listed = pool.map(lambda name: _listed(place.url, name), wanted)
-        return [one for one in listed if one and base in (None, one.entry and one.entry.base)]
+        return [one for one in pool.map(lambda name: _listed(place.url, name), wanted) if one]
 
 
-def _listed(folder: str, name: str) -> Listed | None:
-    address = public_name(join(folder, name + SUFFIX))
+def _listed(folder: str, name: str) -> tuple[Listed, Opener] | None:
+    path = join(folder, name + SUFFIX)
+    address = public_name(path)
     try:
         pointer = read_pointer(folder, name, Pointer)
     except MaskhubError as error:
-        return Listed(address, None, problem=error.message)
-    return Listed(address, replace(pointer.entry, name=name + SUFFIX)) if pointer else None
+        return Listed(address, None, problem=error.message), lambda: MaskFile(path)
+    if pointer is None:
+        return None
+    return Listed(address, replace(pointer.entry, name=name + SUFFIX)), lambda: MaskFile(mask_path(folder, pointer))
 
 
 def _there(folder: str, name: str, force: bool) -> Pointer | None:

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskhub.container.reader import MaskFile, open_mask
+from maskhub.container.reader import MaskFile
 from maskhub.errors import ArgumentError, FormatError, MaskhubError, MissingError, RemoteError
 from maskhub.remote import card, signing
 from maskhub.remote.entry import Entry, Fetched, Listed, Pushed
+from maskhub.remote.fit import Opener
 from maskhub.storage.address import Hub
 from maskhub.storage.hubfile import client, download, explained, masks, named
 
@@ -176,8 +177,11 @@ def entries(
     search: str | None = None,
     limit: int | None = None,
     token: str | None = None,
-) -> list[Listed]:
-    """Masks of one repo, or of all on the Hub, as their cards tell or else their headers. Raises RemoteError."""
+) -> list[tuple[Listed, Opener]]:
+    """Masks of one repo, or of all on the Hub, as their cards tell or else their headers, and how to open each.
+
+    Of all, those of the first ``limit`` repos for a ``base`` that cards name. Raises RemoteError.
+    """
     api = client(token)
     revision = place.revision if place else None
     with explained(place):
@@ -188,21 +192,20 @@ def entries(
             found = api.list_models(filter=filters, author=author, search=search, limit=limit, full=True, cardData=True)
             repos = list(found)
     with ThreadPoolExecutor(READERS) as pool:
-        listed = pool.map(lambda one: _listed(*one), [(i, n, revision, token) for i in repos for n in _names(i)])
-        return [one for one in listed if base in (None, one.entry and one.entry.base)][:limit]
+        found_in = [(i, n, revision, token) for i in repos for n in masks(s.rfilename for s in i.siblings or ())]
+        return list(pool.map(lambda one: _listed(*one), found_in))
 
 
-def _names(info: ModelInfo) -> list[str]:
-    return masks(s.rfilename for s in info.siblings or ())
-
-
-def _listed(info: ModelInfo, name: str, revision: str | None, token: str | None) -> Listed:
+def _listed(info: ModelInfo, name: str, revision: str | None, token: str | None) -> tuple[Listed, Opener]:
     place = Hub(info.id, name, revision)
     updated = str(info.last_modified or "") or None
     described = {entry.name: entry for entry in card.entries(info.card_data)}
-    if name in described:
-        return Listed(str(place), described[name], updated)
+
+    def opener() -> MaskFile:
+        return MaskFile(f"hf://{place}", token=token)
+
     try:
-        return Listed(str(place), Entry.of(open_mask(f"hf://{place}", token=token).summary(), name), updated)
+        entry = described[name] if name in described else Entry.of(opener().maskset().summary(), name)
     except MaskhubError as error:
-        return Listed(str(place), None, updated, error.message)
+        return Listed(str(place), None, updated, error.message), opener
+    return Listed(str(place), entry, updated), opener

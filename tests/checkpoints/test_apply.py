@@ -24,7 +24,6 @@ from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor
 from tests import tiny
-from tests.checkpoints.test_checkpoint import hub_cache
 
 # Bit patterns that arithmetic would change: NaNs with a payload, infinities, negative zero, subnormals.
 SPECIAL = {
@@ -324,7 +323,7 @@ def test_an_output_inside_the_base_is_refused(base_folder: Path, maskset: MaskSe
 def test_a_base_of_links_into_the_hub_cache_is_never_written(
     base_folder: Path, maskset: MaskSet, tmp_path: Path
 ) -> None:
-    snapshot, _ = hub_cache(tmp_path / "cache", "user/tiny", base_folder)
+    snapshot, _ = tiny.hub_cache(tmp_path / "cache", "user/tiny", base_folder)
     blobs = sorted((snapshot.parent.parent / "blobs").iterdir())
     before = [(b.read_bytes(), b.stat().st_mtime_ns, b.stat().st_mode) for b in blobs]
     out = tiny.build(open_checkpoint(snapshot), maskset, tmp_path / "out")

@@ -142,38 +142,11 @@ def test_read_json_names_the_file(tmp_path: Path) -> None:
             read_json(tmp_path / name)
 
 
-def hub_cache(cache: Path, repo: str, folder: Path) -> tuple[Path, str]:
-    """``folder`` as huggingface_hub keeps a downloaded model: a snapshot of links to read-only blobs."""
-    commit = "c0ffee" + "0" * 34
-    root = cache / ("models--" + repo.replace("/", "--"))
-    snapshot = root / "snapshots" / commit
-    snapshot.mkdir(parents=True)
-    (root / "blobs").mkdir()
-    (root / "refs").mkdir()
-    (root / "refs" / "main").write_text(commit)
-    for file in folder.iterdir():
-        content = file.read_bytes()
-        large = file.suffix in (".safetensors", ".bin")  # small files are named by git's hash
-        blob = root / "blobs" / (hashlib.sha256 if large else hashlib.sha1)(content).hexdigest()
-        blob.write_bytes(content)
-        blob.chmod(0o444)
-        (snapshot / file.name).symlink_to(os.path.relpath(blob, snapshot))
-    return snapshot, commit
-
-
-OPEN = """
-import json, sys
-from maskhub.checkpoints.checkpoint import open_checkpoint
-c = open_checkpoint(sys.argv[1])
-print(json.dumps([c.name, str(c.folder), c.hub.id, c.hub.commit, c.hub.files, len(list(c))]))
-"""
-
-
 @pytest.mark.parametrize("source", ["user/tiny", "hf://user/tiny", "user/tiny@main", "hf://user/tiny@{commit}"])
 def test_a_model_in_the_hub_cache_is_opened_by_its_id(base_folder: Path, tmp_path: Path, source: str) -> None:
-    snapshot, commit = hub_cache(tmp_path, "user/tiny", base_folder)
+    snapshot, commit = tiny.hub_cache(tmp_path, "user/tiny", base_folder)
     child = subprocess.run(
-        [sys.executable, "-c", OPEN, source.format(commit=commit)],
+        [sys.executable, "-c", tiny.OPEN, source.format(commit=commit)],
         env=os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
         cwd=tmp_path,
         capture_output=True,

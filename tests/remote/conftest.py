@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,6 +17,9 @@ from urllib import request
 
 import pytest
 
+from maskhub.container.writer import save
+from maskhub.masks.binding import BaseBinding, HubRevision
+from maskhub.masks.mask import MaskSet
 from tests.cli.conftest import Ran
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +90,10 @@ class TestHub:
         """Those since the last call."""
         return self.control(clear=True)["log"]  # type: ignore[no-any-return]
 
+    def lines(self) -> list[str]:
+        """What the requests since the last call were for."""
+        return [request["line"].partition("?")[0] for request in self.requests()]
+
 
 # huggingface_hub reads its variables when it is imported, so commands run in other processes than the tests.
 WORKER = """if True:
@@ -118,3 +126,13 @@ def start(folder: Path) -> Iterator[TestHub]:
 def hub(tmp_path: Path) -> Iterator[TestHub]:
     with start(tmp_path) as hub:
         yield hub
+
+
+@pytest.fixture
+def hub_mask(maskset: MaskSet, tmp_path: Path) -> Path:
+    """A mask whose base came from the Hub."""
+    base = maskset.base
+    there = HubRevision("base/tiny", "c" * 40, {"model.safetensors": "a" * 64})
+    bound = BaseBinding(base.name, base.root, base.tensors, base.parameter_prefix, base.parameters, there)
+    save(dataclasses.replace(maskset, base=bound), tmp_path / "spam.msk")
+    return tmp_path / "spam.msk"

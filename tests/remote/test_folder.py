@@ -414,7 +414,7 @@ def test_a_mask_in_memory_is_pushed_by_a_name(here: Path, masks: list[Path]) -> 
 
 @pytest.fixture
 def keys(here: Path) -> tuple[Path, Path]:
-    from tests.remote.test_signing import pair
+    from tests.remote.keys import pair
 
     return pair()
 

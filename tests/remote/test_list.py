@@ -12,9 +12,6 @@ from maskhub.container.writer import save
 from maskhub.masks.mask import MaskSet
 from tests import tiny
 from tests.remote.conftest import TestHub
-from tests.remote.test_push import hub_mask, lines
-
-__all__ = ["hub_mask"]
 
 
 @pytest.fixture
@@ -70,7 +67,7 @@ def test_what_it_says(hub: TestHub, filled: None, maskset: MaskSet, mask_path: P
 
 def test_cards_take_one_request_for_all(hub: TestHub, filled: None) -> None:
     assert len(names(hub, "--author", "alice")) == 4
-    assert lines(hub) == ["GET /api/models"]
+    assert hub.lines() == ["GET /api/models"]
 
 
 def test_a_revision_of_a_repo(hub: TestHub, filled: None, mask_path: Path) -> None:

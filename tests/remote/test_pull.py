@@ -17,8 +17,7 @@ from maskhub.masks.binding import BaseBinding, HubRevision
 from maskhub.masks.mask import MaskSet
 from tests import tiny
 from tests.remote.conftest import TestHub
-from tests.remote.test_push import lines, megabyte
-from tests.remote.test_signing import pair
+from tests.remote.keys import pair
 
 
 def blobs(hub: TestHub) -> list[Path]:
@@ -79,7 +78,7 @@ def test_a_pipeline_from_the_hub(hub: TestHub, tiny_bert: Path, tmp_path: Path) 
 
 def test_info_reads_little(hub: TestHub, tmp_path: Path) -> None:
     """Of a megabyte under 64 KB, all answers counted; and nothing stays in the cache."""
-    megabyte(tmp_path / "big.msk")
+    tiny.megabyte(tmp_path / "big.msk")
     hub.put("alice/big", big__msk=(tmp_path / "big.msk").read_bytes())
     hub.requests()
     ran = hub("info", "alice/big", "--tensors")
@@ -118,20 +117,20 @@ def test_the_token_is_for_parents_too(hub: TestHub, there: bytes, maskset: MaskS
 
 
 def test_a_pull_takes_few_requests_more_than_hf_download(hub: TestHub, tmp_path: Path) -> None:
-    megabyte(tmp_path / "big.msk")
+    tiny.megabyte(tmp_path / "big.msk")
     hub.put("alice/one", big__msk=(tmp_path / "big.msk").read_bytes())
     hub.put("alice/two", big__msk=(tmp_path / "big.msk").read_bytes() + b"")
     hub.requests()
     ran = hub.program([sys.executable, "-m", "huggingface_hub.cli.hf", "download", "alice/one", "big.msk"])
     assert ran.returncode == 0, ran.stderr
-    theirs = lines(hub)
+    theirs = hub.lines()
     assert hub("pull", "alice/two").status == 0
-    ours = lines(hub)
+    ours = hub.lines()
     assert len(ours) <= len(theirs) + 3, (ours, theirs)
 
 
 def test_eight_at_once_download_it_once(hub: TestHub, tmp_path: Path) -> None:
-    megabyte(tmp_path / "big.msk")
+    tiny.megabyte(tmp_path / "big.msk")
     content = (tmp_path / "big.msk").read_bytes()
     hub.put("alice/big", big__msk=content)
     hub.requests()
@@ -146,7 +145,7 @@ def test_eight_at_once_download_it_once(hub: TestHub, tmp_path: Path) -> None:
         assert (one.returncode, err) == (0, "")
         paths.add(out.strip())
     assert len(paths) == 1 and Path(paths.pop()).read_bytes() == content
-    assert sum(line.startswith("GET /cdn/") for line in lines(hub)) == 1
+    assert sum(line.startswith("GET /cdn/") for line in hub.lines()) == 1
 
 
 def test_offline_from_the_cache(hub: TestHub, there: bytes, maskset: MaskSet) -> None:
@@ -190,7 +189,7 @@ def test_a_mask_damaged_on_the_hub(hub: TestHub, there: bytes) -> None:
 
 def test_the_answer_breaks_off(hub: TestHub, there: bytes, tmp_path: Path) -> None:
     """The client goes on where the connection ended, in pieces of 10 MB; what is too short for good is refused."""
-    megabyte(tmp_path / "big.msk", 24)
+    tiny.megabyte(tmp_path / "big.msk", 24)
     content = (tmp_path / "big.msk").read_bytes()
     hub.put("alice/big", big__msk=content)
     hub.control(faults=[{"kind": "truncate", "match": "GET /cdn/", "times": 1}])
@@ -230,7 +229,7 @@ def test_the_base_on_the_hub_is_checked_by_its_hashes(hub: TestHub, based: bytes
     ran = hub("pull", "alice/masks", "--base", "base/tiny")
     assert ran.status == 0, ran.err
     assert "base/tiny: 1 files on the Hub have the SHA-256 that the mask names" in ran.out
-    assert not any("/base/tiny/resolve/" in line for line in lines(hub))  # nothing of it was downloaded
+    assert not any("/base/tiny/resolve/" in line for line in hub.lines())  # nothing of it was downloaded
     assert hub("pull", "alice/masks", "--base", base_folder).status == 0
     hub.put("base/tiny", model__safetensors=based[:-1] + b"\x7f")
     ran = hub("pull", "alice/masks", "--base", "base/tiny", "-o", "x.msk")
@@ -255,7 +254,7 @@ def test_resuming_after_a_kill(hub: TestHub, there: bytes) -> None:
     hub.control(faults=[{"kind": "slow", "match": "GET /cdn/", "times": 1}])
     command = [sys.executable, "-m", "maskhub_cli", "pull", "alice/masks", "-o", "x.msk"]
     with subprocess.Popen(command, cwd=hub.folder, env=hub.environment()) as process:
-        while not any("/cdn/" in line for line in lines(hub)):
+        while not any("/cdn/" in line for line in hub.lines()):
             assert process.poll() is None
         process.kill()
     assert not (hub.folder / "x.msk").exists() and blobs(hub) == []

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.container.writer import save
-from maskhub.masks.binding import BaseBinding, HubRevision
 from maskhub.masks.mask import MaskSet
 from tests import tiny
 from tests.remote.conftest import TestHub
@@ -24,20 +21,6 @@ def front(card: bytes) -> dict[str, object]:
     match = re.match(r"---\r?\n(.*?)\r?\n---\r?\n", card.decode(), re.DOTALL)
     assert match
     return yaml.safe_load(match[1])  # type: ignore[no-any-return]
-
-
-def lines(hub: TestHub) -> list[str]:
-    return [request["line"].partition("?")[0] for request in hub.requests()]
-
-
-@pytest.fixture
-def hub_mask(maskset: MaskSet, tmp_path: Path) -> Path:
-    """A mask whose base came from the Hub."""
-    base = maskset.base
-    there = HubRevision("base/tiny", "c" * 40, {"model.safetensors": "a" * 64})
-    bound = BaseBinding(base.name, base.root, base.tensors, base.parameter_prefix, base.parameters, there)
-    save(dataclasses.replace(maskset, base=bound), tmp_path / "spam.msk")
-    return tmp_path / "spam.msk"
 
 
 def test_a_new_repo_gets_the_mask_and_its_card_in_one_commit(hub: TestHub, hub_mask: Path, maskset: MaskSet) -> None:
@@ -216,30 +199,18 @@ def test_private_revision_pull_request_and_message(hub: TestHub, mask_path: Path
 
 def test_a_push_takes_few_requests_more_than_hf_upload(hub: TestHub, tmp_path: Path) -> None:
     """Counted at the server: a repo that exists, and a mask of a megabyte."""
-    megabyte(tmp_path / "big.msk")
+    tiny.megabyte(tmp_path / "big.msk")
     hub.put("alice/one", README__md=b"# One\n")
     hub.put("alice/two", README__md=b"# Two\n")
     hub.requests()
     upload = [sys.executable, "-m", "huggingface_hub.cli.hf", "upload", "alice/one", "big.msk"]
     ran = hub.program(upload)
     assert ran.returncode == 0, ran.stderr
-    theirs = lines(hub)
+    theirs = hub.lines()
     assert hub("push", "big.msk", "alice/two").status == 0
-    ours = lines(hub)
+    ours = hub.lines()
     assert len(ours) <= len(theirs) + 3, (ours, theirs)
     assert hub.files("alice/one")["big.msk"] == hub.files("alice/two")["big.msk"]
-
-
-def megabyte(path: Path, size: int = 1) -> None:
-    """A mask whose file has about a megabyte, or that many."""
-    import numpy as np
-
-    from maskhub.masks.mask import Mask
-
-    keep = np.random.default_rng(0).random((2900 * size, 2900)) < 0.5
-    base = BaseBinding.of("base", {"w": "0" * 64}, {"w": "w"}, None)
-    save(MaskSet(base, {"w": Mask.from_bool(keep)}), path, codec="bits")
-    assert 1_000_000 < path.stat().st_size / size < 1_100_000
 
 
 def test_many_push_to_one_repo_at_once(hub: TestHub, base: Checkpoint, tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from maskhub.errors import IntegrityError, RemoteError, SignatureError
 from maskhub_cli.main import app
 from tests import tiny
 from tests.cli.conftest import Ran
+from tests.remote.keys import pair
 from tests.remote.s3 import Fault, Proxy, moto
-from tests.remote.test_signing import pair
 
 pytest.importorskip("s3fs")
 SECRET = "wJalrXUtnFEMI-the-secret-key"

@@ -10,6 +10,7 @@ import pytest
 
 from maskhub.errors import MaskhubError, MissingError, SignatureError
 from maskhub.remote import signing
+from tests.remote.keys import openssl, pair
 
 CONTENT = b"any bytes"
 
@@ -19,18 +20,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(signing.PASSPHRASE, raising=False)
     return tmp_path
-
-
-def openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-
-
-def pair(name: str = "key", *options: str) -> tuple[Path, Path]:
-    """A private and a public key, made as the documentation says."""
-    openssl("genpkey", "-algorithm", "ed25519", "-out", f"{name}.pem", *options)
-    secret = [word.replace("-pass", "-passin") for word in options if "pass" in word]
-    openssl("pkey", "-in", f"{name}.pem", "-pubout", "-out", f"{name}.pub.pem", *secret)
-    return Path(f"{name}.pem"), Path(f"{name}.pub.pem")
 
 
 @pytest.fixture

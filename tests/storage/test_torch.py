@@ -24,7 +24,6 @@ from maskhub.storage.digest import base_root
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.torch import TorchFile
 from tests import tiny
-from tests.checkpoints.test_checkpoint import OPEN, hub_cache
 
 torch = pytest.importorskip("torch")
 
@@ -270,9 +269,9 @@ def torch_folder(base_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_a_model_in_the_hub_cache_is_opened_offline(torch_folder: Path, tmp_path: Path) -> None:
-    snapshot, commit = hub_cache(tmp_path, "user/tiny", torch_folder)
+    snapshot, commit = tiny.hub_cache(tmp_path, "user/tiny", torch_folder)
     child = subprocess.run(
-        [sys.executable, "-c", OPEN, "user/tiny"],
+        [sys.executable, "-c", tiny.OPEN, "user/tiny"],
         env=os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
         cwd=tmp_path,
         capture_output=True,

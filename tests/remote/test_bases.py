@@ -1,0 +1,124 @@
+"""Bases that lie here: known again on a Hub, found in lists by their digests, and told of by ``push``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import maskhub
+from maskhub import remote
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from tests import tiny
+from tests.remote.conftest import TestHub
+
+IDENTIFY = """if True:
+    import sys
+    from maskhub.checkpoints.checkpoint import open_checkpoint
+    from maskhub.checkpoints.identify import identify
+    found = identify(open_checkpoint(sys.argv[1]), name=sys.argv[2] if sys.argv[2:] else None)
+    print(found and (found.id, found.commit, found.files))
+"""
+
+
+@pytest.fixture
+def copy(hub: TestHub, base_folder: Path, tmp_path: Path) -> Path:
+    """A folder with the files of ``ann/tiny``; the Hub has another model of the same sizes, too."""
+    other = tiny.write_base(tmp_path / "other", seed=1)
+    for repo, folder in (("ann/tiny", base_folder), ("ann/other", other)):
+        hub.put(repo, model__safetensors=(folder / "model.safetensors").read_bytes())
+    return Path(shutil.copytree(base_folder, tmp_path / "copy"))
+
+
+def identified(hub: TestHub, *arguments: object, **variables: str | None) -> object:
+    ran = hub.program([sys.executable, "-c", IDENTIFY, *map(str, arguments)], **variables)
+    assert ran.stderr == ""
+    return ran.stdout.strip()
+
+
+def test_a_copy_is_known_by_what_the_hub_says_of_a_model(hub: TestHub, copy: Path) -> None:
+    commit = hub.control()["repos"]["ann/tiny"]["refs"]["main"]
+    sha256 = hashlib.sha256((copy / "model.safetensors").read_bytes()).hexdigest()
+    known = str(("ann/tiny", commit, {"model.safetensors": sha256}))
+    assert identified(hub, copy, "ann/tiny") == identified(hub, copy, "ann/tiny@main") == known
+    assert identified(hub, copy) == "None"
+    assert identified(hub, copy, "ann/other") == identified(hub, copy, "ann/absent") == "None"
+    assert identified(hub, copy, "ann/tiny", HF_HUB_OFFLINE="1") == "None"
+    assert identified(hub, copy, "ann/tiny", HF_ENDPOINT="http://127.0.0.1:9") == "None"
+    assert not any("/resolve/" in line for line in hub.lines())  # nothing was downloaded
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"_name_or_path": "ann/tiny"}))
+    assert identified(hub, copy) == known
+    (copy / "config.json").write_text(json.dumps(config))
+    assert identified(hub, copy.rename(copy.with_name("ann--tiny"))) == known
+
+
+@pytest.fixture
+def masks(hub: TestHub, base: Checkpoint) -> None:
+    """Masks of one base by three names, one of which reads only a part of it; and one of another base."""
+    maskhub.save(tiny.tiny_maskset(base, name="./base"), hub.folder / "a.msk")
+    maskhub.save(tiny.tiny_maskset(base, name="ann/tiny", seed=1), hub.folder / "b.msk")
+    part = tiny.write_checkpoint(
+        hub.folder / "part", {n: t for n, t in tiny.base_tensors().items() if not n.startswith("pooler.")}
+    )
+    maskhub.save(tiny.tiny_maskset(open_checkpoint(part), name="part"), hub.folder / "c.msk")
+    other = tiny.write_base(hub.folder / "another", seed=1)
+    maskhub.save(tiny.tiny_maskset(other, name="./base"), hub.folder / "d.msk")
+
+
+def test_a_base_here_finds_its_masks_on_the_hub(hub: TestHub, masks: None, base_folder: Path) -> None:
+    for repo, files in {"alice/one": "ab", "alice/two": "cd"}.items():
+        for name in files:
+            assert hub("push", f"{name}.msk", repo).status == 0
+    hub.put("bob/bare", a__msk=(hub.folder / "a.msk").read_bytes(), README__md=b"---\ntags: [maskhub]\n---\n")
+    hub.put("bob/new", d__msk=(hub.folder / "d.msk").read_bytes(), README__md=hub.files("alice/one")["README.md"])
+
+    def names(*arguments: object) -> list[str]:
+        return hub("list", *arguments, "-q").out.split()
+
+    assert names("--base", base_folder) == ["alice/one/a.msk", "alice/one/b.msk", "alice/two/c.msk", "bob/bare/a.msk"]
+    assert names("--base", hub.folder / "another") == ["alice/two/d.msk", "bob/new/d.msk"]
+    assert names("--base", hub.folder / "part") == ["alice/two/c.msk"]
+    assert names("alice/one", "--base", base_folder, "--limit", "1") == ["alice/one/a.msk"]
+    assert names("--base", base_folder, "--limit", "3")[-1] == "alice/two/c.msk"  # not of the first three masks
+
+
+def test_a_base_here_finds_its_masks_in_a_folder(
+    hub: TestHub, masks: None, base: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(hub.folder)
+    Path("shared").mkdir()
+    for name in "abcd":
+        remote.push(f"{name}.msk", "shared")
+
+    def names(**options: object) -> list[str]:
+        return [one.address for one in remote.list_masks("shared", **options)]  # type: ignore[arg-type]
+
+    assert names(base=base) == names(base=base.folder) == ["shared/a.msk", "shared/b.msk", "shared/c.msk"]
+    assert names(base="another") == ["shared/d.msk"]
+    assert names(base="./base") == ["shared/a.msk", "shared/d.msk"]  # not here: by its name
+    assert names(base=base, search="B") == ["shared/b.msk"]
+
+
+def test_push_warns_of_a_base_that_others_cannot_find(
+    hub: TestHub, base_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(hub.folder)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub.folder / "cache"))
+    Path("shared").mkdir()
+    shutil.copytree(base_folder, "base")
+
+    def warning(name: str) -> str | None:
+        return remote.push(tiny.tiny_maskset(open_checkpoint("base"), name=name), "shared", name="x").warning
+
+    assert warning("ann/tiny") is None
+    cure = "name it by maskhub pack MASK -o NEW.msk --base-name"
+    assert warning("./elsewhere") == f"others cannot find the base ./elsewhere: {cure} user/repo"
+    assert warning("base") == f"others cannot find the base base: {cure} user/repo"
+    _, commit = tiny.hub_cache(hub.folder / "cache", "ann/tiny", base_folder)
+    known = f"whose files are those of ann/tiny@{commit[:12]}"
+    assert warning("./base") == f"others cannot find the base ./base, {known}: {cure} ann/tiny"

@@ -38,6 +38,7 @@ def options(command: Any) -> Iterator[str]:
 
 
 def item(parameter: Any) -> str:
+    """One parameter, as an item of a list."""
     if parameter.param_type_name == "argument":
         written = f"`{value(parameter)}`"
     else:
@@ -66,6 +67,7 @@ def value(parameter: Any) -> str:
 
 
 def arguments(command: Any) -> Iterator[Any]:
+    """A command's parameters that are no options."""
     return (parameter for parameter in command.params if parameter.param_type_name == "argument")
 
 
@@ -84,6 +86,7 @@ def public(module: Any) -> list[str]:
 
 
 def entry(module: Any, name: str) -> str:
+    """One public name, as an item of a list."""
     purpose = (inspect.getdoc(getattr(module, name)) or "").split("\n\n")[0]
     return f"- `{module.__name__}.{name}`: {oneline(purpose)}"
 
@@ -94,6 +97,7 @@ def paragraphs(text: str | None) -> str:
 
 
 def oneline(text: str) -> str:
+    """Text of several lines as one, in Markdown."""
     return " ".join(text.replace("``", "`").split())
 
 

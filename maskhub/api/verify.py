@@ -59,10 +59,13 @@ def verify(
 
     if base is None and revision:
         raise ArgumentError("--revision is for a base", hint="Give one: --base.")
-    file = None if isinstance(mask, MaskSet) else MaskFile(mask, parent, token=token)
-    if file:
+    file = None
+    if isinstance(mask, MaskSet):
+        maskset = mask
+    else:
+        file = MaskFile(mask, parent, token=token)
         file.verify()
-    maskset = file.maskset() if file else mask
+        maskset = file.maskset()
     checkpoint = None
     if base is not None:
         checkpoint = open_checkpoint(base, revision=revision, token=token)

@@ -70,6 +70,7 @@ class Command:
 
         def run(context: typer.Context, **given: Any) -> None:
             out = Output(*(given.pop(name) for name in FORMATS if name != "debug"), meta=context.meta)
+            out.quiet_hub()
             given.pop("debug")
             mine = {name: given.pop(name) for name in own}
             if self.function is None:

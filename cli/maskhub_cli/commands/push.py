@@ -17,7 +17,6 @@ def push(call: Call[Pushed], out: Output) -> None:
 
     Example: maskhub push task.msk user/repo
     """
-    out.quiet_hub()
     pushed = call()
     out.show(
         pushed,

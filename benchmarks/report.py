@@ -82,7 +82,7 @@ def medians(functions: Mapping[str, Callable[[], object]], runs: int) -> dict[st
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held, in MB. (``getrusage`` may count its parent's.)"""
+    """The most memory that this process has held, in MB; ``getrusage`` may count its parent's."""
     status = Path("/proc/self/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024
 

@@ -17,7 +17,8 @@ NOTE = "<!-- Written by `make docs`. -->"
 def commands(root: Any, name: str) -> str:
     """A page of all commands of a program; ``root`` is its command, of typer or click."""
     lines = [f"# The commands of `{name}`", NOTE, paragraphs(root.help), *options(root)]
-    for word, command in root.commands.items():
+    for word in root.list_commands(None):
+        command = root.resolve_command(None, [word])[1]
         if not command.hidden:
             usage = " ".join([name, word, "[OPTIONS]", *map(value, arguments(command))])
             lines += [f"## {word}", f"```\n{usage}\n```", paragraphs(command.help), *options(command)]
@@ -37,6 +38,7 @@ def options(command: Any) -> Iterator[str]:
 
 
 def item(parameter: Any) -> str:
+    """One parameter, as an item of a list."""
     if parameter.param_type_name == "argument":
         written = f"`{value(parameter)}`"
     else:
@@ -65,6 +67,7 @@ def value(parameter: Any) -> str:
 
 
 def arguments(command: Any) -> Iterator[Any]:
+    """A command's parameters that are no options."""
     return (parameter for parameter in command.params if parameter.param_type_name == "argument")
 
 
@@ -83,6 +86,7 @@ def public(module: Any) -> list[str]:
 
 
 def entry(module: Any, name: str) -> str:
+    """One public name, as an item of a list."""
     purpose = (inspect.getdoc(getattr(module, name)) or "").split("\n\n")[0]
     return f"- `{module.__name__}.{name}`: {oneline(purpose)}"
 
@@ -93,6 +97,7 @@ def paragraphs(text: str | None) -> str:
 
 
 def oneline(text: str) -> str:
+    """Text of several lines as one, in Markdown."""
     return " ".join(text.replace("``", "`").split())
 
 

@@ -17,7 +17,7 @@ from maskhub_cli.main import app
 pytest.importorskip("torch")  # the public names of training need it
 
 DOCS = Path(__file__).parents[1] / "docs"
-COMMANDS = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+COMMANDS = typer.main.get_command(app).list_commands(None)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, overload
+from typing import TYPE_CHECKING, Annotated, Any, overload
 
-from maskhub.api.parameters import Force, MaskLike, Parents, PathLike, Picture, Token, names_of, opened
+from maskhub.api.parameters import Force, MaskLike, Parents, PathLike, Picture, Token, names_of
 from maskhub.errors import ArgumentError
 from maskhub.options import Option
 
@@ -29,41 +29,14 @@ Report = Annotated[PathLike | None, Option("Write all of it as one page, with pi
 
 
 @overload
-def diff(
-    a: MaskLike,
-    b: MaskLike,
-    /,
-    *,
-    names: Sequence[str] | None = ...,
-    measure: str = ...,
-    plot: PathLike | None = ...,
-    report: PathLike | None = ...,
-    force: bool = ...,
-    parent: Sequence[MaskLike] = ...,
-    token: str | None = ...,
-    progress: Progress | None = ...,
-) -> Diff: ...
+def diff(a: MaskLike, b: MaskLike, /, **options: Any) -> Diff: ...
 
 
 @overload
-def diff(
-    a: MaskLike,
-    b: MaskLike,
-    c: MaskLike,
-    /,
-    *more: MaskLike,
-    names: Sequence[str] | None = ...,
-    measure: str = ...,
-    plot: PathLike | None = ...,
-    report: PathLike | None = ...,
-    force: bool = ...,
-    parent: Sequence[MaskLike] = ...,
-    token: str | None = ...,
-    progress: Progress | None = ...,
-) -> Matrix: ...
+def diff(a: MaskLike, b: MaskLike, c: MaskLike, /, *more: MaskLike, **options: Any) -> Matrix: ...
 
 
-def diff(
+def diff(  # type: ignore[misc]  # options are Any in the overloads, and named here
     *masks: Annotated[MaskLike, Option("Two masks of one base, or more: files, URLs or Hub names.", "MASK")],
     names: Sequence[str] | None = None,
     measure: Measure = "dissimilarity",
@@ -90,6 +63,7 @@ def diff(
     >>> maskhub.diff("a.msk", "b.msk", "task.msk", measure="jaccard").values.shape
     (3, 3)
     """
+    from maskhub.container.reader import open_mask
     from maskhub.masks import compare
 
     if len(masks) < 2:
@@ -104,9 +78,10 @@ def diff(
         from maskhub.pictures.report import claim_report, save_report
 
         claim_report(Path(report), force=force)
-    sets = [opened(mask, [*parent, *(m for m in masks if m is not mask)], token) for mask in masks]
+    parents = [[*parent, *(other for other in masks if other is not mask)] for mask in masks]
+    sets = [open_mask(mask, known, token=token) for mask, known in zip(masks, parents, strict=True)]
     if len({one.id for one in sets}) > 1:  # else nothing is decoded, nor fetched
-        sets = [opened(mask, [*parent, *(m for m in masks if m is not mask)], token, whole=True) for mask in masks]
+        sets = [open_mask(mask, known, whole=True, token=token) for mask, known in zip(masks, parents, strict=True)]
     called = list(names or names_of(masks))
     result: Diff | Matrix
     if len(sets) == 2:

@@ -356,15 +356,15 @@ def _made(kind: type[M], given: dict[str, Any]) -> M:
     for name in given:
         _check_name(kind, name, "training settings")
     values = {name: _value(value, _plain(hints[name])) for name, value in given.items() if value is not None}
-    recipe = RECIPES.get(values.get("recipe", "default"), {})
+    recipe = RECIPES.get(str(values.get("recipe", "default")), {})
     fields = {name: value for name, value in recipe.items() if name in hints} | values
     try:
         made = msgspec.convert(fields, kind, strict=False)
     except msgspec.ValidationError as error:
         why, _, field = str(error).rpartition(" - at ")
+        if not why:
+            raise ArgumentError("training settings: base: there is none") from error
         field = field.strip("`$.").partition("[")[0]
-        if not field:  # of a field that is missing
-            raise ArgumentError(f"training settings: {error}") from error
         hint, choices = None, get_args(_plain(hints[field]))
         if get_origin(_plain(hints[field])) is Literal:
             hint = f"It is one of: {', '.join(choices)}."

@@ -25,4 +25,5 @@ def test_results_have_the_budget_of_the_plan() -> None:
     ("page", "table"), [("README.md", brief), ("docs/training.md", markdown), ("docs/training.md", sweep_markdown)]
 )
 def test_a_page_shows_the_results(page: str, table: object) -> None:
-    assert callable(table) and table() in (ROOT / page).read_text()
+    assert callable(table)
+    assert table() in (ROOT / page).read_text()

@@ -253,7 +253,8 @@ def test_any_bytes_end_in_a_codec_error_or_in_bits_of_the_right_size(name: str, 
         bits = codec.decode(np.frombuffer(payload, np.uint8), target(Mask.from_bool(np.ones(shape, bool)), kept=kept))
     except CodecError:
         return
-    assert bits.dtype == np.uint8 and bits.shape == ((size + 7) // 8,)
+    assert bits.dtype == np.uint8
+    assert bits.shape == ((size + 7) // 8,)
 
 
 JSON = st.recursive(

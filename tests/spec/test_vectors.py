@@ -57,7 +57,10 @@ def test_every_codec_and_dtype_is_there():
     assert {mask["codec"] for said in GOOD.values() for mask in said["masks"].values()} == REGISTRY.keys()
     assert {tensor["dtype"] for said in GOOD.values() for tensor in said["dense"].values()} == ITEM_SIZE.keys()
     shapes = [mask["shape"] for said in GOOD.values() for mask in said["masks"].values()]
-    assert [] in shapes and [0] in shapes and [1] in shapes and max(map(len, shapes)) == 4
+    assert [] in shapes
+    assert [0] in shapes
+    assert [1] in shapes
+    assert max(map(len, shapes)) == 4
     assert [(1 << 20) + 13] in shapes
 
 

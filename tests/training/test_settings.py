@@ -130,12 +130,14 @@ def test_settings_that_there_are_not(name: str, meant: str | None) -> None:
         ({"eval_split": 0.1, "eval_file": "e.csv"}, "eval_split: there is an eval_file", "Leave one of them out."),
         ({"push_to_hub": "./here"}, "push_to_hub: './here' is no repo on the Hub", "Name it as user/repo."),
         ({"push_to_hub": "nobody"}, "push_to_hub: 'nobody' is no repo on the Hub", "Name it as user/repo."),
+        ({"base": None}, "base: there is none", None),
+        ({"recipe": ["paper"]}, "recipe: Expected `str`, got `array`", "It is one of: default, paper."),
         ({"recipe": "pull"}, "recipe: Invalid enum value 'pull'", "It is one of: default, paper."),
     ],
 )
 def test_more_that_is_not_allowed(given: dict[str, Any], message: str, hint: str | None) -> None:
     with pytest.raises(ArgumentError) as caught:
-        settings_from(base="b", train_file="t.csv", **given)
+        settings_from(**{"base": "b", "train_file": "t.csv"} | given)
     assert (str(caught.value), caught.value.hint) == (f"training settings: {message}", hint)
 
 

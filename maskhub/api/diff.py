@@ -59,7 +59,7 @@ def diff(  # type: ignore[misc]  # options are Any in the overloads, and named h
 
     >>> import maskhub
     >>> maskhub.diff("a.msk", "b.msk").total.weights
-    352
+    17408
     >>> maskhub.diff("a.msk", "b.msk", "task.msk", measure="jaccard").values.shape
     (3, 3)
     """

@@ -22,7 +22,7 @@ def info(
 
     >>> import maskhub
     >>> maskhub.info("task.msk").weights
-    352
+    17408
     """
     from maskhub.container.reader import open_mask
 

@@ -66,7 +66,7 @@ def pack(
 
     >>> import maskhub
     >>> maskhub.pack("task.msk", "small.msk", codec="gaps").summary().codecs
-    {'gaps': 9}
+    {'gaps': 13}
     """
     from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.container import codecs

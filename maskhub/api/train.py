@@ -56,7 +56,7 @@ def train(
     training starts; later TrainingError after Ctrl-C, when a checkpoint has been written.
 
     >>> import maskhub
-    >>> run = maskhub.train("base", "run", train_file="train.csv", eval_file="test.csv", epochs=1)
+    >>> run = maskhub.train("base", "run", train_file="train.csv", eval_file="test.csv", epochs=1, max_length=64)
     >>> run.mask.name
     'mask.msk'
     """

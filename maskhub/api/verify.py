@@ -49,7 +49,7 @@ def verify(
 
     >>> import maskhub
     >>> maskhub.verify("task.msk", base="base").base_tensors
-    16
+    39
     """
     from maskhub.checkpoints.apply import verify_base
     from maskhub.checkpoints.checkpoint import open_checkpoint

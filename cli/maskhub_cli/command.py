@@ -38,11 +38,10 @@ class Call(Generic[R]):
 
 @dataclass(frozen=True)
 class Command:
-    """A command: ``show``, of ``commands/NAME.py``, is given a ``Call`` of the library's ``function``, and shows what
-    comes of it.
+    """A command: a public function of the library, and what shows what comes of it.
 
-    ``show`` is called as the function is. Options of its own stand in its signature; its docstring says what only the
-    command line has. One without a function does all itself.
+    ``show``, of ``commands/NAME.py``, is given a ``Call`` of ``function``, and is called as that is. Options of its own
+    stand in its signature; its docstring says what only the command line has. One without a function does all itself.
     """
 
     name: str

@@ -21,7 +21,6 @@ import pytest
 from fsspec.implementations.arrow import ArrowFSWrapper
 
 import maskhub
-from maskhub import remote
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import (
@@ -115,10 +114,12 @@ def test_the_whole_way(shared: str, masks: list[Path]) -> None:
     for name in ("a.msk", "a"):
         address = f"{shared.rstrip('/')}/{name}"
         pulled = maskhub.pull(address, "out.msk", force=True)
-        assert pulled.id == id_of(first) and Path("out.msk").read_bytes() == first.read_bytes()
+        assert pulled.id == id_of(first)
+        assert Path("out.msk").read_bytes() == first.read_bytes()
         opened = MaskFile(address)
         opened.verify()
-        assert opened.manifest.id == id_of(first) and str(opened.path) == address
+        assert opened.manifest.id == id_of(first)
+        assert str(opened.path) == address
     assert maskhub.open(f"{shared.rstrip('/')}/third").id == id_of(second)
 
 
@@ -132,8 +133,10 @@ def test_what_lies_where(shared: str, masks: list[Path]) -> None:
     assert found[f"objects/{sha256}.msk"] == content
     text = found[f"objects/{pointer['card']}.md"]
     assert hashlib.sha256(text).hexdigest() == pointer["card"]
-    assert pointer["mask"] == sha256 and pointer["format"] == "maskhub-index-1"
-    assert "library_name: maskhub" in text.decode() and f"maskhub pull {shared.rstrip('/')}/a.msk" in text.decode()
+    assert pointer["mask"] == sha256
+    assert pointer["format"] == "maskhub-index-1"
+    assert "library_name: maskhub" in text.decode()
+    assert f"maskhub pull {shared.rstrip('/')}/a.msk" in text.decode()
 
 
 def test_what_is_there_already_is_left_as_it_is(shared: str, masks: list[Path]) -> None:
@@ -186,7 +189,8 @@ def test_what_people_wrote_into_a_card_stays(masks: list[Path], here: Path) -> N
     pointer = json.loads((shared / "index/task.json").read_text())
     text = (shared / "objects" / f"{pointer['card']}.md").read_text()
     assert "Trained on the messages of 2025." in text
-    assert id_of(masks[1]) in text and id_of(masks[0]) not in text
+    assert id_of(masks[1]) in text
+    assert id_of(masks[0]) not in text
 
 
 def test_lists_are_filtered(shared: str, masks: list[Path], base_folder: Path, here: Path) -> None:
@@ -249,7 +253,8 @@ def test_an_index_of_lies_is_refused(pushed: Path, change: dict[str, Any], masks
         maskhub.pull("shared/a")
     assert caught.value.hint == "Push the mask anew with --force."
     (listed,) = maskhub.list_masks("shared")
-    assert listed.entry is None and re.match(message, listed.problem or "")
+    assert listed.entry is None
+    assert re.match(message, listed.problem or "")
     with pytest.raises(FormatError, match=message):
         maskhub.push(masks[0], "shared")
     assert maskhub.push(masks[0], "shared", force=True).changed
@@ -279,7 +284,9 @@ def test_names_never_become_paths(pushed: Path, masks: list[Path], here: Path) -
         (pushed / "index" / name).write_text(json.dumps(entry))
     (pushed / "index" / "folder").mkdir()
     (listed,) = maskhub.list_masks("shared")
-    assert listed.address == "shared/a.msk" and listed.entry is not None and listed.entry.name == "a.msk"
+    assert listed.address == "shared/a.msk"
+    assert listed.entry is not None
+    assert listed.entry.name == "a.msk"
     maskhub.pull("shared")
     assert {p.name for p in here.iterdir()} == {"shared", "cache"}
     for name in ("../x", "x/y", ".x", "x y", "é", "x" * 101, "x\0"):
@@ -312,22 +319,22 @@ def remove_cache() -> None:
 
 
 def test_any_changed_byte_is_found_and_mended(pushed: Path, masks: list[Path]) -> None:
-    (object,) = pushed.glob("objects/*.msk")
-    content = object.read_bytes()
+    (stored,) = pushed.glob("objects/*.msk")
+    content = stored.read_bytes()
     for place in (0, 8, len(content) // 2, len(content) - 1):
         changed = bytearray(content)
         changed[place] ^= 1
-        object.write_bytes(changed)
+        stored.write_bytes(changed)
         remove_cache()
         with pytest.raises(IntegrityError, match="damaged: not the file that the index says"):
             maskhub.pull("shared/a", "out.msk")
         assert not Path("out.msk").exists()
     for wrong in (content[:-1], content + b"\0"):
-        object.write_bytes(wrong)
+        stored.write_bytes(wrong)
         with pytest.raises(IntegrityError, match="damaged: not the file that the index says"):
             maskhub.pull("shared/a", "out.msk")
         assert maskhub.push(masks[0], "shared").changed  # its size shows it
-        object.write_bytes(content[:-1])
+        stored.write_bytes(content[:-1])
     assert maskhub.push(masks[0], "shared", force=True).changed
     assert maskhub.pull("shared/a", "out.msk").id == id_of(masks[0])
 
@@ -340,8 +347,8 @@ def test_a_damaged_copy_in_the_cache_is_fetched_anew(pushed: Path, masks: list[P
 
 
 def test_an_object_that_is_gone(pushed: Path) -> None:
-    (object,) = pushed.glob("objects/*.msk")
-    object.unlink()
+    (stored,) = pushed.glob("objects/*.msk")
+    stored.unlink()
     with pytest.raises(MaskhubError, match="no such file"):
         maskhub.pull("shared/a")
     with pytest.raises(MaskhubError, match="no such file"):
@@ -439,8 +446,8 @@ def test_signatures_lie_beside_their_masks(shared: str, masks: list[Path], keys:
 
 
 def test_a_huge_signature_is_not_read(pushed: Path, keys: tuple[Path, Path]) -> None:
-    (object,) = pushed.glob("objects/*.msk")
-    with open(f"{object}.sig", "wb") as file:
+    (stored,) = pushed.glob("objects/*.msk")
+    with open(f"{stored}.sig", "wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(RemoteError, match="larger than 4,096 bytes"):
         maskhub.pull("shared/a", require_signature=keys[1])
@@ -477,7 +484,8 @@ def test_a_push_that_is_killed_leaves_the_old_state(stage: int, here: Path, mask
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + stage  # what was written before, and a temporary file
     (listed,) = maskhub.list_masks(place)
-    assert listed.entry is not None and listed.entry.id == id_of(masks[0])
+    assert listed.entry is not None
+    assert listed.entry.id == id_of(masks[0])
     assert maskhub.pull(f"{place}/task").id == id_of(masks[0])
     maskhub.push(masks[1], place, name="task", force=True)
     assert maskhub.pull(f"{place}/task").id == id_of(masks[1])

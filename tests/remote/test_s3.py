@@ -172,7 +172,8 @@ def test_every_command_takes_a_name_on_s3(s3: Proxy, masks: list[Path], base_fol
 
 def failed(ran: Ran) -> str:
     assert (ran.status, ran.out) == (1, ""), ran.stderr
-    assert ran.stderr.startswith("Error: ") and ran.stderr.count("\n") == 1
+    assert ran.stderr.startswith("Error: ")
+    assert ran.stderr.count("\n") == 1
     assert SECRET not in ran.stderr
     return ran.stderr.removeprefix("Error: ").rstrip("\n")
 
@@ -225,10 +226,10 @@ def test_without_s3fs_the_error_names_the_package(s3: Proxy, tmp_path: Path) -> 
 def test_a_damaged_mask_is_refused(s3: Proxy, masks: list[Path]) -> None:
     maskhub.push(masks[0], "s3://bucket/masks")
     system = fsspec.filesystem("s3")
-    (object,) = system.glob("bucket/masks/objects/*.msk")
+    (stored,) = system.glob("bucket/masks/objects/*.msk")
     content = bytearray(masks[0].read_bytes())
     content[-1] ^= 1
-    system.pipe_file(object, bytes(content))
+    system.pipe_file(stored, bytes(content))
     with pytest.raises(IntegrityError, match=r"^s3://bucket/masks/a: damaged: not the file that the index says\. "):
         maskhub.pull("s3://bucket/masks/a", "out.msk")
     assert not Path("out.msk").exists()
@@ -247,7 +248,8 @@ def test_a_push_that_is_killed_leaves_the_old_state(s3: Proxy, masks: list[Path]
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     (listed,) = maskhub.list_masks("s3://bucket/masks")
-    assert listed.entry is not None and listed.entry.id == id_of(masks[0])
+    assert listed.entry is not None
+    assert listed.entry.id == id_of(masks[0])
     assert maskhub.pull("s3://bucket/masks/task").id == id_of(masks[0])
     maskhub.push(masks[1], "s3://bucket/masks", name="task", force=True)
     assert maskhub.pull("s3://bucket/masks/task").id == id_of(masks[1])

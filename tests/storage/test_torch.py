@@ -66,7 +66,8 @@ def test_the_kind_of_file_does_not_matter(tmp_path: Path, dtype: str, shards: in
     expected = open_checkpoint(folder)
     options = {"_use_new_zipfile_serialization": False} if old else {}
     read = open_checkpoint(as_torch(folder, tmp_path / "b", **options))
-    assert len(read.shards) == shards and all(isinstance(shard, TorchFile) for shard in read.shards)
+    assert len(read.shards) == shards
+    assert all(isinstance(shard, TorchFile) for shard in read.shards)
     assert values(read) == values(expected)
     assert {n: read.info(n).nbytes for n in read} == {n: expected.info(n).nbytes for n in expected}
     digests = {n: read.digest(n) for n in read}
@@ -118,7 +119,8 @@ def test_tensors_however_they_lie_in_their_storage(tmp_path: Path) -> None:
     for name, wanted in expected.items():
         read = file.read(name)
         assert file.tensors[name].shape == read.shape == wanted.shape
-        assert read.data.tobytes() == wanted.tobytes() and file.tensors[name].nbytes == wanted.nbytes
+        assert read.data.tobytes() == wanted.tobytes()
+        assert file.tensors[name].nbytes == wanted.nbytes
 
 
 def test_dense_checkpoints_of_such_a_base(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_the_seed_draws_them() -> None:
 def test_shares_that_leave_nothing(share: float, count: int) -> None:
     with pytest.raises(ArgumentError) as caught:
         held_out(labelled(a=10, b=10), share, 0)
-    assert str(caught.value) == (
+    assert caught.value.message == (
         f"training settings: eval_split: {share} of 20 examples is {count}, where 1 to 18 can be held out"
     )
 

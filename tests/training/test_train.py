@@ -541,7 +541,7 @@ def test_a_run_says_what_it_does_and_a_plan_the_same(bert: Path, task: Path, tmp
     assert said[: len(planned)] == planned
     assert [line.partition(":")[0] for line in said] == [
         "Reading examples", "Task", "Examples", "Classes", "Loading torch and transformers", "Reading the base",
-        "Encoding 64 examples", "Masked", "Memory", "Training", "Deleted",
+        "Warning", "Encoding 64 examples", "Masked", "Memory", "Training", "Deleted",
     ]  # fmt: skip
     assert "Masked: 17,472 weights: 12 tensors in 2 layers and 2 outside them" in said
     assert said[-2].startswith("Training: 5 steps; ")

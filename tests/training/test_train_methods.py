@@ -23,7 +23,7 @@ import maskhub
 import maskhub.training as learning
 from maskhub.checkpoints.checkpoint import open_checkpoint
 from maskhub.container.reader import MaskFile, open_mask
-from maskhub.errors import ArgumentError, CheckpointError, TrainingError
+from maskhub.errors import ArgumentError, MissingError, TrainingError
 from maskhub.runtime.evaluate import logits_of
 from maskhub.tasks.data import read_file
 from maskhub.training.masking import masks_of, scores_of
@@ -291,7 +291,7 @@ def test_models_that_cannot_be_masked_or_packed(bert: Path, tmp_path: Path) -> N
         learning.mask_model(model, sparsity=0.1)
     with pytest.raises(ArgumentError, match="training settings: recipe: Invalid enum value 'x'"):
         learning.mask_model(model, recipe="x")
-    with pytest.raises(CheckpointError):
+    with pytest.raises(MissingError):
         learning.mask_model(model, tmp_path / "nowhere")
     with torch.no_grad():
         model.bert.pooler.dense.weight[0, 0] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from maskhub.errors import ArgumentError, MaskhubError
 from maskhub.options import nearest
 from maskhub_cli.command import Command
-from maskhub_cli.output import ERROR_STATUS, error_line
+from maskhub_cli.output import DEBUG, ERROR_STATUS, error_line, warning_line
 
 # In the order of the help, under its headings.
 COMMANDS = {
@@ -69,7 +70,9 @@ class Commands(TyperGroup):
         **extra: Any,
     ) -> Any:
         try:
-            status = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                status = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except Exception as error:
             if not hasattr(error, "format_message"):  # not typer's own over wrong usage
                 raise
@@ -92,6 +95,8 @@ class Commands(TyperGroup):
                 raise
             typer.echo(error_line(explain(error)), err=True)
             status = 2 if isinstance(error, ArgumentError) else ctx.meta.get(ERROR_STATUS, 1)
+            if isinstance(error.__cause__, KeyboardInterrupt):  # what was under way has been saved
+                status = 130
             raise typer.Exit(status) from None
 
 
@@ -133,7 +138,12 @@ def _meant(wrong: str, known: Iterable[str]) -> str | None:
 
 def debug(ctx: Any) -> bool:
     """Whether the user asked for tracebacks, before the command or after it."""
-    return bool(ctx.params.get("debug")) or "--debug" in sys.argv or bool(os.environ.get("MASKHUB_DEBUG"))
+    return bool(ctx.params.get("debug") or ctx.meta.get(DEBUG))
+
+
+def _warn(message: Warning | str, *_: Any) -> None:
+    """What a library warns of, as a line of ours."""
+    typer.echo(warning_line(str(message)), err=True)
 
 
 app = typer.Typer(

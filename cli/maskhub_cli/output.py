@@ -21,6 +21,7 @@ from maskhub.errors import ArgumentError
 
 Cell = str | int | float
 ERROR_STATUS = "error_status"  # key of a context's meta: the exit status of an error, where it is not 1
+DEBUG = "debug"  # and whether tracebacks are wanted
 WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
 
@@ -122,7 +123,7 @@ class Output:
             typer.echo(styled(printable(as_called(text)), err=True, fg="cyan"), err=True)
 
     def warn(self, text: str) -> None:
-        typer.echo(f"{styled('Warning:', err=True, fg='yellow')} {printable(text)}", err=True)
+        typer.echo(warning_line(text), err=True)
 
     @contextlib.contextmanager
     def progress(self, label: str, *, unit: str = "bytes") -> Iterator[Progress | None]:
@@ -173,9 +174,11 @@ class _Log:
 
     def __init__(self, label: str, unit: str, seconds: float = 15.0) -> None:
         self._label, self._unit, self._seconds = label, unit, seconds
-        self._last = time.monotonic()
+        self._last: float | None = None
 
     def __call__(self, done: int, total: int, note: str = "", /) -> None:
+        if self._last is None:  # what came before was no part of it
+            self._last = time.monotonic()
         if time.monotonic() - self._last >= self._seconds:
             self._last = time.monotonic()
             typer.echo(f"{self._label}: {done:,} of {total:,} {self._unit} {note}".rstrip(), err=True)
@@ -194,6 +197,10 @@ def printable(text: str) -> str:
 def error_line(text: str) -> str:
     """An error as one line, whatever it came from."""
     return f"{styled('Error:', err=True, fg='red')} {printable(as_called(' '.join(text.splitlines())))}"
+
+
+def warning_line(text: str) -> str:
+    return f"{styled('Warning:', err=True, fg='yellow')} {printable(' '.join(text.splitlines()))}"
 
 
 def styled(text: str, *, err: bool = False, **style: Any) -> str:
@@ -239,7 +246,8 @@ def _table(rows: Sequence[Mapping[str, Cell]], width: int | None) -> Iterator[st
         text = "  ".join(cells).rstrip()
         yield styled(text, dim=True) if number == 0 else text
     if len(fits) < len(widths):
-        yield f"(no room for {', '.join(list(rows[0])[len(fits) :])}: --json has all)"
+        text = f"(no room for {', '.join(list(rows[0])[len(fits) :])}: --json has all)"
+        yield from textwrap.wrap(text, width or len(text))
 
 
 def _cell(value: Cell) -> str:

@@ -67,7 +67,7 @@ def train(
         raise ArgumentError("a run needs a folder", hint="Name one: -o RUN.")
     given = read_config(config) if config is not None else {}
     over = {name: value for name, value in settings.items() if value is not None}
-    asked = settings_from(**given | over | {"base": str(base)})
+    asked = settings_from(**given | _named(base) | over)
     if dry_run:
         return plan(asked, output, resume=resume, say=say, token=token)
     assert output is not None
@@ -77,6 +77,15 @@ def train(
         if say:
             say(f"Pushed: {pushed.address}")
     return result
+
+
+def _named(base: BaseLike) -> dict[str, str]:
+    """How settings, which are words, name a base: by its commit, if it is one on the Hub that was opened."""
+    from maskhub.checkpoints.checkpoint import Checkpoint
+
+    if not isinstance(base, Checkpoint):
+        return {"base": str(base)}
+    return {"base": base.name} | ({"revision": base.hub.commit} if base.hub else {})
 
 
 _own = [p for p in inspect.signature(train).parameters.values() if p.kind is not p.VAR_KEYWORD]

@@ -163,7 +163,7 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
         raise TrainingError(
             f"{folder}: interrupted after step {state_now.global_step} of {state_now.max_steps}",
             hint="Nothing is lost: the same command with --resume goes on.",
-        )
+        ) from KeyboardInterrupt()
     seconds = time.perf_counter() - started
 
     metrics: dict[str, float] = {}

@@ -37,13 +37,14 @@ def _short(answer: Mapping[str, Any]) -> str:
 def _rows(answer: Mapping[str, Any]) -> list[dict[str, Cell]]:
     """An answer for a table: a row, or one for each word that is tagged and each of the likeliest labels."""
     asked = " | ".join(str(answer[key]) for key in ("text", "pair", "prompt", "image") if answer.get(key) is not None)
+    asked = asked or " ".join(answer.get("tokens", ()))
     asked = asked if len(asked) <= LONGEST else f"{asked[: LONGEST - 1]}…"
     if "generated_text" in answer:
         return [{"generated text": str(answer["generated_text"])}]
     if (words := answer.get("entities", answer.get("tags"))) is not None:
-        return [{"word": one["word"], "label": one["label"], "score": float(one["score"])} for one in words] or [
-            {"word": "(none)", "label": "", "score": ""}
-        ]
+        return [
+            {"word": one["word"], "label": one["label"], "score": float(one["score"]), "input": asked} for one in words
+        ] or [{"word": "(none)", "label": "", "score": "", "input": asked}]
     answers = answer.get("top") or [answer]
     what = next((key for key in ("label", "choice") if key in answers[0]), None)
     return [

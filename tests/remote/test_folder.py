@@ -21,7 +21,6 @@ import pytest
 from fsspec.implementations.arrow import ArrowFSWrapper
 
 import maskhub
-from maskhub import remote
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import (
@@ -169,7 +168,7 @@ def test_a_folder_with_one_mask_needs_no_name(shared: str, masks: list[Path]) ->
     maskhub.push(masks[0], shared)
     assert maskhub.pull(shared).id == maskhub.open(shared).id == id_of(masks[0])
     maskhub.push(masks[1], shared)
-    for call in (remote.pull, maskhub.open):
+    for call in (maskhub.pull, maskhub.open):
         with pytest.raises(RemoteError) as caught:
             call(shared)
         assert caught.value.message == f"{shared}: the folder has several masks: a, b"
@@ -259,7 +258,7 @@ def test_an_index_of_lies_is_refused(pushed: Path, change: dict[str, Any], masks
 @pytest.mark.parametrize("content", [b"", b"\0\xff", b"[" * 100_000, b'{"format": "maskhub-index-1", "mask": "'])
 def test_an_index_of_noise_is_refused(pushed: Path, content: bytes) -> None:
     (pushed / "index/a.json").write_bytes(content)
-    for call in (remote.pull, maskhub.open):
+    for call in (maskhub.pull, maskhub.open):
         with pytest.raises(FormatError, match=r"shared/index/a.json: not an entry of an index of masks: ") as caught:
             call("shared/a")
         assert "\n" not in str(caught.value)

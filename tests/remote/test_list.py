@@ -59,9 +59,9 @@ def test_what_it_says(hub: TestHub, filled: None, maskset: MaskSet, mask_path: P
     assert (card["bytes"], card["weights"], card["task"]) == (mask_path.stat().st_size, 420, "text-classification")
     assert card["metrics"] == {"accuracy": 0.9} and round(card["bits_per_weight"], 4) == 1.0857
     table = hub("list", "--author", "bob").out.splitlines()
-    assert table[1].split() == ["mask", "task", "base", "bytes", "bits/weight", "sparsity", "metrics"]
+    assert table[1].split() == ["mask", "task", "bytes", "metrics", "base", "bits/weight", "sparsity"]
     assert table[2].split() == [
-        "bob/bare/raw.msk", "text-classification", "tiny-bert", "5,857", "1.0857", "0.0667", "accuracy", "0.9000",
+        "bob/bare/raw.msk", "text-classification", "5,857", "accuracy", "0.9000", "tiny-bert", "1.0857", "0.0667",
     ]  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def test_several_masks_under_names(hub: TestHub, mask_path: Path, base: Checkpoi
         )
     assert hub("pull", "alice/masks/toxic/v2", "-o", "x.msk").status == 0
     assert (tmp_path / "x.msk").read_bytes() == (tmp_path / "other.msk").read_bytes()
-    assert hub("push", mask_path, "alice/masks/a", "--name", "b").status == 1
+    assert hub("push", mask_path, "alice/masks/a", "--name", "b").status == 2
 
 
 OWN = b"""---\r
@@ -194,7 +194,7 @@ def test_private_revision_pull_request_and_message(hub: TestHub, mask_path: Path
     assert "task.msk" in hub.files("alice/open", "trial/2") and "task.msk" not in hub.files("alice/open")
     assert hub("pull", "alice/open/task@trial/2").status == 0
     assert hub("push", mask_path, "alice/open@trial/2", "-q").out == "alice/open/task.msk@trial/2\n"
-    assert hub("push", mask_path, "alice/open@trial/2", "--revision", "main").status == 1
+    assert hub("push", mask_path, "alice/open@trial/2", "--revision", "main").status == 2
 
 
 def test_a_push_takes_few_requests_more_than_hf_upload(hub: TestHub, tmp_path: Path) -> None:

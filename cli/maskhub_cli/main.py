@@ -111,10 +111,12 @@ def usage(error: Any, commands: Sequence[str]) -> str:
     """What was typed wrongly, with what may have been meant, and where the help is."""
     message = error.format_message().splitlines()[0].rstrip(".")
     context = getattr(error, "ctx", None)
-    wrong = getattr(error, "option_name", None) or (context and not context.parent and _unknown(message))
+    wrong = _unknown(message) if context and not context.parent else None
+    if type(error).__name__ == "NoSuchOption":  # of typer or of click
+        wrong = error.option_name
     if wrong:
         message = f"there is no {'option' if wrong.startswith('-') else 'command'} {wrong}"
-        known = commands if not wrong.startswith("-") else _flags(context)
+        known = _flags(context) if context and wrong.startswith("-") else commands
         if meant := _meant(wrong, known):
             message += f". Did you mean {meant}?"
     if context is None:

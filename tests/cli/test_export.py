@@ -11,14 +11,9 @@ import maskhub
 from maskhub import interop
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.masks.mask import MaskSet
-from maskhub_cli.commands.export import Kind
 from tests.cli.conftest import Run, fields
 
 pytest.importorskip("h5py")
-
-
-def test_the_kinds_are_the_librarys() -> None:
-    assert [kind.value for kind in Kind] == interop.writable()
 
 
 def test_npz_and_back(program: Run, mask_path: Path, base_folder: Path, base: Checkpoint, maskset: MaskSet) -> None:
@@ -67,11 +62,10 @@ def test_outputs_that_cannot_be(run: Run, mask_path: Path) -> None:
     ran = run("export", mask_path, "--to", "npz")
     assert ran.status == 1 and "task.npz: the output file exists. Name another one, or replace it" in ran.err
     assert run("export", mask_path, "--to", "npz", "--force").status == 0
-    ran = run("export", mask_path, "--to", "npz", "--name", "a")
-    assert ran.status == 2 and "'--name': only with --to h5" in ran.err
+    ran = run("export", mask_path, "--to", "npz", "--name", "a", "-o", "a.npz")
+    assert (ran.status, ran.err) == (2, "Error: a npz file holds one mask set, and it has no name")
     ran = run("export", mask_path, "--to", "onnx")
-    assert ran.status == 2 and "'--to'" in ran.err
-    assert run("export", mask_path).status == 2
+    assert (ran.status, ran.err) == (2, f"Error: 'onnx' is not one of {', '.join(interop.writable())}")
     shutil.copyfile(mask_path, "x.h5")
     ran = run("export", mask_path, "--to", "h5", "-o", "x.h5")
     assert ran.status == 1 and ran.err.startswith("Error: x.h5: damaged, or no HDF5 bank: ")
@@ -97,9 +91,9 @@ def test_packing_scores(program: Run, run: Run, base_folder: Path, base: Checkpo
     assert np.array_equal(packed.masks[name].to_bool(), (scores > 0.5).numpy())
     assert packed.lineage == {"operation": "pack", "source": "scores", "threshold": 0.5}
     ran = run("pack", mask_path, "--threshold", "0.5", "-o", "x.msk")
-    assert ran.status == 2 and "'--threshold': only for another tool's file of scores" in ran.err
-    ran = run("pack", "s.pt", "-o", "x.msk")
-    assert ran.status == 2 and "'--base'" in ran.err
+    assert (ran.status, ran.err) == (
+        2, f"Error: {mask_path}: holds no scores, which a threshold is for. Leave --threshold out."
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.npz", "a.npy", "a.h5", "a.bin"])

@@ -19,7 +19,8 @@ EXTRAS = {"train": ("torch", "transformers", "accelerate", "datasets", "h5py", "
 class MaskhubError(Exception):
     """Base class. ``message`` says what is wrong; ``hint`` is an optional second sentence, the cure.
 
-    ``str`` has both."""
+    ``str`` has both.
+    """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -137,8 +138,10 @@ def library(module: str, what: str, cure: str) -> Any:
 
 @contextlib.contextmanager
 def extra(name: str, what: str = "this") -> Iterator[None]:
-    """A LibraryError that names the extra to install, for an import in the block, or in the function that this
-    decorates, that fails where a library of the extra is missing."""
+    """A LibraryError that names the extra to install, where a library of it is missing.
+
+    It is for imports in the block, or in the function that this decorates.
+    """
     try:
         yield
     except LibraryError:

@@ -35,7 +35,7 @@ def options(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, A
         annotation = parameter.annotation
         if isinstance(annotation, str):  # in our own source; names that only type checkers know have no option
             try:
-                annotation = eval(annotation, inspect.unwrap(function).__globals__)
+                annotation = eval(annotation, inspect.unwrap(function).__globals__)  # noqa: S307
             except NameError:
                 continue
         if get_origin(annotation) is Annotated:

@@ -27,11 +27,15 @@ def examples() -> Iterator[doctest.DocTest]:
 
 @pytest.fixture
 def files(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What examples name: ``base``, masks on it (``a.msk``, ``b.msk``, ``task.msk``), examples (``train.jsonl``)."""
+    """What examples name: ``base``, masks on it (``a.msk``, ``b.msk``, ``task.msk``), ``train.csv``, ``test.csv``."""
     shutil.copytree(tiny_bert, tmp_path / "base")
     for seed, name in enumerate(("a", "b", "task")):
         maskhub.save(tiny.tiny_maskset(tmp_path / "base", seed=seed, name="base"), tmp_path / f"{name}.msk")
-    toy.write_task(tmp_path)
+    for seed, name in enumerate(("train", "test")):
+        lines = [f"{row['text']},{'spam' if row['label'] == 'spam' else 'ham'}\n" for row in toy.rows(40, seed=seed)]
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(lines))
+    for name in ("masks", "shared", "store"):
+        (tmp_path / name).mkdir()
     monkeypatch.setenv("MASKHUB_CACHE", str(tmp_path / ".cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -87,7 +87,8 @@ def test_a_codec(python: Python, maskset: MaskSet, rows: MaskSet, tmp_path: Path
     assert {entry.codec["name"] for entry in MaskFile(tmp_path / "again.msk").manifest.masks.values()} == {"bits"}
     save(maskset, tmp_path / "task.msk")
     refused = python("", "pack", tmp_path / "task.msk", "--codec", "acme-rows", "-o", tmp_path / "x.msk")
-    assert refused.returncode == 1 and "a row is neither kept nor dropped as a whole" in refused.stderr
+    assert refused.returncode == 1
+    assert "a row is neither kept nor dropped as a whole" in refused.stderr
     with pytest.raises(CodecError, match="unknown codec 'acme-rows'"):  # the package is not installed here
         maskhub.open(tmp_path / "acme.msk")
 
@@ -107,7 +108,8 @@ def test_a_format(python: Python, base: Checkpoint, base_folder: Path, maskset: 
     with np.load(tmp_path / "task.acme") as arrays:
         assert set(arrays) == {f"{name}.keep" for name in maskset.masks}
     packed = maskhub.open(tmp_path / "packed.msk")
-    assert packed.masks == maskset.masks and packed.base.root == maskset.base.root
+    assert packed.masks == maskset.masks
+    assert packed.base.root == maskset.base.root
     assert packed.lineage == {"operation": "pack", "source": "acme"}
     with pytest.raises(maskhub.MaskhubError, match="fits no tensor of"):  # without the package: boolean tensors
         interop.read(tmp_path / "task.acme", base)
@@ -177,7 +179,8 @@ def test_a_format_opens_files_of_other_kinds_itself(
     assert maskhub.open(packed).masks == maskset.masks
     source.write_text(json.dumps({"a": [0]}))
     ran = python_with(tmp_path, "", "pack", source, "--base", base_folder, "-o", tmp_path / "x.msk")
-    assert ran.returncode == 1 and f"{source}: a fits no tensor of" in ran.stderr
+    assert ran.returncode == 1
+    assert f"{source}: a fits no tensor of" in ran.stderr
     with pytest.raises(FormatError, match="of no kind that can be packed"):
         interop.read(source, base)
 
@@ -191,13 +194,16 @@ def test_a_broken_package_is_in_nobodys_way(base_folder: Path, maskset: MaskSet,
     ran = python_with(tmp_path, "", "pack", tmp_path / "task.msk", "-o", tmp_path / "auto.msk", "-q")
     assert (ran.returncode, ran.stderr) == (0, "")
     ran = python_with(tmp_path, "", "pack", tmp_path / "task.msk", "--codec", "bolt", "-o", tmp_path / "x.msk")
-    assert ran.returncode == 1 and f"Error: the codec 'bolt' {said}.codecs: No module named 'bolts'" in ran.stderr
+    assert ran.returncode == 1
+    assert f"Error: the codec 'bolt' {said}.codecs: No module named 'bolts'" in ran.stderr
     arguments = "pack", tmp_path / "m.safetensors", "--base", base_folder, "-o", tmp_path / "m.msk", "-q"
     ran = python_with(tmp_path, "", *arguments)
-    assert ran.returncode == 0 and f"the format 'bolt' {said}.formats" in ran.stderr
+    assert ran.returncode == 0
+    assert f"the format 'bolt' {said}.formats" in ran.stderr
     assert maskhub.open(tmp_path / "m.msk").masks == maskset.masks
     table = write_rows(tmp_path / "rows.jsonl", [{"text": "t", "label": "x"}])
     ran = python_with(
         tmp_path, "import sys; from maskhub.tasks.data import read_file; print(read_file(sys.argv[1]).task)", table
     )
-    assert ran.stdout == "text-classification\n" and f"the kind of task 'bolt' {said}.tasks" in ran.stderr
+    assert ran.stdout == "text-classification\n"
+    assert f"the kind of task 'bolt' {said}.tasks" in ran.stderr

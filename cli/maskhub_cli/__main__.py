@@ -1,3 +1,5 @@
+"""``python -m maskhub_cli``."""
+
 from maskhub_cli.main import main
 
 main()

@@ -32,6 +32,8 @@ class Progress(Protocol):
 
 
 class Format(StrEnum):
+    """How results are printed."""
+
     AUTO = "auto"
     HUMAN = "human"
     JSON = "json"
@@ -125,10 +127,10 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self, label: str, *, unit: str = "bytes") -> Iterator[Progress | None]:
-        """A callback for the library that draws a bar on a terminal, else now and then writes a line to stderr; None
-        unless the format is human.
+        """A callback for the library that draws a bar on a terminal, else writes a line to stderr now and then.
 
-        ``unit`` is what the library counts: bytes are shown with their rate, anything else as a plain count.
+        None unless the format is human. ``unit`` is what the library counts: bytes are shown with their rate, anything
+        else as a plain count.
         """
         if self.format is not Format.HUMAN:
             yield None
@@ -198,6 +200,7 @@ def error_line(text: str) -> str:
 
 
 def warning_line(text: str) -> str:
+    """A warning as one line."""
     return f"{styled('Warning:', err=True, fg='yellow')} {printable(' '.join(text.splitlines()))}"
 
 

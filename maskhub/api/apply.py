@@ -13,9 +13,7 @@ from maskhub.api.parameters import (
     PathLike,
     Revision,
     Token,
-    base_of,
     names_of,
-    opened,
     several,
 )
 from maskhub.errors import ArgumentError
@@ -75,6 +73,8 @@ def apply(
     PosixPath('dense')
     """
     from maskhub.checkpoints.apply import build
+    from maskhub.checkpoints.checkpoint import open_checkpoint
+    from maskhub.container.reader import open_mask
     from maskhub.storage.atomic import claim_folder
 
     wanted = several(masks)
@@ -86,8 +86,8 @@ def apply(
         folders = [Path(output or ".") / name for name in names_of(wanted)]
     for folder in folders:
         claim_folder(folder)  # before anything is downloaded
-    sets = [opened(mask, parent, token, whole=True) for mask in wanted]
-    checkpoint = base_of(base, revision, token)
+    sets = [open_mask(mask, parent, whole=True, token=token) for mask in wanted]
+    checkpoint = open_checkpoint(base, revision=revision, token=token)
     build(
         checkpoint,
         list(zip(sets, folders, strict=True)),

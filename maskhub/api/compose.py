@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from maskhub.api.parameters import Codec, Force, MaskLike, Parents, PathLike, Token, mask_path, opened
+from maskhub.api.parameters import Codec, Force, MaskLike, Parents, PathLike, Token, mask_path
 from maskhub.errors import OutputError
 from maskhub.options import Option
 
@@ -65,7 +65,7 @@ def compose(
             raise OutputError(f"{path}: the output is the input {same}", hint="Name another one with -o.")
         claim_file(path, force=force)
     sets = {
-        name: opened(mask, [one for one in inputs if one is not mask], token, whole=output is not None)
+        name: open_mask(mask, [one for one in inputs if one is not mask], whole=output is not None, token=token)
         for name, mask in masks.items()
     }
     composed = combine(expression, sets, min=min, missing=missing, head_from=head_from)

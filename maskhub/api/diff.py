@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, overload
 
-from maskhub.api.parameters import Force, MaskLike, Parents, PathLike, Picture, Token, names_of, opened
+from maskhub.api.parameters import Force, MaskLike, Parents, PathLike, Picture, Token, names_of
 from maskhub.errors import ArgumentError
 from maskhub.options import Option
 
@@ -59,10 +59,11 @@ def diff(  # type: ignore[misc]  # options are Any in the overloads, and named h
 
     >>> import maskhub
     >>> maskhub.diff("a.msk", "b.msk").total.weights
-    352
+    17408
     >>> maskhub.diff("a.msk", "b.msk", "task.msk", measure="jaccard").values.shape
     (3, 3)
     """
+    from maskhub.container.reader import open_mask
     from maskhub.masks import compare
 
     if len(masks) < 2:
@@ -77,9 +78,10 @@ def diff(  # type: ignore[misc]  # options are Any in the overloads, and named h
         from maskhub.pictures.report import claim_report, save_report
 
         claim_report(Path(report), force=force)
-    sets = [opened(mask, [*parent, *(m for m in masks if m is not mask)], token) for mask in masks]
+    parents = [[*parent, *(other for other in masks if other is not mask)] for mask in masks]
+    sets = [open_mask(mask, known, token=token) for mask, known in zip(masks, parents, strict=True)]
     if len({one.id for one in sets}) > 1:  # else nothing is decoded, nor fetched
-        sets = [opened(mask, [*parent, *(m for m in masks if m is not mask)], token, whole=True) for mask in masks]
+        sets = [open_mask(mask, known, whole=True, token=token) for mask, known in zip(masks, parents, strict=True)]
     called = list(names or names_of(masks))
     result: Diff | Matrix
     if len(sets) == 2:

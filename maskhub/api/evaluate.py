@@ -15,8 +15,6 @@ from maskhub.api.parameters import (
     Revision,
     TextColumn,
     Token,
-    base_of,
-    opened,
     several,
 )
 from maskhub.errors import extra
@@ -69,14 +67,18 @@ def evaluate(
     >>> maskhub.evaluate("base", "task.msk", file="test.csv")[0].metrics["accuracy"]
     0.5
     """
+    from maskhub.checkpoints.checkpoint import open_checkpoint
+    from maskhub.container.reader import open_mask
     from maskhub.runtime.evaluate import evaluate as measure
     from maskhub.tasks import of_mask
     from maskhub.tasks.data import read_file
     from maskhub.tasks.examples import Columns
 
-    sets = [opened(mask, parent, token, whole=True) for mask in several(masks)]
+    sets = [open_mask(mask, parent, whole=True, token=token) for mask in several(masks)]
     examples = read_file(file, Columns(text_column, pair_column, label_column), of_mask(sets[0].task).name)
-    found = measure(base_of(base, revision, token), sets, examples, ensemble=ensemble, progress=progress)
+    found = measure(
+        open_checkpoint(base, revision=revision, token=token), sets, examples, ensemble=ensemble, progress=progress
+    )
     ids = [(one.id,) for one in sets] if ensemble is None else [tuple(one.id for one in sets)]
     return [
         Evaluation(who, str(file), len(examples), metrics, ensemble) for who, metrics in zip(ids, found, strict=True)

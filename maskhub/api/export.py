@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
-from maskhub.api.parameters import Force, Mask, Parents, PathLike, Token, names_of, opened
+from maskhub.api.parameters import Force, Mask, Parents, PathLike, Token, names_of
 from maskhub.errors import ArgumentError
 from maskhub.options import Option
 
@@ -49,6 +49,7 @@ def export(
     PosixPath('mask_compressed.npz')
     """
     from maskhub import interop
+    from maskhub.container.reader import open_mask
     from maskhub.storage.atomic import claim_file
 
     called = names_of([mask])[0] if isinstance(mask, str | Path) else None
@@ -58,6 +59,10 @@ def export(
     bank = to in interop.FORMATS and interop.FORMATS[to].several
     claim_file(target, force=force or bank)  # before anything is fetched
     interop.export(
-        opened(mask, parent, token, whole=True), target, to, name=name or (called if bank else None), force=force
+        open_mask(mask, parent, whole=True, token=token),
+        target,
+        to,
+        name=name or (called if bank else None),
+        force=force,
     )
     return target

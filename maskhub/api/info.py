@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskhub.api.parameters import Force, Mask, Parents, Picture, Token, opened
+from maskhub.api.parameters import Force, Mask, Parents, Picture, Token
 
 if TYPE_CHECKING:
     from maskhub.masks.summary import MaskSummary
@@ -22,13 +22,15 @@ def info(
 
     >>> import maskhub
     >>> maskhub.info("task.msk").weights
-    352
+    17408
     """
+    from maskhub.container.reader import open_mask
+
     if plot is not None:
         from maskhub.pictures.plots import claim_picture, save_picture, sparsity_map
 
         claim_picture(Path(plot), force=force)
-    maskset = opened(mask, parent, token)
+    maskset = open_mask(mask, parent, token=token)
     summary = maskset.summary()
     if plot is not None:
         name = Path(summary.file).name if summary.file else "a mask"

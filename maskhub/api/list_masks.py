@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from maskhub.api.parameters import BaseLike, Token
+from maskhub.errors import ArgumentError
 from maskhub.options import Option
 
 if TYPE_CHECKING:
@@ -35,6 +38,17 @@ def list_masks(
     >>> [one.address for one in maskhub.list_masks("./store")]
     ['./store/task.msk']
     """
-    from maskhub.remote import list_masks
+    from maskhub.remote import fit, folder, hub
+    from maskhub.storage import address
 
-    return list_masks(remote, base=base, author=author, search=search, limit=limit, token=token)
+    place = address.parse(remote) if remote else None
+    chosen = fit.chooser(base)
+    if isinstance(place, address.Folder):
+        if author:
+            raise ArgumentError(f"{remote}: --author is for the Hub", hint="Leave it out.")
+        found = folder.entries(place, search=search)
+    else:
+        named = str(base) if isinstance(base, str | Path) and not address.exists(base) else None
+        most = limit if named or base is None else None  # what is chosen here can be anywhere
+        found = hub.entries(place, base=named, author=author, search=search, limit=most, token=token)
+    return list(itertools.islice((one for one, opener in found if chosen(one.entry, opener)), limit))

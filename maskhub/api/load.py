@@ -30,7 +30,15 @@ def load_model(
 
 
 @extra("train", "pipeline")
-def pipeline(mask: MaskLike, base: BaseLike | None = None, task: str | None = None, **options: Any) -> Pipeline:
+def pipeline(
+    mask: MaskLike,
+    base: BaseLike | None = None,
+    task: str | None = None,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    **options: Any,
+) -> Pipeline:
     """A ``transformers.pipeline`` of the mask's task, in one call.
 
     ``base`` is the one that the mask names, if left; ``options`` go to ``transformers.pipeline``. Raises as
@@ -43,4 +51,4 @@ def pipeline(mask: MaskLike, base: BaseLike | None = None, task: str | None = No
     """
     from maskhub.runtime.load import pipeline
 
-    return pipeline(mask, base, task, **options)
+    return pipeline(mask, base, task, revision=revision, token=token, **options)

@@ -33,7 +33,7 @@ def open(
     >>> import maskhub
     >>> mask = maskhub.open("task.msk")
     >>> mask["pooler.dense.weight"].to_bool().shape
-    (6, 6)
+    (32, 32)
     """
     from maskhub.container.reader import open_mask
 

@@ -17,9 +17,7 @@ from maskhub.api.parameters import (
     PathLike,
     Revision,
     Token,
-    base_of,
     mask_path,
-    opened,
 )
 from maskhub.errors import ArgumentError, OutputError
 from maskhub.options import Option
@@ -68,8 +66,9 @@ def pack(
 
     >>> import maskhub
     >>> maskhub.pack("task.msk", "small.msk", codec="gaps").summary().codecs
-    {'gaps': 9}
+    {'gaps': 13}
     """
+    from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.container import codecs
     from maskhub.container.reader import open_mask
     from maskhub.container.writer import save
@@ -84,9 +83,9 @@ def pack(
     if isinstance(source, str | Path) and target.exists() and Path(source).exists() and target.samefile(source):
         raise OutputError(f"{target}: the output is SOURCE itself", hint="Name another one with -o.")
     claim_file(target, force=force)
-    checkpoint = None if base is None else base_of(base, revision, token)
+    checkpoint = None if base is None else open_checkpoint(base, revision=revision, token=token)
     maskset = _read(source, checkpoint, parent, threshold, token, progress)
-    before = opened(parent[0], parent[1:], token, whole=True) if parent else None
+    before = open_mask(parent[0], parent[1:], whole=True, token=token) if parent else None
     if base_name:
         maskset = maskset.with_base_name(base_name)
     save(maskset, target, codec=codec, parent=before, force=True, progress=progress)
@@ -103,6 +102,7 @@ def _read(
 ) -> MaskSet:
     from maskhub import interop
     from maskhub.checkpoints.apply import verify_base
+    from maskhub.container.reader import open_mask
     from maskhub.storage.url import public_name
 
     path = Path(source) if isinstance(source, str | Path) else None
@@ -115,7 +115,7 @@ def _read(
 
         return maskset_from_run(str(source), base)
     if mask:
-        maskset = opened(source, parents, token, whole=True)
+        maskset = open_mask(source, parents, whole=True, token=token)
         if base:
             verify_base(base, maskset, progress=progress)
         return maskset

@@ -11,7 +11,6 @@ from maskhub.options import Option
 
 if TYPE_CHECKING:
     from maskhub.checkpoints.checkpoint import Checkpoint
-    from maskhub.container.reader import MaskFile
     from maskhub.masks.mask import MaskSet
 
     PathLike: TypeAlias = str | Path
@@ -64,31 +63,6 @@ def several(masks: MasksLike) -> list[MaskLike]:
     if not found:
         raise ArgumentError("no mask is given", hint="Name one or more.")
     return found
-
-
-def opened(
-    mask: MaskLike, parent: Sequence[MaskLike] = (), token: str | None = None, *, whole: bool = False
-) -> MaskSet:
-    """The mask set that is meant; of a remote one the header is fetched, or with ``whole`` all of it."""
-    from maskhub.container.reader import open_mask
-    from maskhub.masks.mask import MaskSet
-
-    return mask if isinstance(mask, MaskSet) else open_mask(mask, parent, whole=whole, token=token)
-
-
-def file_of(mask: MaskLike, parent: Sequence[MaskLike] = (), token: str | None = None) -> MaskFile | None:
-    """The opened file of a mask; None of one in memory."""
-    from maskhub.container.reader import MaskFile
-    from maskhub.masks.mask import MaskSet
-
-    return None if isinstance(mask, MaskSet) else MaskFile(mask, parent, token=token)
-
-
-def base_of(base: BaseLike, revision: str | None = None, token: str | None = None) -> Checkpoint:
-    """The checkpoint that is meant."""
-    from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
-
-    return base if isinstance(base, Checkpoint) else open_checkpoint(base, revision=revision, token=token)
 
 
 def mask_path(output: PathLike) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from maskhub.api.parameters import Force, MaskLike, PathLike, Token, opened
+from maskhub.api.parameters import Force, MaskLike, PathLike, Token
 from maskhub.options import Option
 
 
@@ -29,6 +29,7 @@ def plot(
     >>> maskhub.plot("task.msk", "task.png")
     PosixPath('task.png')
     """
+    from maskhub.container.reader import open_mask
     from maskhub.pictures.plots import claim_picture, save_curves, save_picture, sparsity_map
 
     path = Path(output)
@@ -39,5 +40,5 @@ def plot(
         save_curves(read_recording(source), path, f"Run {Path(source).resolve().name}")
     else:
         name = Path(source).name if isinstance(source, str | Path) else "a mask"
-        save_picture(sparsity_map(opened(source, token=token).masks, f"Dropped weights of {name}"), path)
+        save_picture(sparsity_map(open_mask(source, token=token).masks, f"Dropped weights of {name}"), path)
     return path

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from maskhub.api.parameters import BASE_HELP, BaseLike, Force, Parents, PathLike, Token
+from maskhub.api.parameters import BASE_HELP, BaseLike, Force, MaskLike, Parents, PathLike, Token
+from maskhub.errors import CodecError, FormatError, IntegrityError, SignatureError
 from maskhub.options import Option
 
 if TYPE_CHECKING:
-    from maskhub.remote.entry import Pulled
+    from maskhub.container.reader import MaskFile
+    from maskhub.remote.entry import Fetched, Pulled
     from maskhub.storage.work import Progress
 
 
@@ -42,15 +46,44 @@ def pull(
     >>> maskhub.pull("./masks/task", "here.msk").path
     PosixPath('here.msk')
     """
-    from maskhub.remote import pull
+    from maskhub.remote import fit
+    from maskhub.remote.entry import Pulled
+    from maskhub.storage.atomic import atomic_file, claim_file
 
-    return pull(
-        mask,
-        output,
-        base=base,
-        require_signature=require_signature,
-        force=force,
-        parents=parent,
-        token=token,
-        progress=progress,
-    )
+    if output is not None:
+        claim_file(Path(output), force=force)
+    key = require_signature
+    found = _fetch(mask, token, again=False, signed=key is not None)
+    try:
+        file = _checked(found, key, parent, token)
+    except (FormatError, IntegrityError, CodecError, SignatureError):  # perhaps in the cache only
+        found = _fetch(mask, token, again=True, signed=key is not None)
+        file = _checked(found, key, parent, token)
+    fits = None if base is None else fit.check_base(file, base, token=token, progress=progress)
+    path = found.path
+    if output is not None:
+        path = Path(output)
+        with atomic_file(path) as target:
+            target.write(file.content())
+    return Pulled(path, found.address, file.manifest.id, file.file_size, fits)
+
+
+def _fetch(source: str, token: str | None, *, again: bool, signed: bool) -> Fetched:
+    from maskhub.remote import folder, hub
+    from maskhub.storage import address
+
+    place = address.parse(source)
+    if isinstance(place, address.Hub):
+        return hub.fetch(place, token=token, again=again, signed=signed)
+    return folder.fetch(place, signed=signed)
+
+
+def _checked(found: Fetched, key: PathLike | None, parent: Sequence[MaskLike], token: str | None) -> MaskFile:
+    from maskhub.container.reader import MaskFile
+    from maskhub.remote import signing
+
+    file = MaskFile(found.path, parent, token=token)
+    if key is not None:
+        signing.check(file.content(), found.signature, key, found.address)
+    file.verify()
+    return file

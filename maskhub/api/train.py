@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 from maskhub.api.parameters import Base, BaseLike, PathLike, Token
+from maskhub.api.push import push
 from maskhub.errors import ArgumentError, extra
 from maskhub.options import Option
 from maskhub.training.settings import parameters, read_config, settings_from
@@ -55,10 +56,11 @@ def train(
     training starts; later TrainingError after Ctrl-C, when a checkpoint has been written.
 
     >>> import maskhub
-    >>> run = maskhub.train("base", "run", train_file="train.csv", eval_file="test.csv", epochs=1)
+    >>> run = maskhub.train("base", "run", train_file="train.csv", eval_file="test.csv", epochs=1, max_length=64)
     >>> run.mask.name
     'mask.msk'
     """
+    from maskhub.training import processes
     from maskhub.training.train import learn, plan
 
     if not dry_run and output is None:
@@ -69,7 +71,12 @@ def train(
     if dry_run:
         return plan(asked, output, resume=resume, say=say, token=token)
     assert output is not None
-    return learn(asked, output, resume=resume, report=report, say=say, token=token)
+    result = learn(asked, output, resume=resume, report=report, say=say, token=token)
+    if asked.push_to_hub and processes.is_first():
+        pushed = push(result.mask, asked.push_to_hub, token=token)
+        if say:
+            say(f"Pushed: {pushed.address}")
+    return result
 
 
 def _named(base: BaseLike) -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from maskhub.api.parameters import CheckedBase, Mask, Parents, Revision, Token, base_of, file_of, opened
+from maskhub.api.parameters import CheckedBase, Mask, Parents, Revision, Token
 from maskhub.errors import ArgumentError
 from maskhub.options import Option
 
@@ -49,20 +49,26 @@ def verify(
 
     >>> import maskhub
     >>> maskhub.verify("task.msk", base="base").base_tensors
-    16
+    39
     """
     from maskhub.checkpoints.apply import verify_base
+    from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.container import cache as local
+    from maskhub.container.reader import MaskFile
+    from maskhub.masks.mask import MaskSet
 
     if base is None and revision:
         raise ArgumentError("--revision is for a base", hint="Give one: --base.")
-    file = file_of(mask, parent, token)
-    if file:
+    file = None
+    if isinstance(mask, MaskSet):
+        maskset = mask
+    else:
+        file = MaskFile(mask, parent, token=token)
         file.verify()
-    maskset = file.maskset() if file else opened(mask)
+        maskset = file.maskset()
     checkpoint = None
     if base is not None:
-        checkpoint = base_of(base, revision, token)
+        checkpoint = open_checkpoint(base, revision=revision, token=token)
         verify_base(checkpoint, maskset, progress=progress)
     return Verified(
         file=str(file.path) if file else None,

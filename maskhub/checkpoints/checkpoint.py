@@ -87,12 +87,16 @@ class Checkpoint:
         return sum(shard.size for shard in self.shards)
 
 
-def open_checkpoint(source: str | Path, *, revision: str | None = None, token: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    source: str | Path | Checkpoint, *, revision: str | None = None, token: str | None = None
+) -> Checkpoint:
     """Open a checkpoint folder, one file, or a model on the Hub (``user/repo``, ``user/repo@revision``).
 
-    Of safetensors and PyTorch files beside each other the former are taken; the latter need torch. Raises
-    MissingError where there is none, and FormatError where a file of it is damaged.
+    Of safetensors and PyTorch files beside each other the former are taken; the latter need torch. A checkpoint is
+    given back as it is. Raises MissingError where there is none, and FormatError where a file of it is damaged.
     """
+    if isinstance(source, Checkpoint):
+        return source
     name = str(source)
     hub = None
     path = Path(name)

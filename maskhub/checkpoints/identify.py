@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from maskhub.checkpoints.checkpoint import Checkpoint
-from maskhub.errors import MaskhubError, RemoteError
+from maskhub.errors import MaskhubError
 from maskhub.masks.binding import HubRevision
 from maskhub.storage.address import Hub, exists
 from maskhub.storage.hubfile import client, explained
@@ -82,7 +82,7 @@ def _in_cache() -> Iterator[tuple[str, str, Files]]:
 
 def _on_hub(name: str, token: str | None) -> Iterator[tuple[str, str, Files]]:
     id, _, revision = name.partition("@")
-    with contextlib.suppress(RemoteError), explained(Hub(id, revision=revision or None)):
+    with contextlib.suppress(MaskhubError), explained(Hub(id, revision=revision or None)):
         info = client(token).model_info(id, revision=revision or None, files_metadata=True, timeout=10)
         if info.sha:
             yield info.id, info.sha, {s.rfilename: (s.lfs.size, s.lfs.sha256) for s in info.siblings or () if s.lfs}

@@ -277,7 +277,7 @@ class _LazyTensor(RawTensor):
 
 
 def open_mask(
-    path: str | Path,
+    path: str | Path | MaskSet,
     parents: Iterable[str | Path | MaskSet] = (),
     *,
     whole: bool = False,
@@ -289,8 +289,10 @@ def open_mask(
     ``parents`` are mask sets or files that it may be coded against. ``path`` may be a URL, or ``user/repo/name`` on the
     Hub (with ``token``, if it is private): what is asked for is fetched then, or with ``whole`` all of it now. With
     ``cached`` the mask is opened from the local cache, where its bits lie decoded, to be memory-mapped; it is put there
-    the first time.
+    the first time. A mask set is given back as it is.
     """
+    if isinstance(path, MaskSet):
+        return path
     file = MaskFile(path, parents, token=token)
     if cached:
         return MaskFile(cache.find(file.manifest.id) or cache.keep(file.maskset())).maskset()

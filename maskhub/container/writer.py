@@ -136,8 +136,10 @@ def _encode_all(
 
 
 class _Spool(contextlib.AbstractContextManager["_Spool"]):
-    """Payloads on their way into a file whose header, which comes first, is not known yet: in memory while they are
-    few, else in a file without a name beside the target."""
+    """Payloads on their way into a file whose header, which comes first, is not known yet.
+
+    They are in memory while they are few, else in a file without a name beside the target.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -29,8 +29,10 @@ Key = TypeVar("Key")
 
 
 def chance(weights: int, kept_a: Any, kept_b: Any) -> tuple[Any, Any]:
-    """Mean and variance of how many of ``weights`` two masks both keep that keep so many each, at random
-    (hypergeometric). Counts may be arrays."""
+    """Mean and variance of how many weights two masks both keep, at random (hypergeometric).
+
+    They keep so many each of ``weights``; counts may be arrays.
+    """
     if weights == 0:
         return kept_a * 0.0, kept_b * 0.0
     expected = kept_a * (kept_b / weights)
@@ -163,8 +165,10 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class TensorDiff:
-    """One tensor that both have masks for. ``parameter`` is the task model's name of it; ``layer`` and ``kind`` are
-    as ``names.locate`` has them."""
+    """One tensor that both have masks for.
+
+    ``parameter`` is the task model's name of it; ``layer`` and ``kind`` are as ``names.locate`` has them.
+    """
 
     name: str
     parameter: str
@@ -176,8 +180,10 @@ class TensorDiff:
 
 @dataclass(frozen=True)
 class DenseDiff:
-    """A dense tensor that differs: what each has (dtype and shape), None for nothing, and how many values differ
-    where dtype and shape are the same."""
+    """A dense tensor that differs.
+
+    What each has (dtype and shape), None for nothing; and how many ``values`` differ where these are the same.
+    """
 
     name: str
     a: str | None
@@ -196,8 +202,9 @@ class FieldDiff:
 
 @dataclass(frozen=True)
 class Diff:
-    """Two mask sets of one base. ``a`` and ``b`` are what they are called, ``ids`` their ids; ``tensors`` holds what
-    both mask.
+    """Two mask sets of one base.
+
+    ``a`` and ``b`` are what they are called, ``ids`` their ids; ``tensors`` holds what both mask.
 
     ``same_start`` says that both were trained from the same initial mask: they share what training left of it, so
     that more overlap than ``expected`` does not yet mean that their tasks have something in common.
@@ -258,8 +265,11 @@ class Diff:
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """A measure of each pair of many masks, over the ``tensors`` that all of them have: float64, square, symmetric;
-    NaN where it is not defined. ``same`` says whether all are the same masks for the same task."""
+    """A measure of each pair of many masks, over the ``tensors`` that all of them have.
+
+    ``values`` are float64, square, symmetric; NaN where the measure is not defined. ``same`` says whether all are the
+    same masks for the same task.
+    """
 
     names: tuple[str, ...]
     ids: tuple[str, ...]

@@ -164,9 +164,11 @@ def count_ones(bits: Bytes) -> int:
 
 @dataclass(frozen=True)
 class Stored:
-    """What is known of a mask set's file without decoding: name, size and format version of the file, the bytes of
-    each payload, the codec of each mask, and what tells the ids of the masks that it is coded against, with the file
-    of each that is at hand."""
+    """What is known of a mask set's file without decoding.
+
+    Name, size and format version of the file, the bytes of each payload, the codec of each mask, and what tells the ids
+    of the masks that it is coded against, with the file of each that is at hand.
+    """
 
     path: str
     bytes: int

@@ -26,7 +26,8 @@ class Entry:
     @classmethod
     def of(cls, summary: MaskSummary, name: str) -> Entry:
         """The entry of a mask set that is in a file."""
-        assert summary.file_bytes is not None and summary.bits_per_weight is not None
+        assert summary.file_bytes is not None
+        assert summary.bits_per_weight is not None
         return cls(
             name=name,
             id=summary.id,

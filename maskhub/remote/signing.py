@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 SUFFIX = ".sig"  # after the whole name of the mask's file
-PASSPHRASE = "MASKHUB_KEY_PASSPHRASE"  # the variable that opens an encrypted key
+PASSPHRASE = "MASKHUB_KEY_PASSPHRASE"  # noqa: S105  # the variable that opens an encrypted key
 MAKE = "Make keys: openssl genpkey -algorithm ed25519 -out key.pem, and openssl pkey -in key.pem -pubout -out pub.pem."
 
 

@@ -14,10 +14,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from maskhub import tasks
-from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.container.reader import open_mask
 from maskhub.errors import DataError, FormatError
 from maskhub.masks.mask import MaskSet
-from maskhub.runtime.load import checkpoint_of, load_model, load_processor, maskset_of
+from maskhub.runtime.load import load_model, load_processor
 from maskhub.storage.work import Progress
 from maskhub.tasks.examples import Examples
 from maskhub.tasks.metrics import IGNORED
@@ -73,7 +74,7 @@ def evaluate(
     masks that do not go together.
     """
     given = [masks] if isinstance(masks, str | Path | MaskSet) else list(masks)
-    masksets = [maskset_of(mask, token) for mask in given]
+    masksets = [open_mask(mask, whole=True, token=token) for mask in given]
     kinds = [tasks.of_mask(maskset.task) for maskset in masksets]
     if ensemble is not None:
         check_ensemble(masksets, ensemble)
@@ -82,7 +83,7 @@ def evaluate(
             raise DataError(
                 f"{examples.source}: holds examples for {examples.task}, and the mask's task is {kind.name}"
             )
-    checkpoint = checkpoint_of(base, revision, token)
+    checkpoint = open_checkpoint(base, revision=revision, token=token)
     together = [[maskset] for maskset in masksets] if ensemble is None else [masksets]
     metrics = []
     for number, group in enumerate(together):

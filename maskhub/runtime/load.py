@@ -35,7 +35,10 @@ def load_model(
     BaseMismatchError where the base is not the mask's (``verify`` checks every tensor's digest), FormatError where the
     mask names no task.
     """
-    checkpoint, maskset = checkpoint_of(base, revision, token), maskset_of(mask, token)
+    checkpoint, maskset = (
+        open_checkpoint(base, revision=revision, token=token),
+        open_mask(mask, whole=True, token=token),
+    )
     config_dict = dense.task_config(checkpoint, maskset)
     model_class: Any = _model_class(config_dict)
     state = {name: to_torch(t) for name, t in dense.tensors(checkpoint, maskset, verify=verify)}
@@ -52,14 +55,6 @@ def load_model(
         )
     model.eval()  # type: ignore[no-untyped-call]
     return model
-
-
-def checkpoint_of(base: str | Path | Checkpoint, revision: str | None, token: str | None) -> Checkpoint:
-    return base if isinstance(base, Checkpoint) else open_checkpoint(base, revision=revision, token=token)
-
-
-def maskset_of(mask: str | Path | MaskSet, token: str | None) -> MaskSet:
-    return mask if isinstance(mask, MaskSet) else open_mask(mask, whole=True, token=token)
 
 
 def load_tokenizer(base: Checkpoint, maskset: MaskSet) -> PreTrainedTokenizerBase:
@@ -136,14 +131,16 @@ def pipeline(
     ``mask`` and ``base`` are what ``load_model`` takes; ``base`` defaults to the one the mask names. ``options`` go to
     ``transformers.pipeline``.
     """
-    maskset = maskset_of(mask, token)
+    maskset = open_mask(mask, whole=True, token=token)
     kind = task or (maskset.task.type if maskset.task else None)
     if kind == tasks.MULTIPLE_CHOICE.type:
         raise FormatError(
             "transformers has no pipeline for multiple choice", hint="Use maskhub.predict, or maskhub.load_model."
         )
     try:
-        checkpoint = _named_base(maskset, token) if base is None else checkpoint_of(base, revision, token)
+        checkpoint = (
+            _named_base(maskset, token) if base is None else open_checkpoint(base, revision=revision, token=token)
+        )
     except (CheckpointError, MissingError) as error:
         if base is not None:
             raise

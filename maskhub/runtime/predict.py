@@ -9,11 +9,12 @@ import torch
 from transformers import PreTrainedModel
 
 from maskhub import tasks
-from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.container.reader import open_mask
 from maskhub.errors import ArgumentError, FormatError
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.evaluate import BATCH, in_batches, outputs, task_model
-from maskhub.runtime.load import checkpoint_of, load_processor, maskset_of
+from maskhub.runtime.load import load_processor
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.work import Progress
 from maskhub.tasks.data import read_file
@@ -60,7 +61,7 @@ def predict(
         raise ArgumentError("inputs are given, and a file of them, too", hint="Give the ones or the other.")
     if not asked and file is None:
         raise ArgumentError("there is nothing to predict", hint="Give texts, or a file of examples.")
-    maskset = maskset_of(mask, token)
+    maskset = open_mask(mask, whole=True, token=token)
     kind = tasks.of_mask(maskset.task, "used to predict")
     if kind.given is None:
         raise FormatError(
@@ -71,7 +72,7 @@ def predict(
         if file is None
         else read_file(file, columns, kind.name, labelled=False)
     )
-    checkpoint = checkpoint_of(base, revision, token)
+    checkpoint = open_checkpoint(base, revision=revision, token=token)
     processor, model = load_processor(checkpoint, maskset), task_model(checkpoint, maskset)
     assert maskset.task is not None
     if kind.answer is None:

@@ -123,4 +123,5 @@ def split(path: str) -> tuple[str, str]:
 
 
 def join(folder: str, *parts: str) -> str:
+    """The place of what is in a folder."""
     return folder + ("" if folder.endswith("/") else "/") + "/".join(parts)

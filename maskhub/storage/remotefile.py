@@ -112,7 +112,7 @@ def read_whole(url: str) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def file_system(url: str, doing: str = "read") -> Iterator[tuple[Any, str]]:
-    """fsspec's file system of a URL or path, and its name for the place; what it raises in the block is explained."""
+    """Fsspec's file system of a URL or path, and its name for the place; what it raises in the block is explained."""
     with explained(public_name(url), doing):
         import fsspec
 
@@ -157,6 +157,8 @@ class _Reader(Protocol):
 
 
 class HttpReader:
+    """A file on a web server, which must give parts of it, or all of it if it is small."""
+
     def __init__(self, url: str, name: str, login: str | None = None) -> None:
         self.size = 0
         self._name = name
@@ -176,7 +178,7 @@ class HttpReader:
             self._opener.add_handler(handler())
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
-        asked = request.Request(
+        asked = request.Request(  # noqa: S310  # the opener knows HTTP alone
             self._url,
             headers={
                 "Range": f"bytes={start}-{stop - 1}",

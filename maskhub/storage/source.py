@@ -42,6 +42,7 @@ class LocalFile:
 
 
 def open_source(path: str | Path) -> Source:
+    """Where a path's, or a URL's, bytes come from."""
     if not is_url(path):
         return LocalFile(path)
     from maskhub.storage.remotefile import RemoteFile

@@ -87,6 +87,7 @@ class TorchFile:
 
 
 def torch_library() -> Any:
+    """Torch; LibraryError where it is missing."""
     return library("torch", "PyTorch files", "torch")
 
 

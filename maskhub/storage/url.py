@@ -9,6 +9,7 @@ SCHEMES = re.compile(r"(?:[a-z][a-z0-9+.-]+::)*[a-z][a-z0-9+.-]+://", re.IGNOREC
 
 
 def is_url(path: str | Path) -> bool:
+    """Whether this is a URL, not a path."""
     return SCHEMES.match(str(path)) is not None
 
 

@@ -96,8 +96,10 @@ def _encode(examples: Examples, tokenizer: Any, names: Names, max_length: int) -
 def _answer(
     asked: dict[str, Any], tokenizer: Any, logits: NDArray[Any], labels: NDArray[Any], names: Names, top_k: int | None
 ) -> Answer:
-    """Entities as ``evaluate`` counts them, or each word's tag. ``start`` and ``end`` are characters of the text, in
-    which a space joins words that came as a list."""
+    """Entities as ``evaluate`` counts them, or each word's tag.
+
+    ``start`` and ``end`` are characters of the text, in which a space joins words that came as a list.
+    """
     if "text" in asked:
         text, spans = asked["text"], _spans(tokenizer, asked["text"])
     else:

@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from transformers import (
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer import TRAINER_STATE_NAME
 
-from maskhub.checkpoints.checkpoint import open_checkpoint, read_json
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint, read_json
+from maskhub.checkpoints.identify import base_warning, identify
 from maskhub.container import codecs, writer
 from maskhub.container.manifest import Manifest
 from maskhub.container.reader import MaskFile
@@ -97,7 +98,7 @@ def ready(
     """
     kind, labels = REGISTRY[data.training.task], data.training.label_names
     say(f"Reading the base: {settings.base}")
-    base = open_checkpoint(settings.base, revision=settings.revision, token=token)
+    base = _named(open_checkpoint(settings.base, revision=settings.revision, token=token), settings, say, token)
     processor = processor_from(base.folder, base.name, kind)
     set_seed(settings.seed)
     prepared = prepare(base, kind, labels, processor, settings)
@@ -197,6 +198,18 @@ def _finish(ready: Ready, trainer: MaskTrainer, metrics: dict[str, float], secon
             (folder / CHECKPOINTS).rmdir()
         say(f"Deleted: {len(checkpoints)} checkpoints, {size(bytes_of_them)} (--keep-checkpoints keeps them)")
     return manifest
+
+
+def _named(base: Checkpoint, settings: TrainSettings, say: Say, token: str | None) -> Checkpoint:
+    """The base with its place on the Hub, where its files are those of the model that it is to be recorded as."""
+    if base.hub:
+        return base
+    found = identify(base, name=settings.base_name, token=token)
+    if found and found.id == settings.base_name:
+        return replace(base, hub=found)
+    if warning := base_warning(settings.base_name or base.name, found):
+        say(f"Warning: {warning}")
+    return base
 
 
 def _record(settings: TrainSettings, prepared: Prepared, data: Data) -> RunRecord:

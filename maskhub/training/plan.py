@@ -56,7 +56,8 @@ class Plan:
         others = f" and {outside} outside them" if outside else ""
         dense = f"; {self.dense:,} other values trained" if self.dense else ""
         inside = len(self.weights) - outside
-        return f"Masked: {self.masked:,} weights: {inside} tensors in {layers} layers{others}{dense}"
+        place = f"{layers} layer{'s' if layers != 1 else ''}{others}"
+        return f"Masked: {self.masked:,} weights: {inside} tensors in {place}{dense}"
 
     @property
     def needs(self) -> str:

@@ -86,6 +86,7 @@ def _write(path: Path, tensors: Mapping[str, RawTensor], metadata: Mapping[str, 
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write ``metrics.json``."""
     write_atomic(folder / METRICS, json.dumps(metrics, indent=2).encode() + b"\n")
 
 

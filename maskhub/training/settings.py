@@ -296,7 +296,7 @@ def recorded(settings: TrainSettings) -> dict[str, Any]:
 def read_config(path: str | Path) -> dict[str, Any]:
     """The settings in a YAML or TOML file, by their names, for ``settings_from``.
 
-    Raises ArgumentError where the file cannot be read, or names what is no setting.
+    Raises ArgumentError where the file cannot be read, or names what is no setting, and MissingError without one.
     """
     path = Path(path)
     try:

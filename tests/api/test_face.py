@@ -79,7 +79,8 @@ def test_outputs_are_not_overwritten() -> None:
     ):
         with pytest.raises(FileExistsError) as caught:
             write()
-        assert isinstance(caught.value, MaskhubError) and "--force" in str(caught.value)
+        assert isinstance(caught.value, MaskhubError)
+        assert "--force" in str(caught.value)
     assert Path("task.msk").read_bytes() == before
     maskhub.save(maskhub.open("a.msk"), "task.msk", force=True)
     assert maskhub.open("task.msk").id == maskhub.open("a.msk").id

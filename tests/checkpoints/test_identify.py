@@ -41,9 +41,11 @@ def test_the_newest_commit_with_these_files(cache: Path, base: Checkpoint, base_
     snapshot, commit = tiny.hub_cache(cache, "ann/tiny", base_folder)
     other = snapshot.with_name("0" * 40)
     shutil.copytree(snapshot, other, symlinks=True)
-    assert (found := identify(base)) and found.commit == commit
+    assert (found := identify(base))
+    assert found.commit == commit
     (snapshot.parent.parent / "refs" / "main").write_text(other.name)
-    assert (found := identify(base)) and found.commit == other.name
+    assert (found := identify(base))
+    assert found.commit == other.name
 
 
 def test_a_part_of_a_model_or_changed_weights_are_not_the_model(cache: Path, tmp_path: Path) -> None:
@@ -65,7 +67,8 @@ def test_a_mask_of_an_identified_base_knows_it_from_the_hub(cache: Path, base_fo
     base = dataclasses.replace(base, hub=identify(base))
     dense = open_checkpoint(tiny.build(base, tiny.tiny_maskset(base), tmp_path / "dense"))
     binding = from_pruned(base, dense).base
-    assert binding.hub and (binding.hub.id, binding.hub.commit) == ("ann/tiny", commit)
+    assert binding.hub
+    assert (binding.hub.id, binding.hub.commit) == ("ann/tiny", commit)
     assert binding.name == str(base_folder)
 
 

@@ -92,7 +92,8 @@ def test_exit_code(run: Run, paths: list[Path], maskset: MaskSet) -> None:
     assert run("diff", "a.msk", "a.msk", "notes.msk", "--exit-code").status == 0
     for others in (["b.msk"], ["task.msk"], ["a.msk", "b.msk"], ["notes.msk", "task.msk"]):
         ran = run("diff", "a.msk", *others, "--exit-code", "-q")
-        assert (ran.status, ran.err) == (1, "") and ran.out
+        assert (ran.status, ran.err) == (1, "")
+        assert ran.out
         assert run("diff", "a.msk", *others).status == 0
 
 
@@ -166,7 +167,8 @@ def test_wrong_input_is_one_line(run: Run, paths: list[Path], base_folder: Path,
         for option, status in (((), 1), (("--exit-code",), 2)):
             ran = run("diff", *arguments, *option)
             assert (ran.status, ran.out) == (status, "")
-            assert ran.err.startswith(f"Error: {message}") and ran.stderr.count("\n") == 1
+            assert ran.err.startswith(f"Error: {message}")
+            assert ran.stderr.count("\n") == 1
     for arguments, message in (
         (["half0.msk", "half1.msk"], "half0, half1 have no masked tensor in common."),
         (["a.msk"], "at least two masks are compared. Name another one."),
@@ -174,7 +176,8 @@ def test_wrong_input_is_one_line(run: Run, paths: list[Path], base_folder: Path,
         (["a.msk", "b.msk", "--measure", "cosine"], "unknown measure 'cosine'. One of dissimilarity, hamming"),
     ):
         ran = run("diff", *arguments)
-        assert (ran.status, ran.out) == (2, "") and ran.err.startswith(f"Error: {message}")
+        assert (ran.status, ran.out) == (2, "")
+        assert ran.err.startswith(f"Error: {message}")
 
 
 def test_masks_at_urls(program: Run, paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ pytest.importorskip("h5py")
 
 def test_npz_and_back(program: Run, mask_path: Path, base_folder: Path, base: Checkpoint, maskset: MaskSet) -> None:
     ran = program("export", mask_path, "--to", "npz")
-    assert ran.status == 0 and ran.out.splitlines()[0] == "task.npz"
+    assert ran.status == 0
+    assert ran.out.splitlines()[0] == "task.npz"
     assert fields(ran.out)["mask"] == f"{mask_path} ({maskset.id})"
     assert "Warning: 2 dense tensors are not in task.npz: a npz file holds masks only" in ran.err
     assert ran.err.endswith("It can be packed again: maskhub pack task.npz --base tiny-bert")
@@ -26,7 +27,8 @@ def test_npz_and_back(program: Run, mask_path: Path, base_folder: Path, base: Ch
     ran = program("pack", "task.npz", "--base", base_folder, "-q")
     assert (ran.status, ran.out) == (0, "task.msk\n")
     packed = maskhub.open("task.msk")
-    assert dict(packed.masks) == maskset.masks and packed.lineage["source"] == "MaskLLM"
+    assert dict(packed.masks) == maskset.masks
+    assert packed.lineage["source"] == "MaskLLM"
 
 
 def test_json_and_quiet(run: Run, mask_path: Path, maskset: MaskSet) -> None:
@@ -45,7 +47,8 @@ def test_json_and_quiet(run: Run, mask_path: Path, maskset: MaskSet) -> None:
 def test_a_bank_grows(run: Run, mask_path: Path, base_folder: Path, maskset: MaskSet) -> None:
     assert run("export", mask_path, "--to", "h5", "-o", "bank.h5").status == 0
     ran = run("export", mask_path, "--to", "h5", "-o", "bank.h5", "--name", "b c")
-    assert ran.status == 0 and "maskhub pack 'bank.h5#b c' --base tiny-bert" in ran.err
+    assert ran.status == 0
+    assert "maskhub pack 'bank.h5#b c' --base tiny-bert" in ran.err
     ran = run("export", mask_path, "--to", "h5", "-o", "bank.h5")
     assert ran.status == 1
     assert ran.err == ("Error: bank.h5: holds a mask set 'task'. Name another with --name, or replace it: --force.")
@@ -60,7 +63,8 @@ def test_a_bank_grows(run: Run, mask_path: Path, base_folder: Path, maskset: Mas
 def test_outputs_that_cannot_be(run: Run, mask_path: Path) -> None:
     Path("task.npz").write_bytes(b"old")
     ran = run("export", mask_path, "--to", "npz")
-    assert ran.status == 1 and "task.npz: the output file exists. Name another one, or replace it" in ran.err
+    assert ran.status == 1
+    assert "task.npz: the output file exists. Name another one, or replace it" in ran.err
     assert run("export", mask_path, "--to", "npz", "--force").status == 0
     ran = run("export", mask_path, "--to", "npz", "--name", "a", "-o", "a.npz")
     assert (ran.status, ran.err) == (2, "Error: a npz file holds one mask set, and it has no name")
@@ -68,7 +72,8 @@ def test_outputs_that_cannot_be(run: Run, mask_path: Path) -> None:
     assert (ran.status, ran.err) == (2, f"Error: 'onnx' is not one of {', '.join(interop.writable())}")
     shutil.copyfile(mask_path, "x.h5")
     ran = run("export", mask_path, "--to", "h5", "-o", "x.h5")
-    assert ran.status == 1 and ran.err.startswith("Error: x.h5: damaged, or no HDF5 bank: ")
+    assert ran.status == 1
+    assert ran.err.startswith("Error: x.h5: damaged, or no HDF5 bank: ")
 
 
 def test_a_damaged_mask_is_not_exported(run: Run, mask_path: Path) -> None:
@@ -76,7 +81,8 @@ def test_a_damaged_mask_is_not_exported(run: Run, mask_path: Path) -> None:
     data[-1] ^= 1
     Path("bad.msk").write_bytes(data)
     ran = run("export", "bad.msk", "--to", "h5")
-    assert ran.status == 1 and "is damaged" in ran.err
+    assert ran.status == 1
+    assert "is damaged" in ran.err
     assert not Path("bad.h5").exists()
 
 
@@ -99,8 +105,10 @@ def test_packing_scores(program: Run, run: Run, base_folder: Path, base: Checkpo
 @pytest.mark.parametrize("name", ["a.pt", "a.npz", "a.npy", "a.h5", "a.bin"])
 def test_sources_that_are_none(program: Run, run: Run, base_folder: Path, name: str) -> None:
     ran = run("pack", name, "--base", base_folder)
-    assert ran.status == 1 and ran.err == f"Error: {name}: no such file"
+    assert ran.status == 1
+    assert ran.err == f"Error: {name}: no such file"
     Path(name).write_bytes(b"\x80\x04text")
     ran = program("pack", name, "--base", base_folder)
-    assert ran.status == 1 and len(ran.stderr.splitlines()) == 1
+    assert ran.status == 1
+    assert len(ran.stderr.splitlines()) == 1
     assert ran.err.startswith(f"Error: {name}: damaged, or no PyTorch file")

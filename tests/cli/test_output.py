@@ -25,7 +25,7 @@ def test_formats_and_their_short_forms() -> None:
 def test_formats_that_cannot_be() -> None:
     with pytest.raises(ArgumentError, match="one output format at a time, not human and json"):
         Output(Format.HUMAN, json=True)
-    with pytest.raises(ArgumentError, match="there is no output format 'xml'. One of auto, human, json, quiet."):
+    with pytest.raises(ArgumentError, match=r"there is no output format 'xml'\. One of auto, human, json, quiet\."):
         Output("xml")
 
 
@@ -101,7 +101,8 @@ def test_progress_on_a_terminal(unit: str, shown: str, mask_path: Path) -> None:
     )
     out, err = on_terminal([sys.executable, "-c", code])
     assert out == "data\n"
-    assert "Reading" in err and shown in err
+    assert "Reading" in err
+    assert shown in err
 
 
 def on_terminal(command: list[str]) -> tuple[str, str]:
@@ -139,7 +140,8 @@ def test_errors_are_one_line() -> None:
 def test_a_closed_pipe_is_quiet(mask_path: Path) -> None:
     command = [sys.executable, "-m", "maskhub_cli", "info", str(mask_path), "-q"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout and process.stderr
+    assert process.stdout
+    assert process.stderr
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(60) == 1
@@ -149,8 +151,9 @@ def test_a_closed_pipe_is_quiet(mask_path: Path) -> None:
 def test_version_and_help(run: Run) -> None:
     assert run("--version").out == f"maskhub {__version__}\n"
     ran = run("-h")
-    assert ran.status == 0 and run().out == ran.out
-    assert [name for name in re.findall(r"^│ (\w+) ", ran.out, re.MULTILINE)] == [
+    assert ran.status == 0
+    assert run().out == ran.out
+    assert list(re.findall(r"^│ (\w+) ", ran.out, re.MULTILINE)) == [
         name for names in COMMANDS.values() for name in names
     ]
     assert "--install-completion" in ran.out

@@ -56,16 +56,19 @@ def test_repacking_keeps_the_id(run: Run, mask_path: Path, maskset: MaskSet, cod
     data = json.loads(run("info", "new.msk", "--json").out)
     assert data["codecs"] == {codec: len(maskset.masks)}
     assert data["id"] == maskset.id
-    assert data["lineage"] == maskset.lineage and data["metrics"] == maskset.metrics
+    assert data["lineage"] == maskset.lineage
+    assert data["metrics"] == maskset.metrics
 
 
 def test_repacking_can_rename_the_base_and_check_it(run: Run, mask_path: Path, base_folder: Path) -> None:
     assert run("pack", mask_path, "--base", base_folder, "--base-name", "org/base").status == 0
     packed = maskhub.open("task.msk")
-    assert packed.base.name == "org/base" and packed.id == maskhub.open(mask_path).id
+    assert packed.base.name == "org/base"
+    assert packed.id == maskhub.open(mask_path).id
     tiny.write_base(Path("other"), seed=1)
     ran = run("pack", mask_path, "--base", "other", "-o", "x.msk")
-    assert ran.status == 1 and "other: not the base this mask was made for" in ran.err
+    assert ran.status == 1
+    assert "other: not the base this mask was made for" in ran.err
     assert not Path("x.msk").exists()
 
 
@@ -82,14 +85,16 @@ def test_a_run_needs_no_base(run: Run, base_folder: Path, maskset: MaskSet) -> N
     assert packed.metrics == maskset.metrics
     tiny.write_base(Path("other"), seed=1)
     ran = run("pack", folder, "--base", "other", "-o", "x.msk")
-    assert ran.status == 1 and "other: not the base this mask was made for" in ran.err
+    assert ran.status == 1
+    assert "other: not the base this mask was made for" in ran.err
 
 
 def test_a_damaged_run_is_one_line(run: Run) -> None:
     Path("run").mkdir()
     Path("run/run.json").write_text("{}")
     ran = run("pack", "run")
-    assert ran.status == 1 and ran.err.startswith(f"Error: {Path('run/run.json')}: ")
+    assert ran.status == 1
+    assert ran.err.startswith(f"Error: {Path('run/run.json')}: ")
 
 
 def test_a_checkpoint_needs_a_base(run: Run, pruned: str) -> None:
@@ -130,7 +135,8 @@ def test_outputs_that_cannot_be(run: Run, mask_path: Path) -> None:
         ("-o", "no/a.msk"): "no/a.msk: there is no folder no. Make it first.",
     }.items():
         ran = run("pack", "task.msk", *arguments)
-        assert ran.status == 1 and ran.out == ""
+        assert ran.status == 1
+        assert ran.out == ""
         assert ran.err.startswith(f"Error: {message}")
     assert Path("task.msk").read_bytes() == good
     ran = run("pack", "task.msk", "-o", "a.txt")
@@ -142,7 +148,8 @@ def test_outputs_that_cannot_be(run: Run, mask_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that nobody can write")
 def test_an_unwritable_folder(run: Run, mask_path: Path) -> None:
     ran = run("pack", mask_path, "-o", "/proc/a.msk")
-    assert ran.status == 1 and ran.err.startswith("Error: /proc/a.msk: cannot be written: ")
+    assert ran.status == 1
+    assert ran.err.startswith("Error: /proc/a.msk: cannot be written: ")
 
 
 def test_what_was_not_pruned_from_the_base(run: Run, base_folder: Path, pruned: str) -> None:
@@ -156,7 +163,8 @@ def test_what_was_not_pruned_from_the_base(run: Run, base_folder: Path, pruned: 
         "no/such/folder": "no/such/folder: no such folder.",
     }.items():
         ran = run("pack", source, "--base", base_folder, "-o", "x.msk")
-        assert ran.status == 1 and ran.err.startswith(f"Error: {message}")
+        assert ran.status == 1
+        assert ran.err.startswith(f"Error: {message}")
     assert "x.msk" not in os.listdir()
 
 

@@ -1,4 +1,4 @@
-"""Pictures and reports of ``maskhub diff``. (That of one mask is tested with ``maskhub info``.)"""
+"""Pictures and reports of ``maskhub diff``. (That of one mask is tested with ``maskhub info``.)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``maskhub plot``: runs and masks. (Pictures of masks are tested with ``maskhub info``.)"""
+"""``maskhub plot``: runs and masks. (Pictures of masks are tested with ``maskhub info``.)."""
 
 from __future__ import annotations
 

@@ -147,7 +147,8 @@ def test_pairs_and_a_dataset_folder(train: Train, tiny_bert: Path) -> None:
     mask = open_mask("run/mask.msk")
     assert mask.lineage["data"]["train_examples"] == 40
     assert mask.lineage["data"]["eval_examples"] == 24
-    assert mask.task is not None and list(mask.task.config["label2id"]) == ["film", "spam", "trivia"]
+    assert mask.task is not None
+    assert list(mask.task.config["label2id"]) == ["film", "spam", "trivia"]
 
 
 @pytest.mark.parametrize(
@@ -314,7 +315,8 @@ def test_resuming_what_is_no_run(train: Train, tiny_bert: Path) -> None:
 
 def test_a_dry_run_lists_what_would_be_masked(train: Train, tiny_bert: Path) -> None:
     ran = train(tiny_bert, "--dry-run", "--target-modules", "Q,V", "--layers", "1")
-    assert ran.status == 0 and not Path("run").exists()
+    assert ran.status == 0
+    assert not Path("run").exists()
     assert "bert.encoder.layer.1.attention.self.query.weight" in ran.out
     planned = json.loads(train(tiny_bert, "--dry-run", "--structure", "heads", "--json", output=None).out)
     assert {weight["kind"] for weight in planned["weights"][:-1]} == {"Q", "K", "V", "AO"}

@@ -71,7 +71,8 @@ def test_debug_shows_the_traceback(run: Run, program: Run, place: str, monkeypat
     if place == "environment":
         monkeypatch.setenv("MASKHUB_DEBUG", "1")
     ran = program(*["--debug"] * (place == "before"), "info", "none.msk", *["--debug"] * (place == "after"))
-    assert ran.status == 1 and ran.err.startswith("Traceback")
+    assert ran.status == 1
+    assert ran.err.startswith("Traceback")
     assert ran.err.endswith("maskhub.errors.MissingError: none.msk: no such file")
 
 

@@ -44,7 +44,9 @@ def error(ran: Ran, status: int = 1) -> str:
     """What a command that failed said: one line, after those on what it had found till then, and nothing else."""
     assert (ran.status, ran.out) == (status, ""), ran.stderr
     *told, last, end = ran.stderr.split("\n")
-    assert not end and all(re.match("[A-Z][a-z ]+: |Loading |Encoding ", line) for line in told), ran.stderr
+    assert end == "", ran.stderr
+    assert all(re.match("[A-Z][a-z ]+: |Loading |Encoding ", line) for line in told), ran.stderr
     start, _, text = last.partition(": ")
-    assert start == "Error" and not any(line.startswith("Error") for line in told), ran.stderr
+    assert start == "Error", ran.stderr
+    assert not any(line.startswith("Error") for line in told), ran.stderr
     return text

@@ -61,7 +61,8 @@ def test_packed_bits_of_maskllm(base: Checkpoint, masks: dict[str, Mask], tmp_pa
     assert maskset.base.tensors.keys() == set(base)  # nothing says what of the base a model reads: all of it
     assert (maskset.base.parameter_prefix, maskset.base.parameters) == (prefix, {})
     assert maskset.lineage == {"operation": "pack", "source": "MaskLLM"}
-    assert not maskset.dense and maskset.task is None
+    assert not maskset.dense
+    assert maskset.task is None
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.bfloat16, torch.int64])
@@ -77,7 +78,8 @@ def test_raw_masks_of_maskllm(base: Checkpoint, masks: dict[str, Mask], tmp_path
 def test_boolean_safetensors(base: Checkpoint, masks: dict[str, Mask], tmp_path: Path, dtype: type, end: str) -> None:
     arrays = {name: keep.astype(dtype) for name, keep in bools(masks, end).items()}
     maskset = interop.read(save_safetensors(tmp_path / "m.safetensors", arrays), base)
-    assert maskset.masks == masks and maskset.lineage["source"] == "boolean tensors"
+    assert maskset.masks == masks
+    assert maskset.lineage["source"] == "boolean tensors"
     odd = save_safetensors(tmp_path / "m", arrays)  # told by its bytes
     assert interop.read(odd, base).id == maskset.id
 
@@ -112,7 +114,8 @@ def test_scores_of_the_papers_authors(
     maskset = interop.read(save_torch(tmp_path / "best_state.pt", wrap(scores)), base)
     assert maskset.masks == masks
     assert maskset.lineage == {"operation": "pack", "source": "scores", "threshold": 0.01}
-    assert maskset.base.parameter_prefix == "bert." and maskset.task == tiny.TASK
+    assert maskset.base.parameter_prefix == "bert."
+    assert maskset.task == tiny.TASK
     assert maskset.dense["classifier.weight"].numpy().tolist() == [[1, 1, 1, 1, 1, 0]] * 2
     assert maskset.dense["classifier.bias"].numpy().tolist() == [0, 0]
     tiny.build(base, maskset, tmp_path / "dense")
@@ -176,7 +179,8 @@ def test_torch_prune(base: Checkpoint, linears: Any, tmp_path: Path) -> None:
     expected = {name: Mask.from_bool(module.weight_mask.numpy() != 0) for name, module in modules.items()}
     state = linears.state_dict()
     maskset = interop.read(save_torch(tmp_path / "pruned.pt", state), base)
-    assert maskset.masks == expected and maskset.lineage["source"] == "torch.nn.utils.prune"
+    assert maskset.masks == expected
+    assert maskset.lineage["source"] == "torch.nn.utils.prune"
     assert maskset.base.tensors.keys() == set(base)
     weights = save_safetensors(tmp_path / "p.safetensors", {n: t.detach().numpy() for n, t in state.items()})
     assert interop.read(weights, base).id == maskset.id
@@ -200,7 +204,8 @@ def test_torch_prune(base: Checkpoint, linears: Any, tmp_path: Path) -> None:
     for module in modules.values():
         prune.remove(module, "weight")
     removed = interop.read(save_torch(tmp_path / "removed.pt", linears.state_dict()), base)
-    assert removed.id == maskset.id and removed.lineage["source"] == "pruned checkpoint"
+    assert removed.id == maskset.id
+    assert removed.lineage["source"] == "pruned checkpoint"
 
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16", "F8_E4M3"])
@@ -270,7 +275,8 @@ def test_vectors_of_tall_masks(base: Checkpoint, tall: dict[str, np.ndarray], tm
         size = base.read(name).size
         assert np.array_equal(maskset.masks[name].to_bool().reshape(-1), flags[:size])
         flags = flags[size:]
-    assert flags.size < 8 and maskset.lineage["source"] == "TALL-masks"
+    assert flags.size < 8
+    assert maskset.lineage["source"] == "TALL-masks"
     assert interop.read(f"{tmp_path}/tall.npz#A", base).id == maskset.id
     assert interop.read(f"{tmp_path}/tall.pt#A", base).id == maskset.id
     assert interop.read(f"{tmp_path}/tall.npz#B", base).id != maskset.id
@@ -291,7 +297,8 @@ def test_a_fully_kept_tensor_of_a_vector_has_no_mask(base: Checkpoint, tmp_path:
     flags = np.concatenate([np.full(base.read(n).size, n != QUERY) for n in sorted(base)])
     np.save(tmp_path / "a.npy", np.packbits(flags))
     maskset = interop.read(tmp_path / "a.npy", base)
-    assert maskset.masks.keys() == {QUERY} and maskset.masks[QUERY].kept == 0
+    assert maskset.masks.keys() == {QUERY}
+    assert maskset.masks[QUERY].kept == 0
 
 
 @pytest.mark.parametrize("where", ["file", "folder"])
@@ -358,7 +365,8 @@ def test_progress_counts_the_bases_bytes(base: Checkpoint, masks: dict[str, Mask
     path = save_safetensors(tmp_path / "m.safetensors", bools(masks))
     interop.read(path, base, progress=lambda done, total: calls.append((done, total)))
     total = sum(base.read(n).data.nbytes for n in base)
-    assert calls[-1] == (total, total) and calls == sorted(calls)
+    assert calls[-1] == (total, total)
+    assert calls == sorted(calls)
 
 
 def test_a_single_file_as_base(base_folder: Path, masks: dict[str, Mask], tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def test_safetensors_and_pt_hold_booleans(base: Checkpoint, maskset: MaskSet, tm
     interop.export(maskset, tmp_path / "m.pt", "pt")
     named = load_file(tmp_path / "m.safetensors")
     of_task = torch.load(tmp_path / "m.pt", weights_only=True)
-    assert named.keys() == maskset.masks.keys() and of_task.keys() == {f"bert.{n}.mask" for n in named}
+    assert named.keys() == maskset.masks.keys()
+    assert of_task.keys() == {f"bert.{n}.mask" for n in named}
     for name, mask in maskset.masks.items():
         assert named[name].dtype == of_task[f"bert.{name}.mask"].dtype == torch.bool
         assert np.array_equal(named[name].numpy(), mask.to_bool())
@@ -65,7 +66,8 @@ def test_a_bank_keeps_all(base: Checkpoint, maskset: MaskSet, tmp_path: Path) ->
     read = interop.read(bank, base)
     assert read.id == maskset.id
     assert (read.base, read.task, read.metrics, read.lineage) == (noted.base, noted.task, noted.metrics, noted.lineage)
-    assert read.masks == noted.masks and read.extra == noted.extra
+    assert read.masks == noted.masks
+    assert read.extra == noted.extra
     assert {n: t.data.tobytes() for n, t in read.dense.items()} == {n: t.data.tobytes() for n, t in noted.dense.items()}
     maskhub.save(read, tmp_path / "a.msk")
     maskhub.save(noted, tmp_path / "b.msk")
@@ -76,7 +78,8 @@ def test_a_bank_keeps_all(base: Checkpoint, maskset: MaskSet, tmp_path: Path) ->
         assert json.loads(group.attrs["manifest"])["id"] == maskset.id
         for name, mask in maskset.masks.items():
             dataset = group["masks"][name]
-            assert dataset.chunks and dataset.compression == "gzip"
+            assert dataset.chunks
+            assert dataset.compression == "gzip"
             assert tuple(dataset.attrs["shape"]) == mask.shape
             assert np.array_equal(dataset[()], mask.bits)
 
@@ -96,7 +99,8 @@ def test_several_in_a_bank(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -
     for name in "", "a/b", "a#b", ".", "\x1b":
         with pytest.raises(OutputError, match="cannot name a mask set of a bank"):
             interop.export(others[1], bank, "h5", name=name)
-    assert bank.read_bytes() == before and os.listdir(tmp_path) == ["bank.h5"]
+    assert bank.read_bytes() == before
+    assert os.listdir(tmp_path) == ["bank.h5"]
     interop.export(others[1], bank, "h5", name="second", force=True)
     assert interop.read(f"{bank}#second", base).id == others[1].id
     assert interop.read(f"{bank}#first", base).id == maskset.id

@@ -91,8 +91,10 @@ def test_diff_by_tensor_layer_and_kind(maskset: MaskSet) -> None:
     for groups in (found.layers, found.kinds, found.cells):
         summed = sum(groups.values(), Overlap())
         assert (summed.weights, summed.both) == (found.total.weights, found.total.both)
-    assert found.same_start and not found.same
-    assert not found.dense and not found.fields
+    assert found.same_start
+    assert not found.same
+    assert not found.dense
+    assert not found.fields
 
 
 def test_what_else_differs_is_listed(maskset: MaskSet) -> None:
@@ -125,15 +127,20 @@ def test_what_else_differs_is_listed(maskset: MaskSet) -> None:
         "lineage.settings.epochs": (None, 2),
         "metrics.accuracy": (0.9, 0.8),
     }
-    assert not found.same_start and found.total.hamming == 0 and not found.same
+    assert not found.same_start
+    assert found.total.hamming == 0
+    assert not found.same
 
 
 def test_notes_do_not_make_masks_different(maskset: MaskSet) -> None:
     noted = dataclasses.replace(maskset, metrics={}, lineage={"note": "other"})
     found = diff(maskset, noted)
-    assert found.same and found.fields and not found.other_task
+    assert found.same
+    assert found.fields
+    assert not found.other_task
     other = diff(maskset, dataclasses.replace(maskset, task=None))
-    assert other.other_task and not other.same
+    assert other.other_task
+    assert not other.same
 
 
 def test_what_is_known_to_be_the_same_is_not_decoded(maskset: MaskSet, tmp_path: Path) -> None:
@@ -221,7 +228,9 @@ def test_real_masks() -> None:
     assert found.total.weights == kept[0].size == 8_994_816
     assert found.total.both == np.count_nonzero(kept[0] & kept[1])
     assert found.total.dissimilarity == pytest.approx((kept[0] ^ kept[1]).sum() / (kept[0].sum() + kept[1].sum()))
-    assert found.same_start and found.total.z is not None and found.total.z > 100
+    assert found.same_start
+    assert found.total.z is not None
+    assert found.total.z > 100
     values = maskhub.matrix(sets, "dissimilarity")
     i, j = values.names.index("sst2"), values.names.index("trec")
     assert values.values[i, j] == found.total.dissimilarity

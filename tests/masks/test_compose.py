@@ -75,8 +75,10 @@ def test_operators_are_numpys_on_booleans(one: int, two: int) -> None:
             ((a - b)[name], a[name] - b[name], x & ~y),
             ((~a)[name], ~a[name], ~x),
         ):
-            assert np.array_equal(found.to_bool(), wanted) and np.array_equal(mask.to_bool(), wanted)
-            assert found == mask and found.kept == mask.kept == np.count_nonzero(wanted)
+            assert np.array_equal(found.to_bool(), wanted)
+            assert np.array_equal(mask.to_bool(), wanted)
+            assert found == mask
+            assert found.kept == mask.kept == np.count_nonzero(wanted)
 
 
 def test_operators_refuse_what_is_no_mask_or_has_another_shape() -> None:
@@ -208,9 +210,12 @@ def test_models_may_read_different_tensors_of_one_base() -> None:
     with pytest.raises(MaskhubError, match=r"differ: tensors of the base that their models read \(a 6, b 5\)"):
         compose("a & b", sets, missing="keep")
     of_a = compose("a & b", sets, missing="keep", head_from="a")
-    assert of_a.base == A.base and of_a["t3"] == A["t3"] and of_a["t2"] == A["t2"] & B["t2"]
+    assert of_a.base == A.base
+    assert of_a["t3"] == A["t3"]
+    assert of_a["t2"] == A["t2"] & B["t2"]
     of_b = compose("a & b", sets, missing="keep", head_from="b")
-    assert of_b.base == base and of_b.masks.keys() == read.keys()
+    assert of_b.base == base
+    assert of_b.masks.keys() == read.keys()
     elsewhere = BaseBinding.of("x", {"u": "0" * 64}, {"u": "u"}, None)
     with pytest.raises(BaseMismatchError, match="they have no tensor in common"):
         A & MaskSet(elsewhere, {"u": A["t1"]})

@@ -173,7 +173,9 @@ def undecoded(**known: Any) -> MaskSet:
 def test_a_mask_set_is_a_mapping_of_its_masks() -> None:
     maskset = small()
     assert isinstance(maskset, Mapping)
-    assert "a" in maskset and "b" not in maskset and 7 not in maskset
+    assert "a" in maskset
+    assert "b" not in maskset
+    assert 7 not in maskset
     assert (len(maskset), list(maskset), list(maskset.keys())) == (1, ["a"], ["a"])
     assert dict(maskset.items()) == maskset.masks == dict(maskset)
     assert maskset.get("b") is None
@@ -210,7 +212,9 @@ def test_an_opened_mask_set_tells_of_its_file_without_decoding(mask_path: Path, 
     damaged = tmp_path / "damaged.msk"
     damaged.write_bytes(data)
     opened = maskhub.open(damaged)
-    assert opened.id == whole.id and opened == whole and hash(opened) == hash(whole)
+    assert opened.id == whole.id
+    assert opened == whole
+    assert hash(opened) == hash(whole)
     assert f"id='{whole.id}'" in repr(opened)
     assert opened.sparsity == whole.sparsity == pytest.approx(1 - np.concatenate(
         [mask.to_bool().reshape(-1) for mask in whole.values()]).mean())  # fmt: skip
@@ -220,17 +224,20 @@ def test_an_opened_mask_set_tells_of_its_file_without_decoding(mask_path: Path, 
     shown = html.unescape(re.sub("<.*?>", "\n", opened._repr_html_()))
     for label, value in to_fields(summary).items():
         for line in [value] if isinstance(value, str) else value:
-            assert line in shown and (label in shown or not value)
+            assert line in shown
+            assert label in shown or not value
 
 
 def test_a_changed_copy_knows_nothing_of_the_file(mask_path: Path) -> None:
     opened = maskhub.open(mask_path)
     name = next(iter(opened))
     fewer = dataclasses.replace(opened, masks={n: mask for n, mask in opened.items() if n != name})
-    assert fewer.stored is None and fewer.id != opened.id
+    assert fewer.stored is None
+    assert fewer.id != opened.id
     assert fewer.summary().file is fewer.summary().bits_per_weight is None
     renamed = opened.with_base_name("x")
-    assert renamed.stored is None and renamed.id == opened.id
+    assert renamed.stored is None
+    assert renamed.id == opened.id
 
 
 def test_save_writes_what_open_reads(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def test_golden_scores() -> None:
     init = UniformScores.for_sparsity(0.05, 1e-2, seed=0)
     assert (init.low, init.high) == (-0.02, pytest.approx(0.58))
     scores = init.scores(QUERY, (2, 4))
-    assert scores.dtype == np.float32 and scores.shape == (2, 4)
+    assert scores.dtype == np.float32
+    assert scores.shape == (2, 4)
     assert scores.reshape(-1).view(np.uint32).tolist() == GOLDEN[2]
     assert init.cut(1e-2) == 3277
 

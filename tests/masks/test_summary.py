@@ -64,7 +64,8 @@ def test_a_mask_set_in_memory_has_no_file_and_no_payloads(maskset: MaskSet, mask
     assert set(to_fields(memory)) < set(to_fields(file))
     masks, dense = to_tables(memory)
     assert [row["masked tensor"] for row in masks] == sorted(maskset)
-    assert {"codec", "bytes"}.isdisjoint(masks[0]) and {"codec", "bytes", "bits/weight"} < set(to_tables(file)[0][0])
+    assert {"codec", "bytes"}.isdisjoint(masks[0])
+    assert {"codec", "bytes", "bits/weight"} < set(to_tables(file)[0][0])
     assert dense == to_tables(file)[1]
 
 
@@ -91,7 +92,8 @@ def test_the_text_is_one_screen_and_all_of_it_where_asked(maskset: MaskSet) -> N
     ]
     assert short["metrics"] == ["f1_0 0.0000", "f1_1 0.1000", "f1_2 0.2000", "f1_3 0.3000", "... 5 more: --all"]
     assert [len(whole[label]) for label in ("lineage", "metrics", "coded against")] == [47, 9, 9]
-    assert "entropy" in whole and "entropy" not in short
+    assert "entropy" in whole
+    assert "entropy" not in short
     assert "settings.a_setting_39 39" in whole["lineage"]
 
 
@@ -109,11 +111,13 @@ def test_no_lineage_fills_more_than_a_screen(maskset: MaskSet) -> None:
 def test_markup_in_a_file_is_shown_as_text(maskset: MaskSet) -> None:
     summary = dataclasses.replace(maskset.summary(), file="<b>", lineage={"<i>": "</td>"})
     page = to_html(summary)
-    assert "<caption>&lt;b&gt;</caption>" in page and "&lt;i&gt; &lt;/td&gt;" in page
+    assert "<caption>&lt;b&gt;</caption>" in page
+    assert "&lt;i&gt; &lt;/td&gt;" in page
 
 
 def test_data_hold_tensors_only_where_asked(maskset: MaskSet) -> None:
     summary = maskset.summary()
-    assert "masks" not in to_data(summary) and "dense" not in to_data(summary)
+    assert "masks" not in to_data(summary)
+    assert "dense" not in to_data(summary)
     assert [row["name"] for row in to_data(summary, tensors=True)["masks"]] == sorted(maskset)
     assert to_data(summary)["base"]["root"] == maskset.base.root

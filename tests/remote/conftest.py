@@ -44,7 +44,8 @@ class TestHub:
             worker = self.workers[key] = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=self.folder, env=environment
             )
-        assert worker.stdin and worker.stdout
+        assert worker.stdin
+        assert worker.stdout
         worker.stdin.write(json.dumps([str(a) for a in arguments]) + "\n")
         worker.stdin.flush()
         return Ran(*json.loads(worker.stdout.readline()))

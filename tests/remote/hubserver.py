@@ -85,7 +85,9 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What goes wrong with requests: ``status``, ``reset`` (before anything is done), ``lost`` (done, but no answer),
+    """What goes wrong with requests.
+
+    ``kind`` is ``status``, ``reset`` (before anything is done), ``lost`` (done, but no answer),
     ``truncate`` (half of the answer), ``slow`` (that, and the rest much later), ``short`` (half, said to be all) or
     ``wrong`` (other bytes).
     """

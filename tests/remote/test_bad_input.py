@@ -85,7 +85,7 @@ def test_what_is_missing(hub: TestHub, there: None, mask_path: Path) -> None:
 def test_names_that_lead_elsewhere(hub: TestHub, there: None, mask_path: Path) -> None:
     for name in ("../x", "/x", "a/../../x", ".hidden", "a\nb", ""):
         ran = hub("push", mask_path, "alice/masks", "--name", name)
-        assert (ran.status, ran.stderr.count("\n")) == (1, 1) and "not a name for a mask" in ran.err, ran.err
+        assert (ran.status, ran.stderr.count("\n"), "not a name for a mask" in ran.err) == (1, 1, True), ran.err
     assert [r for r in hub.requests() if not r["line"].startswith("GET")] == []
 
 
@@ -104,10 +104,12 @@ def test_a_busy_or_broken_hub(hub: TestHub, there: None, mask_path: Path, base: 
     for command in (("push", mask_path, "alice/masks"), ("info", "alice/masks")):
         ran = hub(*command)
         assert (ran.status, ran.stderr.count("\n")) == (1, 1), ran.stderr
-        assert "cannot be reached, or broke off: " in ran.err and ran.err.endswith(". Run it again.")
+        assert "cannot be reached, or broke off: " in ran.err
+        assert ran.err.endswith(". Run it again.")
     gone = {"HF_ENDPOINT": "http://127.0.0.1:9"}
     ran = hub("info", "alice/masks", **gone)
-    assert ran.status == 1 and "alice/masks: cannot be reached, or broke off: " in ran.err
+    assert ran.status == 1
+    assert "alice/masks: cannot be reached, or broke off: " in ran.err
     # An upload that fails for good, and one whose commit is done but not confirmed.
     save(tiny.tiny_maskset(base, seed=5), hub.folder / "task.msk")
     always(status=501, match="PUT /store")
@@ -117,7 +119,8 @@ def test_a_busy_or_broken_hub(hub: TestHub, there: None, mask_path: Path, base: 
     assert hub("push", "task.msk", "alice/fresh").status == 1
     hub.control(faults=[])
     ran = hub("push", "task.msk", "alice/fresh")
-    assert ran.status == 0 and "is there already" in ran.out
+    assert ran.status == 0
+    assert "is there already" in ran.out
 
 
 def test_no_secret_is_told(hub: TestHub, there: None, mask_path: Path) -> None:

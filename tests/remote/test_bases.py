@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import maskhub
-from maskhub import remote
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from tests import tiny
 from tests.remote.conftest import TestHub
@@ -93,10 +92,10 @@ def test_a_base_here_finds_its_masks_in_a_folder(
     monkeypatch.chdir(hub.folder)
     Path("shared").mkdir()
     for name in "abcd":
-        remote.push(f"{name}.msk", "shared")
+        maskhub.push(f"{name}.msk", "shared")
 
     def names(**options: object) -> list[str]:
-        return [one.address for one in remote.list_masks("shared", **options)]  # type: ignore[arg-type]
+        return [one.address for one in maskhub.list_masks("shared", **options)]  # type: ignore[arg-type]
 
     assert names(base=base) == names(base=base.folder) == ["shared/a.msk", "shared/b.msk", "shared/c.msk"]
     assert names(base="another") == ["shared/d.msk"]
@@ -112,8 +111,11 @@ def test_push_warns_of_a_base_that_others_cannot_find(
     Path("shared").mkdir()
     shutil.copytree(base_folder, "base")
 
+    maskhub.save(tiny.tiny_maskset(open_checkpoint("base"), name="./elsewhere"), "x.msk")
+    assert "Warning: others cannot find the base ./elsewhere: name it by " in hub("push", "x.msk", "shared", "-q").err
+
     def warning(name: str) -> str | None:
-        return remote.push(tiny.tiny_maskset(open_checkpoint("base"), name=name), "shared", name="x").warning
+        return maskhub.push(tiny.tiny_maskset(open_checkpoint("base"), name=name), "shared", name="x").warning
 
     assert warning("ann/tiny") is None
     cure = "name it by maskhub pack MASK -o NEW.msk --base-name"

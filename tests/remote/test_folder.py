@@ -21,7 +21,6 @@ import pytest
 from fsspec.implementations.arrow import ArrowFSWrapper
 
 import maskhub
-from maskhub import remote
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import (
@@ -97,13 +96,13 @@ def files(place: str) -> dict[str, bytes]:
 
 def test_the_whole_way(shared: str, masks: list[Path]) -> None:
     first, second = masks[:2]
-    pushed = remote.push(first, shared)
+    pushed = maskhub.push(first, shared)
     assert (pushed.changed, pushed.id) == (True, id_of(first))
     assert pushed.address == f"{shared.rstrip('/')}/a.msk"
-    assert remote.push(second, f"{shared.rstrip('/')}/other.msk").changed
-    assert remote.push(second, shared, name="third").changed
+    assert maskhub.push(second, f"{shared.rstrip('/')}/other.msk").changed
+    assert maskhub.push(second, shared, name="third").changed
 
-    listed = remote.list_masks(shared)
+    listed = maskhub.list_masks(shared)
     assert [one.address for one in listed] == [f"{shared.rstrip('/')}/{n}.msk" for n in ("a", "other", "third")]
     entry = listed[0].entry
     assert entry is not None
@@ -114,16 +113,18 @@ def test_the_whole_way(shared: str, masks: list[Path]) -> None:
 
     for name in ("a.msk", "a"):
         address = f"{shared.rstrip('/')}/{name}"
-        pulled = remote.pull(address, "out.msk", force=True)
-        assert pulled.id == id_of(first) and Path("out.msk").read_bytes() == first.read_bytes()
+        pulled = maskhub.pull(address, "out.msk", force=True)
+        assert pulled.id == id_of(first)
+        assert Path("out.msk").read_bytes() == first.read_bytes()
         opened = MaskFile(address)
         opened.verify()
-        assert opened.manifest.id == id_of(first) and str(opened.path) == address
+        assert opened.manifest.id == id_of(first)
+        assert str(opened.path) == address
     assert maskhub.open(f"{shared.rstrip('/')}/third").id == id_of(second)
 
 
 def test_what_lies_where(shared: str, masks: list[Path]) -> None:
-    remote.push(masks[0], shared)
+    maskhub.push(masks[0], shared)
     found = files(shared)
     content = masks[0].read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
@@ -132,44 +133,46 @@ def test_what_lies_where(shared: str, masks: list[Path]) -> None:
     assert found[f"objects/{sha256}.msk"] == content
     text = found[f"objects/{pointer['card']}.md"]
     assert hashlib.sha256(text).hexdigest() == pointer["card"]
-    assert pointer["mask"] == sha256 and pointer["format"] == "maskhub-index-1"
-    assert "library_name: maskhub" in text.decode() and f"maskhub pull {shared.rstrip('/')}/a.msk" in text.decode()
+    assert pointer["mask"] == sha256
+    assert pointer["format"] == "maskhub-index-1"
+    assert "library_name: maskhub" in text.decode()
+    assert f"maskhub pull {shared.rstrip('/')}/a.msk" in text.decode()
 
 
 def test_what_is_there_already_is_left_as_it_is(shared: str, masks: list[Path]) -> None:
-    remote.push(masks[0], shared)
+    maskhub.push(masks[0], shared)
     before = files(shared)
-    assert not remote.push(masks[0], shared).changed
+    assert not maskhub.push(masks[0], shared).changed
     assert files(shared) == before
 
 
 def test_another_mask_does_not_take_a_name(shared: str, masks: list[Path]) -> None:
-    remote.push(masks[0], shared, name="task")
+    maskhub.push(masks[0], shared, name="task")
     before = files(shared)
     with pytest.raises(RemoteError) as caught:
-        remote.push(masks[1], shared, name="task")
+        maskhub.push(masks[1], shared, name="task")
     assert caught.value.message == (
         f"{shared.rstrip('/')}/task.msk: the name is taken by another mask, {id_of(masks[0])[:16]}"
     )
     assert caught.value.hint == "Take another name with --name, or replace it with --force."
     assert files(shared) == before
-    assert remote.push(masks[1], shared, name="task", force=True).changed
-    assert remote.pull(f"{shared.rstrip('/')}/task").id == id_of(masks[1])
+    assert maskhub.push(masks[1], shared, name="task", force=True).changed
+    assert maskhub.pull(f"{shared.rstrip('/')}/task").id == id_of(masks[1])
 
 
 def test_the_same_mask_coded_anew_takes_the_name(shared: str, masks: list[Path], here: Path) -> None:
-    remote.push(masks[0], shared)
+    maskhub.push(masks[0], shared)
     save(maskhub.open(masks[0]), here / "a.msk", codec="gaps")
-    assert remote.push(here / "a.msk", shared).changed
-    remote.pull(f"{shared.rstrip('/')}/a", "out.msk")
+    assert maskhub.push(here / "a.msk", shared).changed
+    maskhub.pull(f"{shared.rstrip('/')}/a", "out.msk")
     assert Path("out.msk").read_bytes() == (here / "a.msk").read_bytes() != masks[0].read_bytes()
 
 
 def test_a_folder_with_one_mask_needs_no_name(shared: str, masks: list[Path]) -> None:
-    remote.push(masks[0], shared)
-    assert remote.pull(shared).id == maskhub.open(shared).id == id_of(masks[0])
-    remote.push(masks[1], shared)
-    for call in (remote.pull, maskhub.open):
+    maskhub.push(masks[0], shared)
+    assert maskhub.pull(shared).id == maskhub.open(shared).id == id_of(masks[0])
+    maskhub.push(masks[1], shared)
+    for call in (maskhub.pull, maskhub.open):
         with pytest.raises(RemoteError) as caught:
             call(shared)
         assert caught.value.message == f"{shared}: the folder has several masks: a, b"
@@ -179,24 +182,25 @@ def test_a_folder_with_one_mask_needs_no_name(shared: str, masks: list[Path]) ->
 def test_what_people_wrote_into_a_card_stays(masks: list[Path], here: Path) -> None:
     shared = here / "shared"
     shared.mkdir()
-    remote.push(masks[0], str(shared), name="task")
+    maskhub.push(masks[0], str(shared), name="task")
     (card,) = shared.glob("objects/*.md")
     card.write_text(card.read_text() + "\nTrained on the messages of 2025.\n")
-    remote.push(masks[1], str(shared), name="task", force=True)
+    maskhub.push(masks[1], str(shared), name="task", force=True)
     pointer = json.loads((shared / "index/task.json").read_text())
     text = (shared / "objects" / f"{pointer['card']}.md").read_text()
     assert "Trained on the messages of 2025." in text
-    assert id_of(masks[1]) in text and id_of(masks[0]) not in text
+    assert id_of(masks[1]) in text
+    assert id_of(masks[0]) not in text
 
 
 def test_lists_are_filtered(shared: str, masks: list[Path], base_folder: Path, here: Path) -> None:
-    remote.push(masks[0], shared, name="spam-en")
-    remote.push(masks[1], shared, name="topics")
+    maskhub.push(masks[0], shared, name="spam-en")
+    maskhub.push(masks[1], shared, name="topics")
     save(tiny.tiny_maskset(base_folder, name="another/base"), here / "x.msk")
-    remote.push(here / "x.msk", shared, name="Spam-de")
+    maskhub.push(here / "x.msk", shared, name="Spam-de")
 
     def names(**filters: Any) -> list[str]:
-        return [one.address.rpartition("/")[2] for one in remote.list_masks(shared, **filters)]
+        return [one.address.rpartition("/")[2] for one in maskhub.list_masks(shared, **filters)]
 
     assert names() == ["Spam-de.msk", "spam-en.msk", "topics.msk"]
     assert names(base="tiny-bert") == ["spam-en.msk", "topics.msk"]
@@ -211,7 +215,7 @@ def test_a_plain_file_can_be_pulled_too(shared: str, masks: list[Path]) -> None:
     system, path = fsspec.url_to_fs(shared)
     system.makedirs(path, exist_ok=True)
     system.pipe_file(f"{path.rstrip('/')}/plain.msk", masks[0].read_bytes())
-    assert remote.pull(f"{shared.rstrip('/')}/plain.msk").id == id_of(masks[0])
+    assert maskhub.pull(f"{shared.rstrip('/')}/plain.msk").id == id_of(masks[0])
 
 
 # Hostile and damaged folders
@@ -221,7 +225,7 @@ def test_a_plain_file_can_be_pulled_too(shared: str, masks: list[Path]) -> None:
 def pushed(here: Path, masks: list[Path]) -> Path:
     """A folder here with one mask, ``a``."""
     (here / "shared").mkdir()
-    remote.push(masks[0], "shared")
+    maskhub.push(masks[0], "shared")
     return here / "shared"
 
 
@@ -246,20 +250,21 @@ def test_an_index_of_lies_is_refused(pushed: Path, change: dict[str, Any], masks
     place.write_text(json.dumps(json.loads(place.read_text()) | change))
     message = r"shared/index/a.json: not an entry of an index of masks: "
     with pytest.raises(FormatError, match=message) as caught:
-        remote.pull("shared/a")
+        maskhub.pull("shared/a")
     assert caught.value.hint == "Push the mask anew with --force."
-    (listed,) = remote.list_masks("shared")
-    assert listed.entry is None and re.match(message, listed.problem or "")
+    (listed,) = maskhub.list_masks("shared")
+    assert listed.entry is None
+    assert re.match(message, listed.problem or "")
     with pytest.raises(FormatError, match=message):
-        remote.push(masks[0], "shared")
-    assert remote.push(masks[0], "shared", force=True).changed
-    assert remote.pull("shared/a").id == id_of(masks[0])
+        maskhub.push(masks[0], "shared")
+    assert maskhub.push(masks[0], "shared", force=True).changed
+    assert maskhub.pull("shared/a").id == id_of(masks[0])
 
 
 @pytest.mark.parametrize("content", [b"", b"\0\xff", b"[" * 100_000, b'{"format": "maskhub-index-1", "mask": "'])
 def test_an_index_of_noise_is_refused(pushed: Path, content: bytes) -> None:
     (pushed / "index/a.json").write_bytes(content)
-    for call in (remote.pull, maskhub.open):
+    for call in (maskhub.pull, maskhub.open):
         with pytest.raises(FormatError, match=r"shared/index/a.json: not an entry of an index of masks: ") as caught:
             call("shared/a")
         assert "\n" not in str(caught.value)
@@ -269,7 +274,7 @@ def test_a_huge_entry_is_not_read(pushed: Path) -> None:
     with open(pushed / "index/a.json", "r+b") as file:
         file.truncate(1 << 40)
     with pytest.raises(RemoteError, match=r"shared/index/a.json: larger than 1,048,576 bytes"):
-        remote.pull("shared/a")
+        maskhub.pull("shared/a")
 
 
 def test_names_never_become_paths(pushed: Path, masks: list[Path], here: Path) -> None:
@@ -278,14 +283,16 @@ def test_names_never_become_paths(pushed: Path, masks: list[Path], here: Path) -
     for name in ("a.json", "b c.json", "..json", ".hidden.json", "-x.json", "x\ny.json", "é.json", "a.json.tmp"):
         (pushed / "index" / name).write_text(json.dumps(entry))
     (pushed / "index" / "folder").mkdir()
-    (listed,) = remote.list_masks("shared")
-    assert listed.address == "shared/a.msk" and listed.entry is not None and listed.entry.name == "a.msk"
-    remote.pull("shared")
+    (listed,) = maskhub.list_masks("shared")
+    assert listed.address == "shared/a.msk"
+    assert listed.entry is not None
+    assert listed.entry.name == "a.msk"
+    maskhub.pull("shared")
     assert {p.name for p in here.iterdir()} == {"shared", "cache"}
     for name in ("../x", "x/y", ".x", "x y", "é", "x" * 101, "x\0"):
         before = files("shared")
         with pytest.raises(RemoteError, match="not a name for a mask"):
-            remote.push(masks[0], "shared", name=name)
+            maskhub.push(masks[0], "shared", name=name)
         assert files("shared") == before
 
 
@@ -294,13 +301,13 @@ def test_what_an_index_says_must_be_true(pushed: Path, masks: list[Path]) -> Non
     pointer = json.loads(place.read_text())
     place.write_text(json.dumps(pointer | {"entry": pointer["entry"] | {"id": "0" * 64}}))
     with pytest.raises(IntegrityError, match=r"^shared/a: not the mask that the index says\. "):
-        remote.pull("shared/a", "out.msk")
+        maskhub.pull("shared/a", "out.msk")
     other = masks[1].read_bytes()
     (pushed / "objects" / f"{pointer['mask']}.msk").write_bytes(other)
     place.write_text(json.dumps(pointer))
     remove_cache()
     with pytest.raises(IntegrityError, match=r"^shared/a: damaged: not the file that the index says") as caught:
-        remote.pull("shared/a", "out.msk")
+        maskhub.pull("shared/a", "out.msk")
     assert caught.value.hint == "Push it again with --force."
     assert not Path("out.msk").exists()
 
@@ -312,56 +319,56 @@ def remove_cache() -> None:
 
 
 def test_any_changed_byte_is_found_and_mended(pushed: Path, masks: list[Path]) -> None:
-    (object,) = pushed.glob("objects/*.msk")
-    content = object.read_bytes()
+    (stored,) = pushed.glob("objects/*.msk")
+    content = stored.read_bytes()
     for place in (0, 8, len(content) // 2, len(content) - 1):
         changed = bytearray(content)
         changed[place] ^= 1
-        object.write_bytes(changed)
+        stored.write_bytes(changed)
         remove_cache()
         with pytest.raises(IntegrityError, match="damaged: not the file that the index says"):
-            remote.pull("shared/a", "out.msk")
+            maskhub.pull("shared/a", "out.msk")
         assert not Path("out.msk").exists()
     for wrong in (content[:-1], content + b"\0"):
-        object.write_bytes(wrong)
+        stored.write_bytes(wrong)
         with pytest.raises(IntegrityError, match="damaged: not the file that the index says"):
-            remote.pull("shared/a", "out.msk")
-        assert remote.push(masks[0], "shared").changed  # its size shows it
-        object.write_bytes(content[:-1])
-    assert remote.push(masks[0], "shared", force=True).changed
-    assert remote.pull("shared/a", "out.msk").id == id_of(masks[0])
+            maskhub.pull("shared/a", "out.msk")
+        assert maskhub.push(masks[0], "shared").changed  # its size shows it
+        stored.write_bytes(content[:-1])
+    assert maskhub.push(masks[0], "shared", force=True).changed
+    assert maskhub.pull("shared/a", "out.msk").id == id_of(masks[0])
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_anew(pushed: Path, masks: list[Path]) -> None:
-    cached = remote.pull("shared/a").path
+    cached = maskhub.pull("shared/a").path
     cached.write_bytes(masks[1].read_bytes())
-    assert remote.pull("shared/a").path == cached
+    assert maskhub.pull("shared/a").path == cached
     assert cached.read_bytes() == masks[0].read_bytes()
 
 
 def test_an_object_that_is_gone(pushed: Path) -> None:
-    (object,) = pushed.glob("objects/*.msk")
-    object.unlink()
+    (stored,) = pushed.glob("objects/*.msk")
+    stored.unlink()
     with pytest.raises(MaskhubError, match="no such file"):
-        remote.pull("shared/a")
+        maskhub.pull("shared/a")
     with pytest.raises(MaskhubError, match="no such file"):
         maskhub.open("shared/a")
 
 
 def test_what_is_no_folder_of_masks(here: Path, masks: list[Path]) -> None:
     with pytest.raises(MissingError, match=r"^nowhere: no folder of masks: it has no index") as caught:
-        remote.list_masks("nowhere")
+        maskhub.list_masks("nowhere")
     assert caught.value.hint == "Masks get there by: maskhub push MASK nowhere"
     with pytest.raises(MissingError, match=r"^nowhere: no such folder or bucket") as caught:
-        remote.push(masks[0], "nowhere")
+        maskhub.push(masks[0], "nowhere")
     assert caught.value.hint == "Make it first."
     assert {p.name for p in here.iterdir()} <= {"cache"}
     with pytest.raises(MissingError, match=r"^./nowhere/a: no such file") as caught:
-        remote.pull("./nowhere/a")
+        maskhub.pull("./nowhere/a")
     assert caught.value.hint == "What is there: maskhub list ./nowhere/"
     Path("file").write_text("x")
     with pytest.raises(RemoteError, match=r"file/index/a.json: cannot be read: Not a directory"):
-        remote.push(masks[0], "./file")
+        maskhub.push(masks[0], "./file")
 
 
 @pytest.mark.parametrize(
@@ -370,7 +377,7 @@ def test_what_is_no_folder_of_masks(here: Path, masks: list[Path]) -> None:
 )
 def test_where_nothing_can_be_pushed(place: str, masks: list[Path]) -> None:
     with pytest.raises(RemoteError, match="masks cannot be pushed there, only read") as caught:
-        remote.push(masks[0], place)
+        maskhub.push(masks[0], place)
     assert "secret" not in str(caught.value)
 
 
@@ -386,27 +393,27 @@ def test_a_file_system_without_moves_is_not_written_to(masks: list[Path], here: 
 
     fsspec.register_implementation("growing", Growing, clobber=True)
     with pytest.raises(RemoteError, match=r"^growing://x: masks cannot be pushed there, only read\. "):
-        remote.push(masks[0], "growing://x")
+        maskhub.push(masks[0], "growing://x")
 
 
 def test_options_of_the_hub_are_refused(here: Path, masks: list[Path]) -> None:
     asked: list[dict[str, Any]] = [{"private": True}, {"create_pr": True}, {"revision": "dev"}]
     for options in asked:
         with pytest.raises(ArgumentError, match="--private, --create-pr and --revision are for the Hub"):
-            remote.push(masks[0], "./shared", **options)
+            maskhub.push(masks[0], "./shared", **options)
     with pytest.raises(ArgumentError, match="--author is for the Hub"):
-        remote.list_masks("./shared", author="ann")
+        maskhub.list_masks("./shared", author="ann")
 
 
 def test_a_mask_in_memory_is_pushed_by_a_name(here: Path, masks: list[Path]) -> None:
     Path("shared").mkdir()
     maskset = maskhub.open(masks[0])
-    pushed = remote.push(maskset, "shared", name="made")
+    pushed = maskhub.push(maskset, "shared", name="made")
     assert (pushed.address, pushed.id) == ("shared/made.msk", maskset.id)
-    assert remote.push(maskset, "./shared/too.msk").address == "./shared/too.msk"
-    assert remote.pull("shared/too", "too.msk").id == maskset.id
+    assert maskhub.push(maskset, "./shared/too.msk").address == "./shared/too.msk"
+    assert maskhub.pull("shared/too", "too.msk").id == maskset.id
     with pytest.raises(ArgumentError, match="a mask in memory has no name"):
-        remote.push(maskset, "shared")
+        maskhub.push(maskset, "shared")
 
 
 # Signatures
@@ -422,28 +429,28 @@ def keys(here: Path) -> tuple[Path, Path]:
 def test_signatures_lie_beside_their_masks(shared: str, masks: list[Path], keys: tuple[Path, Path]) -> None:
     private, public = keys
     address = f"{shared.rstrip('/')}/a"
-    remote.push(masks[0], shared)
+    maskhub.push(masks[0], shared)
     with pytest.raises(SignatureError, match=f"^{re.escape(address)}: not signed"):
-        remote.pull(address, "out.msk", require_signature=public)
+        maskhub.pull(address, "out.msk", require_signature=public)
     assert not Path("out.msk").exists()
-    assert remote.push(masks[0], shared, sign=private).changed
-    assert not remote.push(masks[0], shared, sign=private).changed
+    assert maskhub.push(masks[0], shared, sign=private).changed
+    assert not maskhub.push(masks[0], shared, sign=private).changed
     assert [name for name in files(shared) if name.endswith(".msk.sig")] == [
         f"objects/{hashlib.sha256(masks[0].read_bytes()).hexdigest()}.msk.sig"
     ]
-    assert remote.pull(address, "out.msk", require_signature=public).id == id_of(masks[0])
-    remote.push(masks[1], shared, name="a", force=True)
+    assert maskhub.pull(address, "out.msk", require_signature=public).id == id_of(masks[0])
+    maskhub.push(masks[1], shared, name="a", force=True)
     with pytest.raises(SignatureError, match="not signed"):
-        remote.pull(address, "out.msk", force=True, require_signature=public)
+        maskhub.pull(address, "out.msk", force=True, require_signature=public)
     assert Path("out.msk").read_bytes() == masks[0].read_bytes()
 
 
 def test_a_huge_signature_is_not_read(pushed: Path, keys: tuple[Path, Path]) -> None:
-    (object,) = pushed.glob("objects/*.msk")
-    with open(f"{object}.sig", "wb") as file:
+    (stored,) = pushed.glob("objects/*.msk")
+    with open(f"{stored}.sig", "wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(RemoteError, match="larger than 4,096 bytes"):
-        remote.pull("shared/a", require_signature=keys[1])
+        maskhub.pull("shared/a", require_signature=keys[1])
 
 
 # Several processes
@@ -460,14 +467,14 @@ def _killed_at(stage: int, mask: Path, place: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
-    remote.push(mask, place, name="task", force=True)
+    maskhub.push(mask, place, name="task", force=True)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_push_that_is_killed_leaves_the_old_state(stage: int, here: Path, masks: list[Path]) -> None:
     (here / "shared").mkdir()
     place = str(here / "shared")
-    remote.push(masks[0], place, name="task")
+    maskhub.push(masks[0], place, name="task")
     before = files(place)
     process = PROCESSES.Process(target=_killed_at, args=(stage, masks[1], place))
     process.start()
@@ -476,23 +483,24 @@ def test_a_push_that_is_killed_leaves_the_old_state(stage: int, here: Path, mask
     after = files(place)
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + stage  # what was written before, and a temporary file
-    (listed,) = remote.list_masks(place)
-    assert listed.entry is not None and listed.entry.id == id_of(masks[0])
-    assert remote.pull(f"{place}/task").id == id_of(masks[0])
-    remote.push(masks[1], place, name="task", force=True)
-    assert remote.pull(f"{place}/task").id == id_of(masks[1])
+    (listed,) = maskhub.list_masks(place)
+    assert listed.entry is not None
+    assert listed.entry.id == id_of(masks[0])
+    assert maskhub.pull(f"{place}/task").id == id_of(masks[0])
+    maskhub.push(masks[1], place, name="task", force=True)
+    assert maskhub.pull(f"{place}/task").id == id_of(masks[1])
     assert not [name for name in files(place) if name.endswith(".tmp")]
 
 
 def _alternate(masks: list[Path], place: str) -> None:
     while True:
         for mask in masks:
-            remote.push(mask, place, name="task", force=True)
+            maskhub.push(mask, place, name="task", force=True)
 
 
 def test_kills_at_any_time_leave_one_of_the_masks(here: Path, masks: list[Path]) -> None:
     (here / "shared").mkdir()
-    remote.push(masks[0], "shared", name="task")
+    maskhub.push(masks[0], "shared", name="task")
     rng = random.Random(6)
     for _ in range(20):
         process = PROCESSES.Process(target=_alternate, args=(masks[:2], str(here / "shared")))
@@ -500,8 +508,8 @@ def test_kills_at_any_time_leave_one_of_the_masks(here: Path, masks: list[Path])
         time.sleep(0.1 + rng.random() / 5)
         process.kill()
         process.join(60)
-        (listed,) = remote.list_masks("shared")
-        pulled = remote.pull("shared/task", "out.msk", force=True)
+        (listed,) = maskhub.list_masks("shared")
+        pulled = maskhub.pull("shared/task", "out.msk", force=True)
         assert listed.entry is not None
         assert pulled.id == listed.entry.id in {id_of(masks[0]), id_of(masks[1])}
         MaskFile("out.msk").verify()
@@ -510,16 +518,16 @@ def test_kills_at_any_time_leave_one_of_the_masks(here: Path, masks: list[Path])
 def _push_all(masks: list[Path], place: str, start: Event) -> None:
     start.wait(60)
     for mask in masks:
-        remote.push(mask, place)
-        remote.push(mask, place, name="task", force=True)
+        maskhub.push(mask, place)
+        maskhub.push(mask, place, name="task", force=True)
 
 
 def _pull_always(place: str, cache: str, start: Event, stop: Event) -> None:
     os.environ["MASKHUB_CACHE"] = cache
     start.wait(60)
     while not stop.is_set():
-        remote.pull(f"{place}/task")
-        for one in remote.list_masks(place):
+        maskhub.pull(f"{place}/task")
+        for one in maskhub.list_masks(place):
             assert one.entry is not None, one.problem
 
 
@@ -527,7 +535,7 @@ def test_writers_and_readers_at_once(here: Path, masks: list[Path]) -> None:
     """Six write the same and different names, two read all the time; nobody sees anything but whole masks."""
     (here / "shared").mkdir()
     place = str(here / "shared")
-    remote.push(masks[0], place, name="task")
+    maskhub.push(masks[0], place, name="task")
     start, stop = PROCESSES.Event(), PROCESSES.Event()
     readers = [
         PROCESSES.Process(target=_pull_always, args=(place, str(here / f"cache-{i}"), start, stop)) for i in range(2)
@@ -546,25 +554,25 @@ def test_writers_and_readers_at_once(here: Path, masks: list[Path]) -> None:
     for process in readers:
         process.join(60)
     assert [process.exitcode for process in writers + readers] == [0] * 8
-    assert [one.address for one in remote.list_masks(place)] == [
+    assert [one.address for one in maskhub.list_masks(place)] == [
         f"{place}/{name}.msk" for name in (*"abcdefgh", "task")
     ]
     for mask in masks:
-        remote.pull(f"{place}/{mask.stem}", "out.msk", force=True)
+        maskhub.pull(f"{place}/{mask.stem}", "out.msk", force=True)
         assert Path("out.msk").read_bytes() == mask.read_bytes()
-    assert remote.pull(f"{place}/task").id in map(id_of, masks)
+    assert maskhub.pull(f"{place}/task").id in map(id_of, masks)
     assert not [name for name in files(place) if name.endswith(".tmp")]
 
 
 def _pull(place: str, cache: Path, output: Path) -> None:
     os.environ["MASKHUB_CACHE"] = str(cache)
-    remote.pull(place, output)
+    maskhub.pull(place, output)
 
 
 def test_eight_pulls_at_once(here: Path, masks: list[Path]) -> None:
     (here / "shared").mkdir()
     place = str(here / "shared")
-    remote.push(masks[0], place)
+    maskhub.push(masks[0], place)
     outputs = [here / f"out-{i}.msk" for i in range(8)]
     pulls = [PROCESSES.Process(target=_pull, args=(f"{place}/a", here / "cache", path)) for path in outputs]
     for process in pulls:

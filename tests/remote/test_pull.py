@@ -36,14 +36,17 @@ def there(hub: TestHub, mask_path: Path) -> bytes:
 def test_into_the_cache_and_into_a_file(hub: TestHub, there: bytes, maskset: MaskSet) -> None:
     data = json.loads(hub("pull", "alice/masks", "--json", token=None).out)
     assert (data["id"], data["bytes"], data["base"]) == (maskset.id, len(there), None)
-    assert data["address"].startswith("alice/masks/spam.msk@") and Path(data["path"]).read_bytes() == there
+    assert data["address"].startswith("alice/masks/spam.msk@")
+    assert Path(data["path"]).read_bytes() == there
     assert Path(data["path"]).resolve() in blobs(hub)
     ran = hub("pull", "alice/masks/spam.msk@main", "-o", "x.msk", token=None)
-    assert ran.status == 0 and ran.out.startswith("x.msk\n")
+    assert ran.status == 0
+    assert ran.out.startswith("x.msk\n")
     assert ran.stderr == "Next: maskhub apply tiny-bert x.msk\n"
     assert (hub.folder / "x.msk").read_bytes() == there
     ran = hub("pull", "alice/masks", "-o", "x.msk", token=None)
-    assert ran.status == 1 and "x.msk: the output file exists" in ran.err
+    assert ran.status == 1
+    assert "x.msk: the output file exists" in ran.err
     assert hub("pull", "alice/masks", "-o", "x.msk", "--force", token=None).status == 0
 
 
@@ -90,7 +93,8 @@ def test_info_reads_little(hub: TestHub, tmp_path: Path) -> None:
     assert [r["auth"] for r in log] == [True, True, True, False]  # the CDN gets no token
     assert blobs(hub) == []
     # What is needed whole comes through the cache; then one look at the Hub is enough.
-    assert hub("verify", "alice/big/big").status == 0 and len(blobs(hub)) == 1
+    assert hub("verify", "alice/big/big").status == 0
+    assert len(blobs(hub)) == 1
     hub.requests()
     assert hub("info", "alice/big/big").status == 0
     assert [request["line"].partition(" ")[0] for request in hub.requests()] == ["HEAD"]
@@ -144,7 +148,8 @@ def test_eight_at_once_download_it_once(hub: TestHub, tmp_path: Path) -> None:
         out, err = one.communicate(timeout=120)
         assert (one.returncode, err) == (0, "")
         paths.add(out.strip())
-    assert len(paths) == 1 and Path(paths.pop()).read_bytes() == content
+    assert len(paths) == 1
+    assert Path(paths.pop()).read_bytes() == content
     assert sum(line.startswith("GET /cdn/") for line in hub.lines()) == 1
 
 
@@ -152,7 +157,8 @@ def test_offline_from_the_cache(hub: TestHub, there: bytes, maskset: MaskSet) ->
     offline = {"HF_HUB_OFFLINE": "1"}
     for command in ("pull", "info", "verify"):
         ran = hub(command, "alice/masks/spam", **offline)
-        assert ran.status == 1 and ran.stderr.count("\n") == 1
+        assert ran.status == 1
+        assert ran.stderr.count("\n") == 1
         assert "alice/masks/spam.msk: not in the Hub's cache, and offline mode is on. Unset HF_HUB_OFFLINE." in ran.err
     assert hub("pull", "alice/masks").status == 0
     hub.requests()
@@ -198,12 +204,14 @@ def test_the_answer_breaks_off(hub: TestHub, there: bytes, tmp_path: Path) -> No
     assert ran.status == 0, ran.err
     assert (tmp_path / "x.msk").read_bytes() == content
     sent = [request["sent"] for request in hub.requests() if "/cdn/" in request["line"]]
-    assert len(sent) == 2 and sum(sent) < len(content) + (10 << 20)
+    assert len(sent) == 2
+    assert sum(sent) < len(content) + (10 << 20)
     for blob in blobs(hub):
         blob.unlink()
     hub.control(faults=[{"kind": "short", "match": "GET /cdn/", "times": 99}])
     ran = hub("pull", "alice/big", "-o", "y.msk")
-    assert (ran.status, ran.stderr.count("\n")) == (1, 1) and not (tmp_path / "y.msk").exists()
+    assert (ran.status, ran.stderr.count("\n")) == (1, 1)
+    assert not (tmp_path / "y.msk").exists()
     assert ran.err == ("Error: alice/big: cannot be reached, or broke off: the file ended early. Run it again.")
     hub.control(faults=[{"kind": "wrong", "match": "GET /cdn/", "times": 1}])
     assert hub("pull", "alice/big", "-o", "y.msk").status == 0
@@ -243,10 +251,12 @@ def test_the_base_on_the_hub_is_checked_by_its_hashes(hub: TestHub, based: bytes
 def test_a_wrong_base_here(hub: TestHub, there: bytes, tmp_path: Path) -> None:
     other = tiny.write_base(tmp_path / "other", seed=9)
     ran = hub("pull", "alice/masks", "--base", other, "-o", "x.msk")
-    assert (ran.status, ran.stderr.count("\n")) == (1, 1) and "attention" in ran.err
+    assert (ran.status, ran.stderr.count("\n")) == (1, 1)
+    assert "attention" in ran.err
     assert not (tmp_path / "x.msk").exists()
     ran = hub("pull", "alice/masks", "--base", "base/unknown", "-o", "x.msk")
-    assert ran.status == 1 and "does not tell which files on the Hub its base has" in ran.err
+    assert ran.status == 1
+    assert "does not tell which files on the Hub its base has" in ran.err
 
 
 def test_resuming_after_a_kill(hub: TestHub, there: bytes) -> None:
@@ -257,7 +267,8 @@ def test_resuming_after_a_kill(hub: TestHub, there: bytes) -> None:
         while not any("/cdn/" in line for line in hub.lines()):
             assert process.poll() is None
         process.kill()
-    assert not (hub.folder / "x.msk").exists() and blobs(hub) == []
+    assert not (hub.folder / "x.msk").exists()
+    assert blobs(hub) == []
     assert hub("pull", "alice/masks", "-o", "x.msk").status == 0
     assert (hub.folder / "x.msk").read_bytes() == there
 
@@ -267,11 +278,13 @@ def test_signatures(hub: TestHub, mask_path: Path, monkeypatch: pytest.MonkeyPat
     (private, public), (_, other) = pair("mine"), pair("other")
     assert hub("push", mask_path, "alice/masks").status == 0
     ran = hub("pull", "alice/masks", "--require-signature", public, "-o", "x.msk")
-    assert (ran.status, ran.stderr.count("\n")) == (1, 1) and "not signed" in ran.err
+    assert (ran.status, ran.stderr.count("\n")) == (1, 1)
+    assert "not signed" in ran.err
     assert "nothing changed" not in hub("push", mask_path, "alice/masks", "--sign", private).out
     assert "nothing changed" in hub("push", mask_path, "alice/masks", "--sign", private).out
     ran = hub("pull", "alice/masks", "--require-signature", other, "-o", "x.msk")
-    assert (ran.status, ran.stderr.count("\n")) == (1, 1) and "another key" in ran.err
+    assert (ran.status, ran.stderr.count("\n")) == (1, 1)
+    assert "another key" in ran.err
     assert not (hub.folder / "x.msk").exists()
     assert hub("pull", "alice/masks", "--require-signature", public, "-o", "x.msk").status == 0
     (blob,) = blobs(hub)

@@ -33,7 +33,8 @@ def test_a_new_repo_gets_the_mask_and_its_card_in_one_commit(hub: TestHub, hub_m
     files = hub.files("alice/masks")
     assert files["spam.msk"] == hub_mask.read_bytes()
     card = front(files["README.md"])
-    assert card["library_name"] == "maskhub" and card["tags"] == ["maskhub"]
+    assert card["library_name"] == "maskhub"
+    assert card["tags"] == ["maskhub"]
     assert (card["base_model"], card["base_model_relation"]) == ("base/tiny", "adapter")
     assert card["pipeline_tag"] == "text-classification"
     assert card["model-index"] == [
@@ -71,7 +72,8 @@ def test_what_is_there_already_is_left_alone(hub: TestHub, mask_path: Path) -> N
     assert hub("push", mask_path, "alice/masks").status == 0
     before = hub.control()["repos"]
     ran = hub("push", mask_path, "alice/masks")
-    assert ran.status == 0 and "alice/masks/task.msk: is there already, nothing changed" in ran.out
+    assert ran.status == 0
+    assert "alice/masks/task.msk: is there already, nothing changed" in ran.out
     assert json.loads(hub("push", mask_path, "alice/masks", "--json").out)["changed"] is False
     assert hub.control()["repos"] == before
 
@@ -88,12 +90,13 @@ def test_several_masks_under_names(hub: TestHub, mask_path: Path, base: Checkpoi
     assert [metric["args"]["mask"] for metric in metrics] == ["spam.msk", "toxic/v2.msk"]
     for command in ("pull", "info"):
         ran = hub(command, "alice/masks")
-        assert ran.status == 1 and ran.err == (
+        assert ran.status == 1
+        assert ran.err == (
             "Error: alice/masks: the repo has several masks: spam.msk, toxic/v2.msk. Name one: alice/masks/spam.msk"
         )
     assert hub("pull", "alice/masks/toxic/v2", "-o", "x.msk").status == 0
     assert (tmp_path / "x.msk").read_bytes() == (tmp_path / "other.msk").read_bytes()
-    assert hub("push", mask_path, "alice/masks/a", "--name", "b").status == 1
+    assert hub("push", mask_path, "alice/masks/a", "--name", "b").status == 2
 
 
 OWN = b"""---\r
@@ -133,7 +136,8 @@ def test_a_card_keeps_its_own_words(hub: TestHub, mask_path: Path, base: Checkpo
     types = [r["metrics"][0]["type"] for r in data["model-index"][0]["results"]]  # type: ignore[index]
     assert types == ["perplexity", "accuracy"]
     own = OWN.split(b"---\r\n", 2)[2]
-    assert own in card and b"\n" not in card.replace(b"\r\n", b"")
+    assert own in card
+    assert b"\n" not in card.replace(b"\r\n", b"")
 
     # What people write around the section stays where it is, and the section is written anew.
     changed = card.replace(b"My own words", b"My own new words") + b"\r\nAn end.\r\n"
@@ -141,15 +145,19 @@ def test_a_card_keeps_its_own_words(hub: TestHub, mask_path: Path, base: Checkpo
     save(tiny.tiny_maskset(base, seed=5), tmp_path / "other.msk")
     assert hub("push", tmp_path / "other.msk", "alice/masks").status == 0
     card = hub.files("alice/masks")["README.md"]
-    assert b"My own new words" in card and card.endswith(b"\r\nAn end.\r\n")
-    assert card.count(b"## Masks") == 1 and b"|other.msk|" in card and b"|task.msk|" in card
+    assert b"My own new words" in card
+    assert card.endswith(b"\r\nAn end.\r\n")
+    assert card.count(b"## Masks") == 1
+    assert b"|other.msk|" in card
+    assert b"|task.msk|" in card
 
 
 def test_a_card_that_cannot_be_read_is_not_overwritten(hub: TestHub, mask_path: Path) -> None:
     for broken in (b"---\na: [\n---\ntext", b"---\n- a\n---\n", b"---\nmodel-index: 3\n---\n"):
         hub.put("alice/masks", README__md=broken)
         ran = hub("push", mask_path, "alice/masks")
-        assert ran.status == 1 and ran.stderr.count("\n") == 1
+        assert ran.status == 1
+        assert ran.stderr.count("\n") == 1
         assert ran.err.startswith("Error: alice/masks: the metadata of README.md cannot be read: ")
         assert hub.files("alice/masks") == {"README.md": broken}
 
@@ -159,12 +167,15 @@ def test_a_taken_name_needs_force(hub: TestHub, mask_path: Path, base: Checkpoin
     other = tiny.tiny_maskset(base, seed=5)
     save(other, tmp_path / "task.msk")
     ran = hub("push", tmp_path / "task.msk", "alice/masks")
-    assert ran.status == 1 and ran.stderr.count("\n") == 1
-    assert "alice/masks/task.msk: the name is taken by another mask, " in ran.err and "--force" in ran.err
+    assert ran.status == 1
+    assert ran.stderr.count("\n") == 1
+    assert "alice/masks/task.msk: the name is taken by another mask, " in ran.err
+    assert "--force" in ran.err
     assert hub.files("alice/masks")["task.msk"] == mask_path.read_bytes()
     assert hub("push", tmp_path / "task.msk", "alice/masks", "--force").status == 0
     card = hub.files("alice/masks")["README.md"]
-    assert other.id in card.decode() and card.count(b"|task.msk|") == 1
+    assert other.id in card.decode()
+    assert card.count(b"|task.msk|") == 1
 
     # The same mask coded anew may take the place of the old one.
     save(other, tmp_path / "task.msk", codec="zstd", force=True)
@@ -180,7 +191,8 @@ def test_private_revision_pull_request_and_message(hub: TestHub, mask_path: Path
 
     hub.put("alice/open", README__md=b"# Open\n")
     ran = hub("push", mask_path, "alice/open", "--private")
-    assert ran.status == 1 and "alice/open: the repo exists, and is public" in ran.err
+    assert ran.status == 1
+    assert "alice/open: the repo exists, and is public" in ran.err
     ran = hub("push", mask_path, "alice/open", "--create-pr", "--json", token="hf_bob")  # of another user
     assert ran.status == 0, ran.err
     assert json.loads(ran.out)["url"].endswith("/alice/open/discussions/1")
@@ -191,10 +203,11 @@ def test_private_revision_pull_request_and_message(hub: TestHub, mask_path: Path
     assert hub("pull", "hf://alice/open@refs/pr/1/task.msk").status == 0
 
     assert hub("push", mask_path, "alice/open", "--revision", "trial/2", "--message", "Why not").status == 0
-    assert "task.msk" in hub.files("alice/open", "trial/2") and "task.msk" not in hub.files("alice/open")
+    assert "task.msk" in hub.files("alice/open", "trial/2")
+    assert "task.msk" not in hub.files("alice/open")
     assert hub("pull", "alice/open/task@trial/2").status == 0
     assert hub("push", mask_path, "alice/open@trial/2", "-q").out == "alice/open/task.msk@trial/2\n"
-    assert hub("push", mask_path, "alice/open@trial/2", "--revision", "main").status == 1
+    assert hub("push", mask_path, "alice/open@trial/2", "--revision", "main").status == 2
 
 
 def test_a_push_takes_few_requests_more_than_hf_upload(hub: TestHub, tmp_path: Path) -> None:
@@ -233,4 +246,5 @@ def test_many_push_to_one_repo_at_once(hub: TestHub, base: Checkpoint, tmp_path:
 def test_a_damaged_mask_is_not_pushed(hub: TestHub, mask_path: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.msk").write_bytes(mask_path.read_bytes()[:-1] + b"\xff")
     assert hub("push", "bad.msk", "alice/masks").status == 1
-    assert hub.control()["repos"] == {} and hub.requests() == []
+    assert hub.control()["repos"] == {}
+    assert hub.requests() == []

@@ -11,5 +11,7 @@ def test_the_script_on_the_test_hub(hub: TestHub) -> None:
     ran = hub.program([sys.executable, "-m", "tests.remote.real_hub"])
     assert ran.returncode == 0, ran.stdout + ran.stderr
     lines = ran.stdout.splitlines()
-    assert len(lines) > 20 and lines[-1] == "all as expected" and all(line.startswith("yes") for line in lines[:-1])
+    assert len(lines) > 20
+    assert lines[-1] == "all as expected"
+    assert all(line.startswith("yes") for line in lines[:-1])
     assert hub.control()["repos"] == {}

@@ -115,7 +115,7 @@ def wrong(keys: tuple[Path, Path]) -> Iterator[None]:
     Path("junk").write_bytes(bytes(range(256)))
     Path("ssh-junk").write_bytes(b"ssh-ed25519 AAAA")
     Path("cut").write_bytes(keys[0].read_bytes()[:60])
-    yield
+    return
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,8 @@ def test_public_keys_that_are_none(wrong: None, key: str, message: str) -> None:
 def test_private_keys_that_are_none(wrong: None, key: str, message: str) -> None:
     with pytest.raises((SignatureError, MissingError)) as caught:
         signing.sign(CONTENT, key)
-    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
     assert caught.value.hint == signing.MAKE
 
 

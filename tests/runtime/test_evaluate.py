@@ -44,7 +44,8 @@ def test_logits_in_the_order_of_the_examples(bert: Checkpoint, task: MaskSet, co
     model, tokenizer, data = load_model(bert, task), load_tokenizer(bert, task), examples(count, pairs=pairs)
     done: list[tuple[int, int]] = []
     logits = logits_of(model, tokenizer, data, batch_size=4, progress=lambda *at: done.append(at))
-    assert logits.dtype == np.float32 and logits.shape == (count, 2)
+    assert logits.dtype == np.float32
+    assert logits.shape == (count, 2)
     assert done == [(min(i + 4, count), count) for i in range(0, count, 4)]
     for i in range(count):
         one = tokenizer(*(texts[i] for texts in data.inputs.values()), return_tensors="pt")

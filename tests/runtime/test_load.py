@@ -152,7 +152,8 @@ def test_tensors_keep_their_bits(dtype: torch.dtype) -> None:
     raw = from_torch(tensor)
     assert raw.shape == tuple(tensor.shape)
     back = to_torch(raw)
-    assert back.dtype == dtype and back.shape == tensor.shape
+    assert back.dtype == dtype
+    assert back.shape == tensor.shape
     assert torch.equal(back.view(torch.uint8), tensor.view(torch.uint8))
     assert np.array_equal(from_torch(tensor.T.contiguous().T).data, raw.data)
     assert to_torch(from_torch(torch.empty(0, 3, dtype=dtype))).shape == (0, 3)

@@ -126,7 +126,8 @@ def test_entities(make: Make) -> None:
     expected = pipeline("token-classification", there, aggregation_strategy="first")(alone)
     found = 0
     for answer, text, spaced, entities in zip(said, asked, alone, expected, strict=True):
-        assert set(answer) == {"text", "entities"} and answer["text"] == text
+        assert set(answer) == {"text", "entities"}
+        assert answer["text"] == text
         assert [one["label"] for one in answer["entities"]] == [one["entity_group"] for one in entities]
         for one, other in zip(answer["entities"], entities, strict=True):
             assert one["word"] == text[one["start"] : one["end"]]

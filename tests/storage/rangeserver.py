@@ -144,11 +144,11 @@ def grown(handler: Handler) -> None:
     handler.give(handler.content[start:stop])
 
 
-def claim(range: str | None, body: bytes = b"", length: int | None = None) -> Answer:
+def claim(part: str | None, body: bytes = b"", length: int | None = None) -> Answer:
     """Any Content-Range, body and Content-Length."""
 
     def answer(handler: Handler) -> None:
-        headers = {"Content_Range": range} if range else {}
+        headers = {"Content_Range": part} if part else {}
         handler.head(206, Content_Length=len(body) if length is None else length, ETag='"1"', **headers)
         handler.give(body)
 

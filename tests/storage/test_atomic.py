@@ -44,7 +44,7 @@ def test_a_file_gets_the_usual_permissions(tmp_path: Path) -> None:
 def test_an_error_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "f"
     target.write_bytes(b"old")
-    with pytest.raises(error), atomic_file(target) as file:
+    with pytest.raises(error), atomic_file(target) as file:  # noqa: PT012
         file.write(b"half")
         raise error
     assert target.read_bytes() == b"old"
@@ -60,7 +60,7 @@ def test_what_another_file_raises_in_the_block_is_not_blamed_on_the_output(tmp_p
 
 
 def test_an_error_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "d") as folder:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "d") as folder:  # noqa: PT012
         (folder / "half").write_bytes(b"half")
         raise RuntimeError
     assert os.listdir(tmp_path) == []
@@ -158,7 +158,8 @@ def test_a_killed_process_leaves_the_old_state(tmp_path: Path, kind: str) -> Non
     child = subprocess.Popen(
         [sys.executable, "-c", KILLED.format(kind=kind), target], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert child.stdout and child.stdout.readline() == b"writing\n"
+    assert child.stdout
+    assert child.stdout.readline() == b"writing\n"
     child.kill()
     child.communicate()
     assert child.returncode == -signal.SIGKILL

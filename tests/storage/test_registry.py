@@ -52,8 +52,12 @@ def test_what_is_built_in_needs_no_packages() -> None:
 def test_what_a_package_brings_is_found_between_the_built_in(folder: Path) -> None:
     bring(folder, "acme", {"brought": f"{__name__}:HERE", "another": f"{__name__}:OTHER"})
     tools = registry()
-    assert list(tools) == ["hammer", "saw", "another", "brought", "glue"] and len(tools) == 5
-    assert tools["brought"] is HERE and tools.get("none") is None and "another" in tools and "none" not in tools
+    assert list(tools) == ["hammer", "saw", "another", "brought", "glue"]
+    assert len(tools) == 5
+    assert tools["brought"] is HERE
+    assert tools.get("none") is None
+    assert "another" in tools
+    assert "none" not in tools
     assert list(tools.usable()) == [Tool("hammer"), Tool("saw"), OTHER, HERE, Tool("glue")]
     assert list(tools.built_in) == ["hammer", "saw", "glue"]
     with pytest.raises(KeyError):
@@ -99,6 +103,7 @@ def test_a_package_that_does_not_load_is_named(folder: Path, entry: str, reason:
         tools["brought"]
     assert str(caught.value).startswith(said)
     assert caught.value.hint == "Update the package, or uninstall it."
-    assert "brought" in tools and list(tools) == ["hammer", "saw", "brought", "glue"]
+    assert "brought" in tools
+    assert list(tools) == ["hammer", "saw", "brought", "glue"]
     with pytest.warns(UserWarning, match="; it is left out$"):
         assert [tool.name for tool in tools.usable()] == ["hammer", "saw", "glue"]

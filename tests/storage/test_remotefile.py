@@ -80,7 +80,8 @@ def place(file: MaskFile, name: str) -> tuple[int, int]:
 def test_what_a_mask_is_takes_one_small_request(server: RangeServer, path: Path) -> None:
     url = server.url("big.msk")
     summary, local = maskhub.open(url).summary(), maskhub.open(path).summary()
-    assert summary.file == url and summary.file_bytes == path.stat().st_size > 3 << 18
+    assert summary.file == url
+    assert summary.file_bytes == path.stat().st_size > 3 << 18
     assert (summary.id, summary.masks) == (local.id, local.masks)
     assert asked(server) == [(0, HEAD)]
     assert server.given == HEAD < 65536
@@ -138,7 +139,8 @@ def test_a_small_mask_comes_with_the_first_request(server: RangeServer, mask_pat
     remote = maskhub.open(server.url("t.msk"))
     assert all(np.array_equal(mask.bits, maskset.masks[name].bits) for name, mask in remote.masks.items())
     assert remote.dense["classifier.weight"].data.tobytes() == maskset.dense["classifier.weight"].data.tobytes()
-    assert server.given == mask_path.stat().st_size and len(server.requests) == 1
+    assert server.given == mask_path.stat().st_size
+    assert len(server.requests) == 1
 
 
 def test_a_damaged_payload_is_found(server: RangeServer, path: Path) -> None:
@@ -268,7 +270,8 @@ def test_what_cannot_be_reached(server: RangeServer) -> None:
     }.items():
         with pytest.raises(RemoteError) as caught:
             MaskFile(url)
-        assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+        assert str(caught.value).startswith(message)
+        assert "\n" not in str(caught.value)
 
 
 def test_an_empty_file_is_no_mask(server: RangeServer) -> None:
@@ -289,7 +292,8 @@ def test_logins_and_tokens_go_to_the_server_they_are_for(server: RangeServer, pa
     basic = "Basic " + base64.b64encode(b"ann:p@ss").decode()
     assert [r.headers["Authorization"] for r in server.requests] == [basic] * 2
     (there,) = other.requests
-    assert there.path == "/big.msk?signed=1" and "Authorization" not in there.headers
+    assert there.path == "/big.msk?signed=1"
+    assert "Authorization" not in there.headers
     assert there.asked == server.requests[1].asked  # a redirected request still asks for the part only
 
 
@@ -443,7 +447,8 @@ def test_what_goes_wrong_in_other_places(path: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(error) as caught:
             MaskFile(url)
-        assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+        assert str(caught.value).startswith(message)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_shrinks_is_an_error(path: Path, tmp_path: Path) -> None:
@@ -464,13 +469,15 @@ def modules(url: object) -> set[str]:
 def test_only_what_a_place_needs_is_imported(server: RangeServer, path: Path) -> None:
     local, remote = modules(path), modules(server.url("big.msk"))
     others = {"fsspec", "huggingface_hub", "httpx", "httpx2", "aiohttp", "requests"}
-    assert "maskhub.storage.safetensors" in local and not local & {
+    assert "maskhub.storage.safetensors" in local
+    assert not local & {
         "maskhub.storage.remotefile",
         "urllib.request",
         "http.client",
         *others,
     }
-    assert "maskhub.storage.remotefile" in remote and not remote & others
+    assert "maskhub.storage.remotefile" in remote
+    assert not remote & others
     assert not modules(f"file://{path}") & (others - {"fsspec"})
 
 

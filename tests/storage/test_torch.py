@@ -19,7 +19,7 @@ import pytest
 
 from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS, Checkpoint, open_checkpoint
-from maskhub.errors import BaseMismatchError, CheckpointError, FormatError
+from maskhub.errors import BaseMismatchError, FormatError, MissingError
 from maskhub.storage.digest import base_root
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.torch import TorchFile
@@ -66,7 +66,8 @@ def test_the_kind_of_file_does_not_matter(tmp_path: Path, dtype: str, shards: in
     expected = open_checkpoint(folder)
     options = {"_use_new_zipfile_serialization": False} if old else {}
     read = open_checkpoint(as_torch(folder, tmp_path / "b", **options))
-    assert len(read.shards) == shards and all(isinstance(shard, TorchFile) for shard in read.shards)
+    assert len(read.shards) == shards
+    assert all(isinstance(shard, TorchFile) for shard in read.shards)
     assert values(read) == values(expected)
     assert {n: read.info(n).nbytes for n in read} == {n: expected.info(n).nbytes for n in expected}
     digests = {n: read.digest(n) for n in read}
@@ -118,7 +119,8 @@ def test_tensors_however_they_lie_in_their_storage(tmp_path: Path) -> None:
     for name, wanted in expected.items():
         read = file.read(name)
         assert file.tensors[name].shape == read.shape == wanted.shape
-        assert read.data.tobytes() == wanted.tobytes() and file.tensors[name].nbytes == wanted.nbytes
+        assert read.data.tobytes() == wanted.tobytes()
+        assert file.tensors[name].nbytes == wanted.nbytes
 
 
 def test_dense_checkpoints_of_such_a_base(tmp_path: Path) -> None:
@@ -245,8 +247,8 @@ def test_a_compressed_file(tmp_path: Path) -> None:
         ('{"weight_map": []}', FormatError, f"{TORCH_INDEX}: the field 'weight_map' does not map tensors to files"),
         ('{"weight_map": {"a": "../b/pytorch_model.bin"}}', FormatError, "'weight_map' does not map"),
         ('{"weight_map": {"a": "/etc/passwd"}}', FormatError, "'weight_map' does not map"),
-        ('{"weight_map": {"a": ".."}}', CheckpointError, "the shard is missing"),
-        ('{"weight_map": {"a": "no.bin"}}', CheckpointError, f"no.bin: the shard is missing, and {TORCH_INDEX} names"),
+        ('{"weight_map": {"a": ".."}}', MissingError, "the shard is missing"),
+        ('{"weight_map": {"a": "no.bin"}}', MissingError, f"no.bin: the shard is missing, and {TORCH_INDEX} names"),
         ('{"weight_map": {"a": "config.json"}}', FormatError, "config.json: damaged, or no PyTorch file"),
         (
             '{"weight_map": {"x": "pytorch_model.bin"}}',

@@ -186,7 +186,8 @@ def test_files_that_cannot_be_used(
         read_file(path)
     assert str(caught.value).startswith(f"{path}: {message}")
     assert "\n" not in str(caught.value)
-    assert (caught.value.hint or "").startswith(hint or "") and (hint is None) == (caught.value.hint is None)
+    assert (caught.value.hint or "").startswith(hint or "")
+    assert (hint is None) == (caught.value.hint is None)
     assert capfd.readouterr() == ("", "")
 
 

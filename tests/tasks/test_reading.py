@@ -182,7 +182,8 @@ def test_rows_that_cannot_be_used(
         read_file(path, task=task)
     assert str(caught.value).startswith(f"{path}: {message}")
     assert "\n" not in str(caught.value)
-    assert (caught.value.hint or "").startswith(hint or "") and (hint is None) == (caught.value.hint is None)
+    assert (caught.value.hint or "").startswith(hint or "")
+    assert (hint is None) == (caught.value.hint is None)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
@@ -214,7 +215,8 @@ def test_images_that_cannot_be_read(tmp_path: Path) -> None:
 def test_every_task_says_what_it_reads_and_measures() -> None:
     assert list(REGISTRY) == [kind.name for kind in REGISTRY.values()]
     for kind in REGISTRY.values():
-        assert kind.columns and kind.metrics(("a", "b"))
+        assert kind.columns
+        assert kind.metrics(("a", "b"))
         assert kind.ensembles[0] == "logits"
 
 

@@ -26,7 +26,8 @@ def test_a_share_of_each_class_is_held_out() -> None:
     examples = labelled(often=200, seldom=40, once=1)
     rest, out = held_out(examples, 0.1, 0)
     assert Counter(out.labels) == {"often": 20, "seldom": 4}
-    assert len(rest) + len(out) == 241 and not set(rest.inputs["text"]) & set(out.inputs["text"])
+    assert len(rest) + len(out) == 241
+    assert not set(rest.inputs["text"]) & set(out.inputs["text"])
     for part in (rest, out):
         assert [examples.labels[int(text)] for text in part.inputs["text"]] == part.labels
         assert part.label_names == examples.label_names
@@ -42,7 +43,7 @@ def test_the_seed_draws_them() -> None:
 def test_shares_that_leave_nothing(share: float, count: int) -> None:
     with pytest.raises(ArgumentError) as caught:
         held_out(labelled(a=10, b=10), share, 0)
-    assert str(caught.value) == (
+    assert caught.value.message == (
         f"training settings: eval_split: {share} of 20 examples is {count}, where 1 to 18 can be held out"
     )
 

@@ -104,8 +104,10 @@ def test_the_initial_sparsity_is_as_asked(binarizer: str, score_init: str) -> No
     if score_init != "uniform":
         scores, cut = scores_of(model)["weight"].detach().numpy(), method.cut
         low, high = scores[scores <= cut] - cut, scores[scores > cut] - cut
-        assert low.min() >= -0.005 and low.max() <= -0.001 + 1e-7
-        assert high.min() >= 0.001 - 1e-7 and high.max() <= 0.005
+        assert low.min() >= -0.005
+        assert low.max() <= -0.001 + 1e-7
+        assert high.min() >= 0.001 - 1e-7
+        assert high.max() <= 0.005
     if score_init == "random":
         assert np.array_equal(scores > cut, draw(3, "w", keep.size).reshape(keep.shape) >= round(0.3 * LEVELS))
 
@@ -318,7 +320,8 @@ def test_groups_share_a_score_and_sum_its_gradient(structure: str, shapes: list[
         assert torch.allclose(scores.grad, summed.view(scores.shape), rtol=1e-4, atol=1e-5)
     next(iter(scores_of(model).values())).data[0] = -1
     mask = masks_of(model)["0.weight"].to_bool()
-    assert not mask[0].any() and mask.sum() == (15 * 8 if structure == "rows" else 0)
+    assert not mask[0].any()
+    assert mask.sum() == (15 * 8 if structure == "rows" else 0)
 
 
 def test_a_method_that_acts_after_steps_must_be_told_of_them() -> None:
@@ -333,8 +336,8 @@ def test_a_method_that_acts_after_steps_must_be_told_of_them() -> None:
         attach(model, torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.1))
     with pytest.raises(TrainingError, match=r"^attach: steps is -1\. "):  # a Trainer's max_steps where none is set
         attach(model, torch.optim.SGD(scores_of(model).values(), 0.1), steps=-1)
+    other = two_layers(paper(binarizer="topk", final_sparsity=0.5))
     with pytest.raises(TrainingError, match=r"attach\(\.\.\., steps=N\)"):
-        other = two_layers(paper(binarizer="topk", final_sparsity=0.5))
         attach(other, torch.optim.SGD(scores_of(other).values(), 0.1))
 
 

@@ -246,7 +246,8 @@ def test_what_pads_a_tokenizer_without_padding(tmp_path: Path) -> None:
     settings = toy.settings(base, tmp_path, **write_task(tmp_path / "task", "text-classification"))
     mask = open_mask(learn(settings, tmp_path / "run").mask)
     end = transformers.AutoTokenizer.from_pretrained(base).eos_token_id
-    assert mask.task is not None and mask.task.config["pad_token_id"] == end
+    assert mask.task is not None
+    assert mask.task.config["pad_token_id"] == end
     assert load_processor(open_checkpoint(base), mask).pad_token_id == end
     dense = tiny.build(open_checkpoint(base), mask, tmp_path / "dense")
     assert json.loads((dense / "config.json").read_text())["pad_token_id"] == end

@@ -17,7 +17,6 @@ def list_masks(call: Call[list[Listed]], out: Output) -> None:
 
     Example: maskhub list --base user/base
     """
-    out.quiet_hub()
     found = call()
     out.show(
         found,

@@ -19,7 +19,6 @@ def pull(call: Call[Pulled], out: Output) -> None:
 
     Example: maskhub pull user/repo -o task.msk
     """
-    out.quiet_hub()
     base, key, output = (call.asked.get(name) for name in ("base", "require_signature", "output"))
     pulled = call("Reading the base") if base else call()
     out.show(

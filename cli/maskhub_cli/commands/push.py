@@ -17,7 +17,6 @@ def push(call: Call[Pushed], out: Output) -> None:
 
     Example: maskhub push task.msk user/repo
     """
-    out.quiet_hub()
     pushed = call()
     out.show(
         pushed,
@@ -25,4 +24,6 @@ def push(call: Call[Pushed], out: Output) -> None:
         title=pushed.address if pushed.changed else f"{pushed.address}: is there already, nothing changed",
         fields={"id": pushed.id, "url": pushed.url},
     )
+    if pushed.warning:
+        out.warn(pushed.warning)
     out.hint(f"Next: maskhub pull {shlex.quote(pushed.address)}")

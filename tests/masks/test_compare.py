@@ -223,7 +223,7 @@ def test_without_pandas_the_cure_is_told(maskset: MaskSet, monkeypatch: pytest.M
 
 def test_real_masks() -> None:
     sets = {path.stem: maskhub.open(path) for path in sorted(MASKS.glob("*.msk"))}
-    found = maskhub.diff(sets["sst2"], sets["trec"], ("sst2", "trec"))
+    found = maskhub.diff(sets["sst2"], sets["trec"], names=("sst2", "trec"))
     kept = [np.concatenate([sets[n][t].to_bool().ravel() for t in sorted(sets[n].masks)]) for n in ("sst2", "trec")]
     assert found.total.weights == kept[0].size == 8_994_816
     assert found.total.both == np.count_nonzero(kept[0] & kept[1])
@@ -231,7 +231,7 @@ def test_real_masks() -> None:
     assert found.same_start
     assert found.total.z is not None
     assert found.total.z > 100
-    values = maskhub.matrix(sets, "dissimilarity")
+    values = maskhub.diff(*sets.values(), names=tuple(sets))
     i, j = values.names.index("sst2"), values.names.index("trec")
     assert values.values[i, j] == found.total.dissimilarity
     assert np.array_equal(np.diag(values.values), np.zeros(3))

@@ -190,7 +190,7 @@ def test_the_head_may_come_from_a_mask_beside_the_expression() -> None:
 
 def test_bases_must_match() -> None:
     other = dataclasses.replace(B, base=binding("other/base", "salt"))
-    for make in (lambda: A & other, lambda: maskhub.diff(A, other), lambda: maskhub.matrix({"a": A, "b": other})):
+    for make in (lambda: A & other, lambda: maskhub.diff(A, other), lambda: maskhub.diff(A, A, other)):
         with pytest.raises(BaseMismatchError, match=r"masks of different bases: base \(root .*\) and other/base") as e:
             make()
         assert e.value.tensors == tuple(SHAPES)

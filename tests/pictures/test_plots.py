@@ -93,14 +93,14 @@ def test_many_masks_pair_by_pair(base: Checkpoint, maskset: MaskSet, tmp_path: P
 
 def test_large_numbers_are_grouped() -> None:
     values = np.array([[0, 1197667.0], [1197667.0, 0]])
-    svg = draw(matrix_map(Matrix(("a", "b"), "hamming", values, 1, 9_000_000)), "svg").decode()
+    svg = draw(matrix_map(Matrix(("a", "b"), ("0", "1"), False, "hamming", values, 1, 9_000_000)), "svg").decode()
     assert svg.count("<!-- 1,197,667 -->") == 2
 
 
 def test_names_are_not_read_as_tex(tmp_path: Path) -> None:
     names = (r"$\frac$", "<script>", "日本", "x" * 500)
     values = np.arange(16.0).reshape(4, 4)
-    save_picture(matrix_map(Matrix(names, "z", values, 1, 1)), tmp_path / "map.svg")
+    save_picture(matrix_map(Matrix(names, names, False, "z", values, 1, 1)), tmp_path / "map.svg")
     svg = (tmp_path / "map.svg").read_text()
     assert labels(tmp_path / "map.svg").count(r"$\frac$") == 2
     assert "<script" not in svg.replace("<!-- <script> -->", "")

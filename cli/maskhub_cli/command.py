@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
@@ -14,20 +14,23 @@ import typer
 
 import maskhub
 from maskhub.options import Option, options
-from maskhub_cli.output import Format, Output
+from maskhub_cli.output import DEBUG, Format, Output
 
 R = TypeVar("R")
 
 
 class Call(Generic[R]):
-    """A public function of the library, and what the user asked of it (``asked``, by the parameters' names)."""
+    """A public function of the library, and what the user asked of it (``asked``, by the parameters' names).
 
-    def __init__(self, function: Callable[..., R], asked: dict[str, Any], out: Output) -> None:
-        self.asked, self._function, self._out = asked, function, out
+    What was ``left`` out has its default there, and is not given to the function, which may have it from elsewhere.
+    """
+
+    def __init__(self, function: Callable[..., R], asked: dict[str, Any], left: Set[str], out: Output) -> None:
+        self.asked, self._function, self._left, self._out = asked, function, left, out
 
     def __call__(self, doing: str = "", unit: str = "bytes", **more: Any) -> R:
         """What the function returns; ``doing`` and ``unit`` are for its progress, ``more`` goes to it besides."""
-        given = self.asked | more
+        given = {name: value for name, value in self.asked.items() if name not in self._left} | more
         parameters = inspect.signature(self._function).parameters
         words = next((given.pop(p.name) for p in parameters.values() if p.kind is p.VAR_POSITIONAL), ())
         if not doing:
@@ -68,16 +71,16 @@ class Command:
         defaults = inspect.signature(self.function).parameters if self.function else {}
 
         def run(context: typer.Context, **given: Any) -> None:
-            out = Output(*(given.pop(name) for name in FORMATS if name != "debug"), meta=context.meta)
+            context.meta[DEBUG] = given.pop("debug")
+            out = Output(given.pop("format"), given.pop("json"), given.pop("quiet"), meta=context.meta)
             out.quiet_hub()
-            given.pop("debug")
             mine = {name: given.pop(name) for name in own}
             if self.function is None:
                 self.show(out, **mine)
                 return
-            # What was left out is as the function has it.
+            left = {name for name in given if getattr(context.get_parameter_source(name), "name", "") == "DEFAULT"}
             wanted = {name: v for name, v in given.items() if v is not None or defaults[name].default is None}
-            self.show(Call(self.function, wanted, out), out, **mine)
+            self.show(Call(self.function, wanted, left, out), out, **mine)
 
         parameters = sorted((asked | own | FORMATS).values(), key=lambda p: p.default is not p.empty)
         run.__signature__ = inspect.Signature([CONTEXT, *parameters])  # type: ignore[attr-defined]
@@ -94,7 +97,8 @@ def _parameter(parameter: inspect.Parameter, kind: Any, option: Option) -> inspe
     kinds = [one for one in get_args(kind) if one is not NoneType] if get_origin(kind) in (Union, UnionType) else [kind]
     simple = kinds[0] if len(kinds) == 1 and kinds[0] in (bool, int, float) else str
     literal = get_origin(kinds[0]) is Literal
-    several = parameter.kind is parameter.VAR_POSITIONAL or (get_origin(kinds[-1]) is not None and not literal)
+    # Of texts with commas the library makes tuples itself.
+    several = parameter.kind is parameter.VAR_POSITIONAL or get_origin(kinds[-1]) not in (None, Literal, tuple)
     choices = list(option.choices()) if option.choices else list(get_args(kinds[0])) if literal else []
     default = parameter.default
     required = default is parameter.empty

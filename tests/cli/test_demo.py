@@ -110,6 +110,7 @@ def test_input_that_cannot_be_used(long_bert: Path, tiny_bert: Path) -> None:
         "full: the output folder exists and is not empty. Name a new folder."
     )
     assert error(maskhub("demo", "--base", "/no/base")).startswith("/no/base: no such folder")
-    assert error(maskhub("demo", "--base", tiny_bert, "--json", "--examples", 24)).startswith("max length 128: ")
+    ran = maskhub("demo", "--base", tiny_bert, "--json", "--examples", 24)
+    assert error(ran, 2).startswith("training settings: max_length: 128: ")
     ran = maskhub("demo", "--base", long_bert, "-o", "few", "--examples", 2, "--json")
     assert error(ran).endswith("train.jsonl.gz: all examples have the label 'ham'; a task needs two or more")

@@ -177,7 +177,7 @@ def _gathered(batches: Iterator[tuple[list[int], Tensor, Tensor]], kind: TaskTyp
     """Predictions and labels in the order of the rows; rows of tokens are padded to the longest."""
     found: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
     for chosen, logits, labels in batches:
-        predicted = kind.reduce(logits, labels) if kind.reduce else logits
+        predicted = kind.reduce(logits, labels)
         found |= dict(zip(chosen, zip(predicted.cpu().numpy(), labels.cpu().numpy(), strict=True), strict=True))
     predictions, wanted = zip(*(found[row] for row in range(len(found))), strict=True)
     return _stacked(predictions), _stacked(wanted)

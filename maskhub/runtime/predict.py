@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from maskhub import tasks
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.container.reader import open_mask
-from maskhub.errors import ArgumentError, FormatError
+from maskhub.errors import ArgumentError
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.evaluate import BATCH, in_batches, outputs, task_model
 from maskhub.runtime.load import load_processor
@@ -63,10 +63,6 @@ def predict(
         raise ArgumentError("there is nothing to predict", hint="Give texts, or a file of examples.")
     maskset = open_mask(mask, whole=True, token=token)
     kind = tasks.of_mask(maskset.task, "used to predict")
-    if kind.given is None:
-        raise FormatError(
-            f"the mask is for {kind.name}, which cannot be asked one by one", hint="Use maskhub evaluate."
-        )
     examples = (
         Examples("inputs", kind.name, kind.given(asked), [])
         if file is None
@@ -75,7 +71,7 @@ def predict(
     checkpoint = open_checkpoint(base, revision=revision, token=token)
     processor, model = load_processor(checkpoint, maskset), task_model(checkpoint, maskset)
     assert maskset.task is not None
-    if kind.answer is None:
+    if kind.generates:
         texts = _continued(model, processor, examples, max_new_tokens, batch_size, progress)
         return [examples[row] | {"generated_text": text} for row, text in enumerate(texts)]
     names = tasks.label_names(maskset.task)
@@ -85,7 +81,7 @@ def predict(
         max_length=maskset.task.max_length, batch_size=batch_size, progress=progress,
     ):  # fmt: skip
         for row, said, label in zip(chosen, logits.cpu().numpy(), labels.cpu().numpy(), strict=True):
-            answers[row] = kind.answer(examples[row], processor, said, label, names, top_k)
+            answers[row] = kind.answer(examples[row], processor, said, label, names, top_k or 0)
     return [answers[row] for row in range(len(answers))]
 
 

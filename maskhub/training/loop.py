@@ -99,7 +99,7 @@ def ready(
     kind, labels = REGISTRY[data.training.task], data.training.label_names
     say(f"Reading the base: {settings.base}")
     base = _named(open_checkpoint(settings.base, revision=settings.revision, token=token), settings, say, token)
-    processor = processor_from(base.folder, base.name, kind)
+    processor = processor_from(base.folder, base.name, kind.type, images=kind.images)
     set_seed(settings.seed)
     prepared = prepare(base, kind, labels, processor, settings)
     if settings.gradient_checkpointing:
@@ -135,7 +135,10 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
             eval_dataset=ready.eval_rows,
             data_collator=kind.collator(ready.processor),
             compute_metrics=lambda said: kind.measure(said.predictions, said.label_ids, labels),
-            preprocess_logits_for_metrics=lambda logits, wanted: _predictions(kind, logits, wanted),
+            # Some models give more than logits.
+            preprocess_logits_for_metrics=lambda given, wanted: kind.reduce(
+                given[0] if isinstance(given, tuple) else given, wanted
+            ),
             callbacks=callbacks,
             head=prepared.head,
             dense_learning_rate=settings.dense_learning_rate,
@@ -217,13 +220,6 @@ def _record(settings: TrainSettings, prepared: Prepared, data: Data) -> RunRecor
     sources = {kind: Path(one.source).name for kind, one in named.items()}
     counts = {f"{kind}_examples": len(one) for kind, one in named.items()}
     return RunRecord(settings, prepared.binding, prepared.task, prepared.initial, sources | counts)
-
-
-def _predictions(kind: TaskType, logits: Any, labels: torch.Tensor) -> torch.Tensor:
-    """What is kept of a batch's logits for the metrics; some models give more than logits."""
-    first = logits[0] if isinstance(logits, tuple) else logits
-    kept: torch.Tensor = kind.reduce(first, labels) if kind.reduce else first
-    return kept
 
 
 def _checkpoint_gradients(model: PreTrainedModel) -> None:

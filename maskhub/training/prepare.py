@@ -40,6 +40,8 @@ def prepare(
     ``processor`` is the tokenizer or image processor. Raises CheckpointError where the base cannot be loaded so,
     TrainingError where a parameter cannot be traced to it or the method does not fit it, ArgumentError for settings.
     """
+    if not kind.images and processor.pad_token_id is None:
+        raise CheckpointError(f"{base.name}: its tokenizer has no token to pad with, and none that ends a text")
     changes = kind.config(labels)
     model, head = _load(base, kind, changes, processor, settings)
     origin = mask_on_base(model, base, head, settings, settings.base_name)

@@ -27,12 +27,7 @@ def load_model(
     revision: str | None = None,
     token: str | None = None,
 ) -> PreTrainedModel:
-    """The transformers model of the mask's task, with masked weights, in evaluation mode.
-
-    ``base`` is a folder, a Hub id or an opened checkpoint, ``mask`` a path, a URL, a Hub name or a mask set. Raises
-    BaseMismatchError where the base is not the mask's (``verify`` checks every tensor's digest), FormatError where the
-    mask names no task.
-    """
+    """The transformers model of the mask's task, as ``maskhub.load_model`` gives it."""
     checkpoint, maskset = (
         open_checkpoint(base, revision=revision, token=token),
         open_mask(mask, whole=True, token=token),
@@ -105,11 +100,7 @@ def pipeline(
     token: str | None = None,
     **options: Any,
 ) -> transformers.Pipeline:
-    """A ``transformers.pipeline`` of the mask's task, in one call.
-
-    ``mask`` and ``base`` are what ``load_model`` takes; ``base`` defaults to the one the mask names. ``options`` go to
-    ``transformers.pipeline``.
-    """
+    """A ``transformers.pipeline`` of the mask's task, as ``maskhub.pipeline`` makes it."""
     maskset = open_mask(mask, whole=True, token=token)
     kind = task or (maskset.task.type if maskset.task else None)
     if kind == "multiple-choice":

@@ -38,20 +38,10 @@ def predict(
     token: str | None = None,
     progress: Progress | None = None,
 ) -> list[Answer]:
-    """What a mask's task model answers to each input, or to each example of a file, in their order.
+    """What a mask's task model answers to each input, or to each example of a file, as ``maskhub.predict`` gives it.
 
-    ``inputs`` are what the task reads, one or a sequence: texts, pairs of texts, lists of words, prompts with choices
-    (``{"prompt": ..., "choices": [...]}``), paths of images or of folders of them. A ``file`` is read as ``evaluate``
-    reads it, but needs no labels.
-
-    An answer is what was asked, and beside it, as the task has it: ``label`` and ``score``, the class and its
-    probability; ``entities``, or ``tags`` of words (lists of ``word``, ``label``, ``score``, ``start``, ``end``);
-    ``index``, ``choice`` and ``score``; the ``score`` alone of a regression; ``generated_text``, which begins with the
-    text that it goes on from, by the likeliest tokens. ``top_k`` adds under ``top`` the so many likeliest labels or
-    choices.
-
-    Raises ArgumentError for inputs that the task does not read, DataError for a file that cannot be used, FormatError
-    for a mask whose task cannot be asked.
+    ``generated_text`` begins with the text that it goes on from, by the likeliest tokens; ``entities`` and ``tags`` are
+    lists of ``word``, ``label``, ``score``, ``start`` and ``end``.
     """
     for name, value in {"top_k": top_k, "max_new_tokens": max_new_tokens, "batch_size": batch_size}.items():
         if value is not None and value < 1:

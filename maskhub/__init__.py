@@ -4,7 +4,12 @@ Importing this package imports neither NumPy, torch nor transformers: names are 
 ``__init__.pyi`` lists them.
 """
 
+import os
+
 import lazy_loader
+
+if os.name != "posix":
+    raise ImportError("MaskHub runs on Linux and macOS. On Windows, install it in WSL.")
 
 __version__ = "0.1.0"
 

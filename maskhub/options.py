@@ -47,10 +47,7 @@ def options(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, A
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """Which of the ``names`` was probably meant: the one spelled most alike, or with these initials (``lr``)."""
-    names = list(names)
-    if found := get_close_matches(name, names, n=1, cutoff=0.6):
-        return found[0]
-    initials = (
-        one for one in names if "".join(word[:1] for word in re.split("[-_]", one.strip("-"))) == name.strip("-")
-    )
-    return next(initials, None)
+    plain, bare = name.strip("-"), {one.strip("-"): one for one in names}
+    if found := get_close_matches(plain, bare, n=1, cutoff=0.6):
+        return bare[found[0]]
+    return next((bare[one] for one in bare if "".join(word[:1] for word in re.split("[-_]", one)) == plain), None)

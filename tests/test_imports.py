@@ -26,6 +26,14 @@ def test_importing_the_package_loads_nothing_but_itself() -> None:
     assert not loaded("import maskhub") & {*HEAVY, "numpy", "safetensors", "huggingface_hub"}
 
 
+def test_other_systems_than_posix_are_refused() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", "import os; os.name = 'nt'; import maskhub"], capture_output=True, text=True
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.endswith("\nImportError: MaskHub runs on Linux and macOS. On Windows, install it in WSL.\n")
+
+
 def test_the_core_needs_no_torch(base_folder: Path, mask_path: Path, tmp_path: Path) -> None:
     script = """if True:
         import sys, maskhub

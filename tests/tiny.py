@@ -1,25 +1,28 @@
-"""Tiny base checkpoints, models and mask sets for tests. Only ``tiny_model`` needs torch."""
+"""Tiny base checkpoints, models and mask sets for tests. Only ``tiny_model`` and ``packed`` need torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from maskhub.checkpoints import apply
 from maskhub.checkpoints.checkpoint import INDEX, WEIGHTS, Checkpoint, open_checkpoint
+from maskhub.checkpoints.pruned import from_pruned
 from maskhub.container.writer import save
 from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage.safetensors import write_tensors
 from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor
+from maskhub.tasks.task import classes_config
 
 HIDDEN, INTERMEDIATE, LAYERS = 6, 10, 2
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
@@ -236,6 +239,32 @@ def tiny_model(family: str, folder: Path, *, layers: int = 2, seed: int = 0, hea
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+class Packed(NamedTuple):
+    base: Path
+    dense: Path
+    mask: MaskSet
+
+
+def packed(
+    folder: Path, family: str, architecture: str, names: tuple[str, ...] = (), *, head: str = "Model", **config: Any
+) -> Packed:
+    """A task model on a tiny base, some of whose weights are dropped, and its mask."""
+    import torch
+    import transformers
+
+    base = tiny_model(family, folder / "base", head=head, initializer_range=0.7)
+    if names:
+        config |= classes_config(names)
+        config["id2label"] = {int(i): name for i, name in config["id2label"].items()}
+    model = getattr(transformers, architecture).from_pretrained(base, **config)
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in model.named_parameters():
+        if weight.ndim == 2 and re.search(r"layers?\.\d|\.h\.\d", name):
+            weight.data *= torch.rand(weight.shape, generator=generator) < 0.8
+    model.save_pretrained(folder / "dense")
+    return Packed(base, folder / "dense", from_pruned(open_checkpoint(base), open_checkpoint(folder / "dense")))
 
 
 def _sizes(family: str, processor: Any, layers: int) -> dict[str, Any]:

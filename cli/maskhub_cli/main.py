@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -52,12 +52,13 @@ class Commands(TyperGroup):
         return TyperCommand(cmd_name, help=Command.named(cmd_name).help, rich_help_panel=panel)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name = args[0]
-        if name in self.list_commands(ctx):
-            made = Command.named(name)
-            one = typer.Typer(add_completion=False, context_settings=dict(self.context_settings))
-            one.command(name, help=made.help)(made.run())
-            self.commands[name] = typer.main.get_command(one)
+        name, known = args[0], self.list_commands(ctx)
+        if name not in known:
+            raise ArgumentError(f"there is no command {name}{meant(name, known)} Help: {ctx.command_path} --help")
+        made = Command.named(name)
+        one = typer.Typer(add_completion=False, context_settings=dict(self.context_settings))
+        one.command(name, help=made.help)(made.run())
+        self.commands[name] = typer.main.get_command(one)
         return super().resolve_command(ctx, args)
 
     def main(
@@ -71,12 +72,12 @@ class Commands(TyperGroup):
     ) -> Any:
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _warn
+                warnings.showwarning = _warn  # type: ignore[assignment]
                 status = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except Exception as error:
             if not hasattr(error, "format_message"):  # not typer's own over wrong usage
                 raise
-            typer.echo(error_line(usage(error, self.list_commands(None))), err=True)
+            typer.echo(error_line(usage(error)), err=True)
             status = 2
         sys.exit(status if isinstance(status, int) else 0)
 
@@ -107,33 +108,20 @@ def explain(error: BaseException) -> str:
     return f"unexpected error: {type(error).__name__}: {error}. Run again with --debug"
 
 
-def usage(error: Any, commands: Sequence[str]) -> str:
+def usage(error: Any) -> str:
     """What was typed wrongly, with what may have been meant, and where the help is."""
-    message = error.format_message().splitlines()[0].rstrip(".")
-    context = getattr(error, "ctx", None)
-    wrong = getattr(error, "option_name", None) or (context and not context.parent and _unknown(message))
-    if wrong:
-        message = f"there is no {'option' if wrong.startswith('-') else 'command'} {wrong}"
-        known = commands if not wrong.startswith("-") else _flags(context)
-        if meant := _meant(wrong, known):
-            message += f". Did you mean {meant}?"
-    if context is None:
-        return f"{message}."
-    return f"{message.rstrip('.?')}{'?' if message.endswith('?') else '.'} Help: {context.command_path} --help"
+    message = error.format_message().splitlines()[0].rstrip(".") + "."
+    context = error.ctx
+    if type(error).__name__ == "NoSuchOption":  # of typer or of click
+        flags = [flag for parameter in context.command.params for flag in parameter.opts if flag.startswith("-")]
+        message = f"there is no option {error.option_name}{meant(error.option_name, flags)}"
+    return f"{message} Help: {context.command_path} --help" if context else message
 
 
-def _unknown(message: str) -> str | None:
-    found = message.partition("No such command '")[2].partition("'")[0]
-    return found or None
-
-
-def _flags(context: Any) -> list[str]:
-    return [flag for parameter in context.command.params for flag in getattr(parameter, "opts", ()) if flag[:1] == "-"]
-
-
-def _meant(wrong: str, known: Iterable[str]) -> str | None:
-    known = list(known)
-    return MEANT[wrong] if MEANT.get(wrong) in known else nearest(wrong, known)
+def meant(wrong: str, known: Sequence[str]) -> str:
+    """The end of a sentence: what may have been meant."""
+    found = MEANT[wrong] if MEANT.get(wrong) in known else nearest(wrong, known)
+    return f". Did you mean {found}?" if found else "."
 
 
 def debug(ctx: Any) -> bool:

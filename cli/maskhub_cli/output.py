@@ -200,6 +200,7 @@ def error_line(text: str) -> str:
 
 
 def warning_line(text: str) -> str:
+    """A warning as one line."""
     return f"{styled('Warning:', err=True, fg='yellow')} {printable(' '.join(text.splitlines()))}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import io
 import os
@@ -111,12 +112,8 @@ def _sweep(path: Path) -> None:
 def _lock(handle: int) -> bool | None:
     """Whether this process now holds the lock of an open file or folder; the system lets go of it at its end.
 
-    None where there are no locks (Windows, some network file systems): nothing is swept there.
+    None where there are no locks (some network file systems): nothing is swept there.
     """
-    try:
-        import fcntl
-    except ImportError:
-        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

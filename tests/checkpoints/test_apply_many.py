@@ -43,7 +43,7 @@ def test_all_or_none(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None
     (tmp_path / "taken" / "file").write_text("")
     with pytest.raises(OutputError, match="taken: the output folder exists and is not empty"):
         build(base, [(maskset, tmp_path / "free"), (maskset, tmp_path / "taken")])
-    with pytest.raises(OutputError, match="same: two masks would be written there"):
+    with pytest.raises(ArgumentError, match="same: two masks would be written there"):
         build(base, [(maskset, tmp_path / "same"), (maskset, tmp_path / "same")])
     assert os.listdir(tmp_path) == ["taken"]
 

@@ -10,6 +10,7 @@ import pytest
 
 import maskhub
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.pruned import from_pruned
 from maskhub.container.writer import save
 from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.mask import Mask, MaskSet
@@ -99,7 +100,7 @@ def test_plain_transformers_loads_the_dense_build(family: str, folder: Path, tmp
 def test_a_model_pruned_and_saved_by_transformers_is_packed(family: str, folder: Path, tmp_path: Path) -> None:
     model, maskset = masked_model(family, folder)
     model.save_pretrained(tmp_path / "pruned")
-    read = maskhub.from_pruned(open_checkpoint(folder), open_checkpoint(tmp_path / "pruned"))
+    read = from_pruned(open_checkpoint(folder), open_checkpoint(tmp_path / "pruned"))
     assert read.id == maskset.id
     assert read.task
     assert (read.task.type, read.task.architecture) == ("text-classification", type(model).__name__)

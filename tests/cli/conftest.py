@@ -14,11 +14,11 @@ from maskhub_cli.main import app
 
 
 class Ran:
-    """What a command left: exit status, stdout, and stderr (with a usage error's frame taken off) as one line."""
+    """What a command left: exit status, stdout, stderr, and that as one line (``err``)."""
 
     def __init__(self, status: int, out: str, err: str) -> None:
         self.status, self.out, self.stderr = status, out, err
-        self.err = " ".join("".join(" " if c in "│─╭╮╰╯" else c for c in err).split())
+        self.err = " ".join(err.split())
 
 
 Run = Callable[..., Ran]

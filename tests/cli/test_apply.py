@@ -83,7 +83,8 @@ def test_outputs_that_cannot_be(run: Run, base_folder: Path, mask: str) -> None:
         base_folder / "x": f"{base_folder / 'x'}: the output lies inside the base's own folder. Name a folder",
     }.items():
         ran = run("apply", base_folder, mask, "-o", output)
-        assert ran.status == 1 and ran.out == ""
+        assert ran.status == 1
+        assert ran.out == ""
         assert ran.err.startswith(f"Error: {message}")
     assert os.listdir("full") == ["note"]
 
@@ -91,7 +92,8 @@ def test_outputs_that_cannot_be(run: Run, base_folder: Path, mask: str) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that nobody can write")
 def test_an_unwritable_folder(run: Run, base_folder: Path, mask: str) -> None:
     ran = run("apply", base_folder, mask, "-o", "/proc/x")
-    assert ran.status == 1 and ran.err.startswith("Error: /proc/x: cannot be written: ")
+    assert ran.status == 1
+    assert ran.err.startswith("Error: /proc/x: cannot be written: ")
 
 
 def test_arguments_the_wrong_way_round(run: Run, base_folder: Path, mask: str) -> None:
@@ -106,7 +108,8 @@ def test_a_damaged_payload_is_named(run: Run, base_folder: Path, mask: str) -> N
     Path(mask).write_bytes(data)
     ran = run("apply", base_folder, mask)
     assert ran.status == 1
-    assert ran.err.startswith("Error: task.msk: the payload of ") and ran.err.endswith(" is damaged")
+    assert ran.err.startswith("Error: task.msk: the payload of ")
+    assert ran.err.endswith(" is damaged")
     assert os.listdir() == ["task.msk"]
 
 
@@ -140,9 +143,11 @@ def test_sizes_and_dtypes(run: Run, base_folder: Path, mask: str) -> None:
     assert len(written.shards) > 2
     assert {written.info(name).dtype for name in written} == {"BF16"}
     ran = run("apply", base_folder, mask, "-o", "x", "--shard-size", "many")
-    assert ran.status == 2 and "'many' is no size such as 500MB or 5GB" in ran.err
+    assert ran.status == 2
+    assert "'many' is no size such as 500MB or 5GB" in ran.err
     ran = run("apply", base_folder, mask, "-o", "x", "--dtype", "int8")
-    assert (ran.status, ran.err) == (1, "Error: dtype 'INT8': expected one of F64, F32, F16, BF16")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err == "Error: dtype 'int8': not one of F64, F32, F16, BF16. Give one of these."
 
 
 def test_extract_undoes_apply(run: Run, base_folder: Path, mask: str, maskset: MaskSet) -> None:
@@ -151,13 +156,15 @@ def test_extract_undoes_apply(run: Run, base_folder: Path, mask: str, maskset: M
     assert (ran.status, ran.out, ran.err) == (0, "back.msk\n", "")
     assert maskhub.open("back.msk").id == maskset.id
     ran = run("extract", base_folder, base_folder)
-    assert ran.status == 1 and "equals the base" in ran.err
+    assert ran.status == 1
+    assert "equals the base" in ran.err
 
 
 def test_a_closed_pipe_leaves_the_folder_whole(base_folder: Path, mask: str, run: Run) -> None:
     command = [sys.executable, "-m", "maskhub_cli", "apply", str(base_folder), mask, "-o", "piped"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdout.close()  # nobody reads what is built where
         process.stderr.close()
         process.wait(timeout=60)

@@ -11,19 +11,15 @@ import maskhub
 from maskhub import interop
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.masks.mask import MaskSet
-from maskhub_cli.commands.export import Kind
 from tests.cli.conftest import Run, fields
 
 pytest.importorskip("h5py")
 
 
-def test_the_kinds_are_the_librarys() -> None:
-    assert [kind.value for kind in Kind] == interop.writable()
-
-
 def test_npz_and_back(program: Run, mask_path: Path, base_folder: Path, base: Checkpoint, maskset: MaskSet) -> None:
     ran = program("export", mask_path, "--to", "npz")
-    assert ran.status == 0 and ran.out.splitlines()[0] == "task.npz"
+    assert ran.status == 0
+    assert ran.out.splitlines()[0] == "task.npz"
     assert fields(ran.out)["mask"] == f"{mask_path} ({maskset.id})"
     assert "Warning: 2 dense tensors are not in task.npz: a npz file holds masks only" in ran.err
     assert ran.err.endswith("It can be packed again: maskhub pack task.npz --base tiny-bert")
@@ -31,7 +27,8 @@ def test_npz_and_back(program: Run, mask_path: Path, base_folder: Path, base: Ch
     ran = program("pack", "task.npz", "--base", base_folder, "-q")
     assert (ran.status, ran.out) == (0, "task.msk\n")
     packed = maskhub.open("task.msk")
-    assert dict(packed.masks) == maskset.masks and packed.lineage["source"] == "MaskLLM"
+    assert dict(packed.masks) == maskset.masks
+    assert packed.lineage["source"] == "MaskLLM"
 
 
 def test_json_and_quiet(run: Run, mask_path: Path, maskset: MaskSet) -> None:
@@ -50,7 +47,8 @@ def test_json_and_quiet(run: Run, mask_path: Path, maskset: MaskSet) -> None:
 def test_a_bank_grows(run: Run, mask_path: Path, base_folder: Path, maskset: MaskSet) -> None:
     assert run("export", mask_path, "--to", "h5", "-o", "bank.h5").status == 0
     ran = run("export", mask_path, "--to", "h5", "-o", "bank.h5", "--name", "b c")
-    assert ran.status == 0 and "maskhub pack 'bank.h5#b c' --base tiny-bert" in ran.err
+    assert ran.status == 0
+    assert "maskhub pack 'bank.h5#b c' --base tiny-bert" in ran.err
     ran = run("export", mask_path, "--to", "h5", "-o", "bank.h5")
     assert ran.status == 1
     assert ran.err == ("Error: bank.h5: holds a mask set 'task'. Name another with --name, or replace it: --force.")
@@ -65,16 +63,17 @@ def test_a_bank_grows(run: Run, mask_path: Path, base_folder: Path, maskset: Mas
 def test_outputs_that_cannot_be(run: Run, mask_path: Path) -> None:
     Path("task.npz").write_bytes(b"old")
     ran = run("export", mask_path, "--to", "npz")
-    assert ran.status == 1 and "task.npz: the output file exists. Name another one, or replace it" in ran.err
+    assert ran.status == 1
+    assert "task.npz: the output file exists. Name another one, or replace it" in ran.err
     assert run("export", mask_path, "--to", "npz", "--force").status == 0
-    ran = run("export", mask_path, "--to", "npz", "--name", "a")
-    assert ran.status == 2 and "'--name': only with --to h5" in ran.err
+    ran = run("export", mask_path, "--to", "npz", "--name", "a", "-o", "a.npz")
+    assert (ran.status, ran.err) == (2, "Error: a npz file holds one mask set, and it has no name")
     ran = run("export", mask_path, "--to", "onnx")
-    assert ran.status == 2 and "'--to'" in ran.err
-    assert run("export", mask_path).status == 2
+    assert (ran.status, ran.err) == (2, f"Error: 'onnx' is not one of {', '.join(interop.writable())}")
     shutil.copyfile(mask_path, "x.h5")
     ran = run("export", mask_path, "--to", "h5", "-o", "x.h5")
-    assert ran.status == 1 and ran.err.startswith("Error: x.h5: damaged, or no HDF5 bank: ")
+    assert ran.status == 1
+    assert ran.err.startswith("Error: x.h5: damaged, or no HDF5 bank: ")
 
 
 def test_a_damaged_mask_is_not_exported(run: Run, mask_path: Path) -> None:
@@ -82,7 +81,8 @@ def test_a_damaged_mask_is_not_exported(run: Run, mask_path: Path) -> None:
     data[-1] ^= 1
     Path("bad.msk").write_bytes(data)
     ran = run("export", "bad.msk", "--to", "h5")
-    assert ran.status == 1 and "is damaged" in ran.err
+    assert ran.status == 1
+    assert "is damaged" in ran.err
     assert not Path("bad.h5").exists()
 
 
@@ -97,16 +97,18 @@ def test_packing_scores(program: Run, run: Run, base_folder: Path, base: Checkpo
     assert np.array_equal(packed.masks[name].to_bool(), (scores > 0.5).numpy())
     assert packed.lineage == {"operation": "pack", "source": "scores", "threshold": 0.5}
     ran = run("pack", mask_path, "--threshold", "0.5", "-o", "x.msk")
-    assert ran.status == 2 and "'--threshold': only for another tool's file of scores" in ran.err
-    ran = run("pack", "s.pt", "-o", "x.msk")
-    assert ran.status == 2 and "'--base'" in ran.err
+    assert (ran.status, ran.err) == (
+        2, f"Error: {mask_path}: holds no scores, which a threshold is for. Leave --threshold out."
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.npz", "a.npy", "a.h5", "a.bin"])
 def test_sources_that_are_none(program: Run, run: Run, base_folder: Path, name: str) -> None:
     ran = run("pack", name, "--base", base_folder)
-    assert ran.status == 1 and ran.err == f"Error: {name}: no such file"
+    assert ran.status == 1
+    assert ran.err == f"Error: {name}: no such file"
     Path(name).write_bytes(b"\x80\x04text")
     ran = program("pack", name, "--base", base_folder)
-    assert ran.status == 1 and len(ran.stderr.splitlines()) == 1
+    assert ran.status == 1
+    assert len(ran.stderr.splitlines()) == 1
     assert ran.err.startswith(f"Error: {name}: damaged, or no PyTorch file")

@@ -5,18 +5,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
 from maskhub import __version__
-from maskhub.errors import FormatError
-from maskhub_cli.main import app, explain
-from maskhub_cli.output import Format, Output, printable
+from maskhub.errors import ArgumentError, FormatError
+from maskhub_cli.main import COMMANDS, explain
+from maskhub_cli.output import Format, Output, error_line, printable
 from tests.cli.conftest import Run
-
-COMMANDS = [str(c.name or c.callback.__name__) for c in app.registered_commands if c.callback]
 
 
 def test_formats_and_their_short_forms() -> None:
@@ -26,11 +22,11 @@ def test_formats_and_their_short_forms() -> None:
     assert Output(quiet=True).format is Output(Format.QUIET, quiet=True).format is Format.QUIET
 
 
-def test_two_formats_at_once_are_wrong_usage(run: Run, mask_path: Path) -> None:
-    with pytest.raises(typer.BadParameter, match="one output format at a time, not human and json"):
+def test_formats_that_cannot_be() -> None:
+    with pytest.raises(ArgumentError, match="one output format at a time, not human and json"):
         Output(Format.HUMAN, json=True)
-    ran = run("info", mask_path, "--json", "-q")
-    assert ran.status == 2 and "one output format at a time, not json and quiet" in ran.err
+    with pytest.raises(ArgumentError, match=r"there is no output format 'xml'\. One of auto, human, json, quiet\."):
+        Output("xml")
 
 
 def show(format: Format) -> None:
@@ -105,7 +101,8 @@ def test_progress_on_a_terminal(unit: str, shown: str, mask_path: Path) -> None:
     )
     out, err = on_terminal([sys.executable, "-c", code])
     assert out == "data\n"
-    assert "Reading" in err and shown in err
+    assert "Reading" in err
+    assert shown in err
 
 
 def on_terminal(command: list[str]) -> tuple[str, str]:
@@ -133,49 +130,18 @@ def test_printable() -> None:
 
 
 def test_errors_are_one_line() -> None:
-    assert explain(FormatError("x: wrong", hint="Do this.")) == "Error: x: wrong. Do this."
-    assert explain(FormatError("x: wrong")) == "Error: x: wrong"
-    assert explain(KeyboardInterrupt()) == "Interrupted."
-    assert explain(ValueError("a\nb")) == (
-        "Error: unexpected error: ValueError: a b; run again with --debug (before the command)"
+    assert explain(FormatError("x: wrong", hint="Do this.")) == "x: wrong. Do this."
+    assert explain(FormatError("x: wrong")) == "x: wrong"
+    assert error_line(explain(ValueError("a\nb"))) == (
+        "Error: unexpected error: ValueError: a b. Run again with --debug"
     )
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (KeyboardInterrupt(), "Interrupted."),
-        (
-            RuntimeError("odd"),
-            "Error: unexpected error: RuntimeError: odd; run again with --debug (before the command)",
-        ),
-    ],
-)
-def test_what_stops_a_command(
-    run: Run, mask_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, message: str
-) -> None:
-    def fail(*_: Any) -> None:
-        raise error
-
-    monkeypatch.setattr("maskhub.masks.summary.summarize", fail)
-    ran = run("info", mask_path)
-    assert (ran.status, ran.out, ran.err) == (1, "", message)
-
-
-def test_a_traceback_only_when_asked_for(program: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = program("info", "none.msk")
-    assert (ran.status, ran.out, ran.stderr) == (1, "", "Error: none.msk: no such file\n")
-    ran = program("--debug", "info", "none.msk")
-    assert ran.status == 1 and ran.err.startswith("Traceback")
-    assert ran.err.endswith("maskhub.errors.MissingError: none.msk: no such file")
-    monkeypatch.setenv("MASKHUB_DEBUG", "1")
-    assert program("info", "none.msk").err.startswith("Traceback")
 
 
 def test_a_closed_pipe_is_quiet(mask_path: Path) -> None:
     command = [sys.executable, "-m", "maskhub_cli", "info", str(mask_path), "-q"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout and process.stderr
+    assert process.stdout
+    assert process.stderr
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(60) == 1
@@ -186,21 +152,15 @@ def test_version_and_help(run: Run) -> None:
     assert run("--version").out == f"maskhub {__version__}\n"
     ran = run("-h")
     assert ran.status == 0
-    places = [re.search(rf"^│ {name} ", ran.out, re.MULTILINE) for name in COMMANDS]
-    assert all(places)
+    assert run().out == ran.out
+    assert list(re.findall(r"^│ (\w+) ", ran.out, re.MULTILINE)) == [
+        name for names in COMMANDS.values() for name in names
+    ]
     assert "--install-completion" in ran.out
-    ran = run("nonsense")
-    assert ran.status == 2 and "No such command 'nonsense'" in ran.err
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [name for names in COMMANDS.values() for name in names])
 def test_every_command_has_an_example(run: Run, command: str) -> None:
     ran = run(command, "--help")
     assert ran.status == 0
     assert f"Example: maskhub {command} " in ran.out
-
-
-def test_wrong_usage_is_status_2(program: Run) -> None:
-    ran = program("info")
-    assert ran.status == 2 and ran.out == ""
-    assert "Missing argument 'MASK'" in ran.err

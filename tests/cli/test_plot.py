@@ -1,4 +1,4 @@
-"""``maskhub plot``: runs and masks. (Pictures of masks are tested with ``maskhub info``.)"""
+"""``maskhub plot``: runs and masks. (Pictures of masks are tested with ``maskhub info``.)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def record(folder: Path, steps: int) -> Recorder:
 def test_a_run_that_goes_on(run: Run, folder: Path) -> None:
     recorder = record(Path("run"), 5)
     ran = run("plot", "run", "-o", "run.svg", "--json")
-    assert (ran.status, json.loads(ran.out)) == (0, {"picture": "run.svg", "steps": 5, "evaluations": 5})
+    assert (ran.status, json.loads(ran.out)) == (0, {"picture": "run.svg"})
     first = Path("run.svg").read_text()
     for text in ("Run run", "f1", "evaluation", "training", "dropped weights, %", "outside", "learning rate (dotted)"):
         assert f"<!-- {text} -->" in first
@@ -66,7 +66,7 @@ def test_what_cannot_be_drawn(run: Run, folder: Path) -> None:
         ("empty", "there.png", "there.png: the output file exists. Name another one, or replace it with --force."),
     ):
         ran = run("plot", source, "-o", output)
-        assert ran.status == 1
+        assert ran.status == (2 if output == "e.gif" else 1)
         assert ran.err.startswith(f"Error: {message}")
         assert len(ran.err.splitlines()) == 1
     assert Path("there.png").read_bytes() == b"mine"

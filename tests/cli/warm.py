@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -39,10 +40,13 @@ def _main(arguments: list[str], folder: str, streams: list[Path]) -> None:
     main()
 
 
-def error(ran: Ran) -> str:
-    """What a command that failed said: one line, and nothing else."""
-    assert (ran.status, ran.out) == (1, ""), ran.stderr
-    assert ran.stderr.endswith("\n") and ran.stderr.count("\n") == 1, ran.stderr
-    start, _, text = ran.stderr.rstrip("\n").partition(": ")
+def error(ran: Ran, status: int = 1) -> str:
+    """What a command that failed said: one line, after those on what it had found till then, and nothing else."""
+    assert (ran.status, ran.out) == (status, ""), ran.stderr
+    *told, last, end = ran.stderr.split("\n")
+    assert end == "", ran.stderr
+    assert all(re.match("[A-Z][a-z ]+: |Loading |Encoding ", line) for line in told), ran.stderr
+    start, _, text = last.partition(": ")
     assert start == "Error", ran.stderr
+    assert not any(line.startswith("Error") for line in told), ran.stderr
     return text

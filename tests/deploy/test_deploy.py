@@ -12,6 +12,7 @@ import pytest
 
 import maskhub
 from maskhub.checkpoints.checkpoint import open_checkpoint
+from maskhub.checkpoints.pruned import from_pruned
 from tests import tiny
 
 torch = pytest.importorskip("torch")
@@ -80,9 +81,7 @@ def test_safetensors_knows_tied_weights(tmp_path: Path) -> None:
         pruned.transformer.wte.weight[::3] = 0
     pruned.save_pretrained(tmp_path / "pruned")
     base = open_checkpoint(tmp_path / "base")
-    dense = tiny.build(
-        base, maskhub.from_pruned(base, open_checkpoint(tmp_path / "pruned")), tmp_path / "spam-classifier"
-    )
+    dense = tiny.build(base, from_pruned(base, open_checkpoint(tmp_path / "pruned")), tmp_path / "spam-classifier")
     file = dense / "model.safetensors"
     assert load_model(gpt2(), file) == (set(), [])
     with pytest.raises(RuntimeError, match=r"Missing key.*lm_head\.weight"):

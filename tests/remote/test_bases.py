@@ -111,6 +111,9 @@ def test_push_warns_of_a_base_that_others_cannot_find(
     Path("shared").mkdir()
     shutil.copytree(base_folder, "base")
 
+    maskhub.save(tiny.tiny_maskset(open_checkpoint("base"), name="./elsewhere"), "x.msk")
+    assert "Warning: others cannot find the base ./elsewhere: name it by " in hub("push", "x.msk", "shared", "-q").err
+
     def warning(name: str) -> str | None:
         return maskhub.push(tiny.tiny_maskset(open_checkpoint("base"), name=name), "shared", name="x").warning
 

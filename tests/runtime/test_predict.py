@@ -8,7 +8,7 @@ import random
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,7 +23,6 @@ from transformers import AutoTokenizer
 
 from maskhub import tasks
 from maskhub.checkpoints.checkpoint import open_checkpoint
-from maskhub.checkpoints.pruned import from_pruned
 from maskhub.container.writer import save
 from maskhub.errors import ArgumentError, DataError, FormatError, MaskhubError, MissingError
 from maskhub.masks.mask import MaskSet
@@ -36,52 +35,29 @@ TOPICS = ("film", "spam", "trivia")
 ENTITIES = ("O", "B-film", "I-film", "B-towns", "I-towns")
 
 
-class Packed(NamedTuple):
-    base: Path
-    dense: Path
-    mask: MaskSet
-
-
-def packed(
-    folder: Path, family: str, architecture: str, names: tuple[str, ...] = (), *, head: str = "Model", **config: Any
-) -> Packed:
-    """A task model on a tiny base, some of whose weights are dropped, and its mask."""
-    base = tiny.tiny_model(family, folder / "base", head=head, initializer_range=0.7)
-    if names:
-        config |= tasks.task.classes_config(names)
-        config["id2label"] = {int(i): name for i, name in config["id2label"].items()}
-    model = getattr(transformers, architecture).from_pretrained(base, **config)
-    generator = torch.Generator().manual_seed(0)
-    for name, weight in model.named_parameters():
-        if weight.ndim == 2 and re.search(r"layers?\.\d|\.h\.\d", name):
-            weight.data *= torch.rand(weight.shape, generator=generator) < 0.8
-    model.save_pretrained(folder / "dense")
-    return Packed(base, folder / "dense", from_pruned(open_checkpoint(base), open_checkpoint(folder / "dense")))
-
-
-Make = Callable[..., Packed]
+Make = Callable[..., tiny.Packed]
 
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """``packed``, once for each of a module's tasks."""
-    made: dict[str, Packed] = {}
+    """``tiny.packed``, once for each of a module's tasks."""
+    made: dict[str, tiny.Packed] = {}
 
-    def once(*args: Any, **options: Any) -> Packed:
+    def once(*args: Any, **options: Any) -> tiny.Packed:
         key = repr((args, options))
         if key not in made:
-            made[key] = packed(tmp_path_factory.mktemp("packed"), *args, **options)
+            made[key] = tiny.packed(tmp_path_factory.mktemp("packed"), *args, **options)
         return made[key]
 
     return once
 
 
-def pipeline(task: str, there: Packed, **options: Any) -> Any:
+def pipeline(task: str, there: tiny.Packed, **options: Any) -> Any:
     """Plain transformers on the dense checkpoint."""
     return transformers.pipeline(task, model=str(there.dense), tokenizer=str(there.base), **options)
 
 
-def logits(there: Packed, architecture: str, *texts: Any, **options: Any) -> Any:
+def logits(there: tiny.Packed, architecture: str, *texts: Any, **options: Any) -> Any:
     """Of one example, by plain transformers."""
     model = getattr(transformers, architecture).from_pretrained(there.dense).eval()
     reading = {"add_prefix_space": True} if options else {}
@@ -325,7 +301,7 @@ def test_files_for_other_tasks(make: Make, tmp_path: Path) -> None:
     )
 
 
-def refused(there: Packed, *args: Any, **options: Any) -> MaskhubError:
+def refused(there: tiny.Packed, *args: Any, **options: Any) -> MaskhubError:
     with pytest.raises(MaskhubError) as caught:
         predict(there.base, there.mask, *args, **options)
     return caught.value

@@ -19,7 +19,7 @@ import pytest
 
 from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS, Checkpoint, open_checkpoint
-from maskhub.errors import BaseMismatchError, CheckpointError, FormatError
+from maskhub.errors import BaseMismatchError, FormatError, MissingError
 from maskhub.storage.digest import base_root
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.torch import TorchFile
@@ -247,8 +247,8 @@ def test_a_compressed_file(tmp_path: Path) -> None:
         ('{"weight_map": []}', FormatError, f"{TORCH_INDEX}: the field 'weight_map' does not map tensors to files"),
         ('{"weight_map": {"a": "../b/pytorch_model.bin"}}', FormatError, "'weight_map' does not map"),
         ('{"weight_map": {"a": "/etc/passwd"}}', FormatError, "'weight_map' does not map"),
-        ('{"weight_map": {"a": ".."}}', CheckpointError, "the shard is missing"),
-        ('{"weight_map": {"a": "no.bin"}}', CheckpointError, f"no.bin: the shard is missing, and {TORCH_INDEX} names"),
+        ('{"weight_map": {"a": ".."}}', MissingError, "the shard is missing"),
+        ('{"weight_map": {"a": "no.bin"}}', MissingError, f"no.bin: the shard is missing, and {TORCH_INDEX} names"),
         ('{"weight_map": {"a": "config.json"}}', FormatError, "config.json: damaged, or no PyTorch file"),
         (
             '{"weight_map": {"x": "pytorch_model.bin"}}',

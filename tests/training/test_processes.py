@@ -152,7 +152,7 @@ def _workers(run: Path) -> list[int]:
 def test_a_batch_that_cannot_be_shared(settings: TrainSettings, tmp_path: Path) -> None:
     odd = msgspec.structs.replace(settings, batch_size=7)
     done = finished([*TORCHRUN, *command(odd, tmp_path / "run")[1:]])
-    assert done.returncode == 1
+    assert done.returncode == 2
     message = "Error: training settings: batch_size: 7 examples cannot be shared by 2 processes."
     assert f"{message} Name a multiple of their number." in done.stderr
     assert not (tmp_path / "run").exists()

@@ -24,4 +24,6 @@ def push(call: Call[Pushed], out: Output) -> None:
         title=pushed.address if pushed.changed else f"{pushed.address}: is there already, nothing changed",
         fields={"id": pushed.id, "url": pushed.url},
     )
+    if pushed.warning:
+        out.warn(pushed.warning)
     out.hint(f"Next: maskhub pull {shlex.quote(pushed.address)}")

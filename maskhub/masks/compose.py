@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -95,7 +94,7 @@ def _combined(expression: Expression, masksets: Mapping[str, MaskSet], tensor: s
 def _read(text: str, names: Sequence[str], min: int | None, head_from: str | None) -> Expression:
     """The expression, which must name each of the masks or take its head."""
     for name in names:
-        if not re.fullmatch(expressions.NAME, name) or name in (*expressions.WORDS, expressions.VOTE):
+        if not expressions.can_name(name):
             raise ArgumentError(f"{name!r} cannot name a mask", hint="Letters, digits and _ can, such as sst2.")
     if head_from is not None and head_from not in names:
         raise ArgumentError(f"no mask is called {head_from!r} to take the head from", hint=f"One of {listed(names)}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import shutil
@@ -20,8 +19,8 @@ from maskhub.checkpoints.scan import Sink, digests, scan
 from maskhub.errors import ArgumentError, BaseMismatchError, OutputError
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.atomic import atomic_folder, explained
-from maskhub.storage.safetensors import layout, write_header
-from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, cast, cast_dtype, float_dtype
+from maskhub.storage.safetensors import write_header
+from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, Spec, cast, cast_dtype, float_dtype
 from maskhub.storage.work import Progress
 
 CARD = "README.md"
@@ -175,15 +174,11 @@ class _Writer:
         self._total = 0
         for filename, specs in zip(names, shards, strict=True):
             file = self._files[filename] = (folder / filename).open("wb")
-            write_header(file, specs, {"format": "pt"})
-            place = file.tell()
-            for parameter in layout({name: dtype for name, (dtype, _) in specs.items()}):
-                dtype, shape = specs[parameter]
-                self._places[parameter] = place
-                place += ITEM_SIZE[dtype] * math.prod(shape)
-            self._total += place - file.tell()
+            self._places |= write_header(file, specs, {"format": "pt"})
+            size = sum(spec.nbytes for spec in specs.values())
+            self._total += size
             file.flush()
-            os.truncate(file.fileno(), place)
+            os.truncate(file.fileno(), file.tell() + size)
 
     def __enter__(self) -> _Writer:
         return self
@@ -298,7 +293,7 @@ def _mismatch(base: Checkpoint, maskset: MaskSet, names: list[str], what: str = 
     )
 
 
-Specs = dict[str, tuple[str, tuple[int, ...]]]  # parameter name to dtype and shape
+Specs = dict[str, Spec]  # by parameter name
 
 
 def _plan(base: Checkpoint, maskset: MaskSet, shard_size: int | None, dtype: str | None) -> list[Specs]:
@@ -308,11 +303,11 @@ def _plan(base: Checkpoint, maskset: MaskSet, shard_size: int | None, dtype: str
     for shard in base.shards:
         names = [n for n in shard if n in binding.tensors and base.tensors[n] is shard]
         if names:
-            plan.append({binding.parameter(n): (base.info(n).dtype, base.info(n).shape) for n in names})
+            plan.append({binding.parameter(n): base.info(n) for n in names})
     if not plan:  # a task that reads nothing of the base
         plan.append({})
-    plan[-1] |= {name: (tensor.dtype, tensor.shape) for name, tensor in maskset.dense.items()}
-    plan = [{n: (cast_dtype(stored, dtype), shape) for n, (stored, shape) in specs.items()} for specs in plan]
+    plan[-1] |= maskset.dense
+    plan = [{n: Spec(cast_dtype(spec.dtype, dtype), spec.shape) for n, spec in specs.items()} for specs in plan]
     return plan if shard_size is None else _split(plan, shard_size)
 
 
@@ -320,13 +315,12 @@ def _split(plan: list[Specs], limit: int) -> list[Specs]:
     """The same tensors in the same order, in files of at most ``limit`` bytes; a larger tensor has its own."""
     files: list[Specs] = [{}]
     size = 0
-    for name, (dtype, shape) in (item for specs in plan for item in specs.items()):
-        needed = ITEM_SIZE[dtype] * math.prod(shape)
-        if files[-1] and size + needed > limit:
+    for name, spec in (item for specs in plan for item in specs.items()):
+        if files[-1] and size + spec.nbytes > limit:
             files.append({})
             size = 0
-        files[-1][name] = (dtype, shape)
-        size += needed
+        files[-1][name] = spec
+        size += spec.nbytes
     return files
 
 

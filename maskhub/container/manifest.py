@@ -9,14 +9,17 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import msgspec
 
 from maskhub.errors import FormatError
 from maskhub.masks.binding import BaseBinding, Digest, Name, Task
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
+from maskhub.storage import digest
 from maskhub.storage.safetensors import unique_keys
+from maskhub.storage.tensor import RawTensor
 
 KEY = "maskhub"  # the manifest's key in the safetensors metadata
 MAJOR, MINOR = 1, 0
@@ -69,6 +72,43 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     parent: Digest | None = None
     metrics: dict[str, float] = {}
     lineage: dict[str, Any] = {}
+
+    @classmethod
+    def of(
+        cls,
+        maskset: MaskSet,
+        masks: dict[str, MaskEntry],
+        dense: dict[str, DenseEntry],
+        *,
+        id: str,
+        seal: str,
+        parent: str | None = None,
+    ) -> Self:
+        """The manifest of a mask set with these entries."""
+        return cls(
+            format="maskhub",
+            version=VERSION,
+            id=id,
+            seal=seal,
+            base=maskset.base,
+            masks=masks,
+            dense=dense,
+            task=maskset.task,
+            initial=maskset.initial,
+            parent=parent,
+            metrics=maskset.metrics,
+            lineage=maskset.lineage,
+        )
+
+    def maskset(self, masks: dict[str, Mask], dense: dict[str, RawTensor], extra: dict[str, Any]) -> MaskSet:
+        """The mask set of these masks and tensors, and of all that the manifest tells."""
+        return MaskSet(self.base, masks, dense, self.task, self.initial, self.metrics, self.lineage, extra)
+
+
+def content_id(base: BaseBinding, masks: Mapping[str, MaskEntry], dense: Mapping[str, DenseEntry]) -> str:
+    """The id that follows from a manifest's digests."""
+    digests = ({name: entry.digest for name, entry in entries.items()} for entries in (masks, dense))
+    return digest.mask_id(base.root, *digests)
 
 
 def parse(text: str, source: str) -> tuple[Manifest, dict[str, Any]]:

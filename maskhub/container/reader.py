@@ -10,7 +10,7 @@ from pathlib import Path
 
 from maskhub.container import cache, codecs
 from maskhub.container.codecs.delta import Delta
-from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, parse
+from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, content_id, parse
 from maskhub.errors import ArgumentError, CodecError, FormatError, IntegrityError, ParentError
 from maskhub.masks.mask import LazyMask, Mask, MaskSet, Stored, count_ones, packed_size
 from maskhub.storage import address, digest
@@ -156,16 +156,8 @@ class MaskFile:
     def maskset(self) -> MaskSet:
         """The whole file as a mask set that decodes each entry when its content is asked for."""
         manifest = self.manifest
-        maskset = MaskSet(
-            base=manifest.base,
-            masks={name: self.mask(name) for name in manifest.masks},
-            dense={name: self.dense(name) for name in manifest.dense},
-            task=manifest.task,
-            initial=manifest.initial,
-            metrics=manifest.metrics,
-            lineage=manifest.lineage,
-            extra=self.extra,
-        )
+        masks = {name: self.mask(name) for name in manifest.masks}
+        maskset = manifest.maskset(masks, {name: self.dense(name) for name in manifest.dense}, self.extra)
         stored = Stored(
             path=str(self.path),
             bytes=self.file_size,
@@ -197,9 +189,7 @@ class MaskFile:
         base = self.manifest.base
         if digest.base_root(base.tensors) != base.root:
             raise IntegrityError(f"{self.path}: base.root does not match base.tensors")
-        masks = {name: entry.digest for name, entry in self.manifest.masks.items()}
-        dense = {name: entry.digest for name, entry in self.manifest.dense.items()}
-        if digest.mask_id(base.root, masks, dense) != self.manifest.id:
+        if content_id(base, self.manifest.masks, self.manifest.dense) != self.manifest.id:
             raise IntegrityError(f"{self.path}: id does not match the masks and dense tensors")
 
     @contextlib.contextmanager

@@ -13,7 +13,7 @@ import msgspec
 
 from maskhub.masks.binding import HubRevision, Task
 from maskhub.masks.mask import Mask, MaskSet
-from maskhub.storage.tensor import ITEM_SIZE, RawTensor
+from maskhub.storage.tensor import RawTensor
 
 METRICS, LINEAGE, CHAIN = 4, 8, 2  # lines of each that fit one screen with all the rest
 # What of a training run one wants to know first.
@@ -225,7 +225,7 @@ def _mask_row(maskset: MaskSet, name: str, mask: Mask) -> MaskRow:
 
 
 def _dense_row(name: str, tensor: RawTensor) -> DenseRow:
-    return DenseRow(name, tensor.dtype, tensor.shape, ITEM_SIZE[tensor.dtype] * tensor.size)
+    return DenseRow(name, tensor.dtype, tensor.shape, tensor.nbytes)
 
 
 def _share(part: float, whole: int) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from maskhub.checkpoints.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint
 from maskhub.checkpoints.scan import Sink, digests, scan
-from maskhub.errors import ArgumentError, BaseMismatchError, OutputError
+from maskhub.errors import ArgumentError, BaseMismatchError, OutputError, listed
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.atomic import atomic_folder, explained
 from maskhub.storage.safetensors import write_header
@@ -32,7 +32,6 @@ CODE = {
     "auto_map", "custom_pipelines",
     "attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation",
 }  # fmt: skip
-NAMED_AT_MOST = 5  # tensors listed in one error message
 
 
 def build(
@@ -73,7 +72,7 @@ def build(
         writers = []
         for (maskset, _), folder, path in zip(builds, folders, outputs, strict=True):
             with explained(path):
-                writers.append(stack.enter_context(_Writer(base, maskset, folder, path, limit, target)))
+                writers.append(_Writer(base, maskset, folder, path, limit, target, stack))
         found = scan(
             base,
             [n for n in base if any(n in maskset.base.tensors for maskset, _ in builds)],
@@ -164,6 +163,7 @@ class _Writer:
         output: Path,
         shard_size: int | None,
         dtype: str | None,
+        stack: contextlib.ExitStack,
     ) -> None:
         self._maskset, self._folder, self._output, self._dtype = maskset, folder, output, dtype
         shards = _plan(base, maskset, shard_size, dtype)
@@ -173,19 +173,12 @@ class _Writer:
         self._places: dict[str, int] = {}
         self._total = 0
         for filename, specs in zip(names, shards, strict=True):
-            file = self._files[filename] = (folder / filename).open("wb")
+            file = self._files[filename] = stack.enter_context((folder / filename).open("wb"))
             self._places |= write_header(file, specs, {"format": "pt"})
             size = sum(spec.nbytes for spec in specs.values())
             self._total += size
             file.flush()
             os.truncate(file.fileno(), file.tell() + size)
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            file.close()
 
     def sinks(self, name: str, tensor: RawTensor) -> Sequence[Sink]:
         """Where a base tensor's bytes go: to the place of its parameter, masked and cast."""
@@ -282,12 +275,9 @@ def _check_digests(base: Checkpoint, maskset: MaskSet, found: Mapping[str, str])
 
 
 def _mismatch(base: Checkpoint, maskset: MaskSet, names: list[str], what: str = "differs in") -> BaseMismatchError:
-    listed = ", ".join(names[:NAMED_AT_MOST]) + (
-        f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
-    )
     return BaseMismatchError(
         f"{base.name}: not the base this mask was made for: it {what} {len(names)} of "
-        f"{len(maskset.base.tensors)} tensors: {listed}",
+        f"{len(maskset.base.tensors)} tensors: {listed(names)}",
         tensors=tuple(names),
         hint=f"This mask belongs to {maskset.base.name}.",
     )

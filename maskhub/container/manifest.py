@@ -1,11 +1,10 @@
 """The manifest: one JSON object that says what a ``.msk`` file holds. Fields are described in ``spec/format.md``.
 
-The structs below are the one definition; ``spec/manifest.schema.json`` is generated from them.
+The structs below are the one definition; ``spec/make_schema.py`` generates ``manifest.schema.json`` from them.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Mapping
@@ -137,11 +136,6 @@ def render(manifest: Manifest, extra: Mapping[str, Any]) -> str:
     return msgspec.json.encode(merged, order="sorted").decode()
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of the manifest."""
-    return msgspec.json.schema(Manifest)
-
-
 def _check_version(raw: Any, source: str) -> None:
     if not isinstance(raw, dict) or raw.get("format") != "maskhub":
         raise FormatError(f"{source}: the manifest's field 'format' is not 'maskhub'")
@@ -185,20 +179,3 @@ def _merge(known: dict[str, Any], extra: Mapping[str, Any], named: bool = False)
         elif key not in merged and not named:
             merged[key] = value
     return merged
-
-
-def _main() -> None:
-    """Print the JSON Schema as ``spec/manifest.schema.json`` holds it."""
-    content = schema()
-    for definition in content["$defs"].values():
-        definition["description"] = inspect.cleandoc(definition["description"])
-    head = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"Manifest of a MaskHub mask file, version {VERSION}",
-        "description": "Keys that are not described here are allowed everywhere, and kept when a file is rewritten.",
-    }
-    print(json.dumps(head | content, indent=2, sort_keys=True))
-
-
-if __name__ == "__main__":
-    _main()

@@ -26,7 +26,7 @@ from maskhub.storage.work import Progress
 
 
 def _is_mask(source: NamedTensors, base: Checkpoint) -> bool:
-    return KEY in (source.metadata or {})
+    return KEY in source.metadata
 
 
 def _read_mask(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:

@@ -10,14 +10,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from maskhub.errors import ArgumentError, BaseMismatchError
+from maskhub.errors import ArgumentError, BaseMismatchError, listed
 from maskhub.masks import expression as expressions
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.expression import Expression
 from maskhub.masks.mask import LazyMask, MaskSet, clear_padding, packed_size
 from maskhub.storage.tensor import Bytes
-
-SHOWN = 5  # names that an error lists
 
 Missing = Literal["error", "keep", "drop"]
 
@@ -176,12 +174,6 @@ def _check_bases(first: str, one: BaseBinding, second: str, other: BaseBinding) 
             tensors=tuple(differ),
             hint="Masks go together only on the very same base; maskhub info shows it.",
         )
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first of many names."""
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _task(maskset: MaskSet) -> str:

@@ -33,21 +33,11 @@ STRANGE = re.compile(rf"[^\w\s()&|^~,-]|\b\d+[A-Za-z_]\w*|\b(?:{'|'.join(WORDS)}
 
 
 @dataclass(frozen=True)
-class Name:
-    """A mask."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True)
 class Operation:
     """An operator over several terms (``~`` over one), or a vote: what at least ``k`` of the terms keep."""
 
     operator: str
-    terms: tuple[Name | Operation, ...]
+    terms: tuple[Expression, ...]
     k: int = 0
 
     def __str__(self) -> str:
@@ -58,7 +48,7 @@ class Operation:
         return f"~{inner[0]}" if self.operator == "~" else f" {self.operator} ".join(inner)
 
 
-Expression = Name | Operation
+Expression = str | Operation  # a mask's name, or an operation on masks
 
 
 def can_name(name: str) -> bool:
@@ -77,26 +67,26 @@ def over_all(word: str, names: Sequence[str], k: int | None = None) -> Expressio
     if (word == "not") != (len(names) == 1) or not names:
         raise ArgumentError(f"{word!r} is for {'one mask' if word == 'not' else 'two or more masks'}, not {len(names)}")
     if word != VOTE:
-        return Operation(WORDS[word], tuple(map(Name, names)))
+        return Operation(WORDS[word], tuple(names))
     if k is None:
         raise ArgumentError(
             "a vote needs the number of masks that must keep a weight", hint="For two of them: --min 2."
         )
     _check_count(k, len(names), "vote")
-    return Operation(VOTE, tuple(map(Name, names)), k)
+    return Operation(VOTE, tuple(names), k)
 
 
 def names_in(expression: Expression) -> set[str]:
     """The masks that an expression names."""
-    if isinstance(expression, Name):
-        return {expression.name}
+    if isinstance(expression, str):
+        return {expression}
     return set().union(*map(names_in, expression.terms))
 
 
 def evaluate(expression: Expression, bits: Callable[[str], Bytes], size: int) -> Bytes:
     """The packed bits of an expression over masks of ``size`` weights; ``bits`` gives those of a name."""
-    if isinstance(expression, Name):
-        return bits(expression.name)
+    if isinstance(expression, str):
+        return bits(expression)
     terms = (evaluate(term, bits, size) for term in expression.terms)  # at most two at a time are in memory
     if expression.operator == "~":
         return clear_padding(~next(terms), size)
@@ -141,7 +131,7 @@ def parse(text: str, names: Collection[str]) -> Expression:
             raise error(at, f"more than {DEPTH} levels of nesting")
         match node:
             case ast.Name(name) if name in names:
-                return Name(name)
+                return name
             case ast.Name(name) if name != VOTE:
                 raise error(at, f"no mask is called {name!r}", f"There are {', '.join(names) or 'none'}.")
             case ast.UnaryOp(ast.Invert(), term):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib import request
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -139,25 +139,19 @@ def explained(name: str, doing: str = "read") -> Iterator[None]:
         raise RemoteError(f"{name}: cannot be {doing}: {brief(error)}", hint=hint) from error
 
 
-def _reader(url: str) -> _Reader:
-    return (HttpReader if _is_http(url) else _FileSystem)(url, public_name(url))
+def _reader(url: str) -> Reader:
+    return (HttpReader if _is_http(url) else FileReader)(url, public_name(url))
 
 
 def _is_http(url: str) -> bool:
     return re.match("https?://", url, re.IGNORECASE) is not None
 
 
-class _Reader(Protocol):
-    """``size`` is that of the file, known when something was read."""
-
-    size: int
-
-    def read(self, start: int, stop: int) -> Iterator[bytes]:
-        """These bytes, or those up to the file's end; more where they can only be had whole."""
-
-
 class HttpReader:
-    """A file on a web server, which must give parts of it, or all of it if it is small."""
+    """A file on a web server, which must give parts of it, or all of it if it is small.
+
+    ``size`` is that of the file, known when something was read.
+    """
 
     def __init__(self, url: str, name: str, login: str | None = None) -> None:
         self.size = 0
@@ -178,6 +172,7 @@ class HttpReader:
             self._opener.add_handler(handler())
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
+        """These bytes, or those up to the file's end; more where they can only be had whole."""
         asked = request.Request(  # noqa: S310  # the opener knows HTTP alone
             self._url,
             headers={
@@ -257,7 +252,9 @@ class HttpReader:
         )
 
 
-class _FileSystem:
+class FileReader:
+    """A file on a file system of fsspec, or here."""
+
     def __init__(self, url: str, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()  # the file has one position
@@ -279,6 +276,9 @@ class _FileSystem:
                 raise RemoteError(f"{self._name}: ends after {start:,} of {self.size:,} bytes")
             yield chunk[: stop - start]
             start += len(chunk)
+
+
+Reader = HttpReader | FileReader
 
 
 def brief(error: BaseException) -> str:

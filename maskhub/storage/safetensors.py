@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from maskhub.errors import FormatError, MaskhubError, same_kind
-from maskhub.storage.source import Source, open_source
+from maskhub.storage.source import LocalFile, Source
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor, Spec
 
 # Who reads a page of a map gets its neighbours, too: Linux maps up to so many bytes at once. Those before it may have
@@ -31,14 +31,14 @@ class TensorInfo(Spec):
 
 
 class TensorFile:
-    """A safetensors file, here, at a URL or in a source, opened for reading. Tensors are views of a memory map.
+    """A safetensors file, here or in a source, opened for reading. Tensors are views of a memory map.
 
     Of a remote file the header is fetched, and a tensor when it is read. Raises ``FormatError`` where the
     safetensors library refuses the file, and RemoteError where a remote one cannot be had.
     """
 
     def __init__(self, path: str | Path | Source) -> None:
-        self._source = open_source(path) if isinstance(path, str | Path) else path
+        self._source = LocalFile(path) if isinstance(path, str | Path) else path
         self.path = self._source.name
         try:
             with self._source.file() as local:

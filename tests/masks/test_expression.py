@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskhub.errors import MaskhubError
-from maskhub.masks.expression import Expression, Name, Operation, can_name, evaluate, names_in, over_all, parse, vote
+from maskhub.masks.expression import Expression, Operation, can_name, evaluate, names_in, over_all, parse, vote
 from maskhub.masks.mask import Mask
 
 NAMES = ("a", "b", "c")
 SIZES = st.sampled_from([0, 1, 7, 8, 9, 63, 64, 65, 200])
 EXPRESSIONS: st.SearchStrategy[Expression] = st.recursive(
-    st.sampled_from(NAMES).map(Name),
+    st.sampled_from(NAMES),
     lambda inner: (
         st.builds(Operation, st.sampled_from("|^&-"), st.lists(inner, min_size=2, max_size=3).map(tuple))
         | st.builds(lambda term: Operation("~", (term,)), inner)

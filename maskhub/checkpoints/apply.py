@@ -46,10 +46,9 @@ def build(
 ) -> list[Path]:
     """Write the dense checkpoints of tasks, each to a new folder, reading the base once: all of them, or none.
 
-    Plain ``from_pretrained`` loads them. ``verify`` checks every base tensor against its digest, which costs no second
-    read. ``shard_size`` is the most bytes of a file, as a number or such as ``5GB`` (None: sharded as the base is).
-    ``dtype`` casts floating-point tensors: safetensors' name or torch's. ``code`` copies the base's own Python files,
-    and lets its ``config.json`` go on naming them.
+    ``verify`` checks every base tensor against its digest, which costs no second read. ``shard_size`` is the most bytes
+    of a file (None: sharded as the base is), ``dtype`` what floating-point tensors are cast to. ``code`` copies the
+    base's own Python files, and lets its ``config.json`` go on naming them.
 
     Raises BaseMismatchError (before anything is left behind) where the base is another one than a mask's, OutputError
     where a folder cannot be written, and ArgumentError for a dtype or size that is none.
@@ -315,6 +314,4 @@ def _split(plan: list[Specs], limit: int) -> list[Specs]:
 
 
 def _shard_names(count: int) -> list[str]:
-    if count == 1:
-        return [WEIGHTS]
-    return [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
+    return [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)] if count > 1 else [WEIGHTS]

@@ -39,11 +39,9 @@ def save(
 ) -> Manifest:
     """Write ``maskset`` to ``path``, a new file unless ``force``, atomically, and return its manifest.
 
-    ``codec`` is one of ``codecs.names()``, or ``nm:2:4`` and the like; ``auto`` takes the smallest for each tensor.
-    With ``parent``, a mask set of the same base, masks may be coded against it, and can then only be read where it
-    is at hand. ``progress`` is called with masks done and in all. Raises ArgumentError where the named codec is
-    unknown, CodecError where it cannot code a mask, BaseMismatchError for a parent of another base, and OutputError
-    where the file cannot be written.
+    ``codec`` is as ``codecs.encoder`` takes it. Masks may be coded against ``parent``, a mask set of the same base, and
+    can then only be read where it is at hand. ``progress`` is called with masks done and in all. Raises ArgumentError
+    for an unknown codec, CodecError where it cannot code a mask, BaseMismatchError, and OutputError.
     """
     path = Path(path)
     claim_file(path, force=force)

@@ -28,12 +28,10 @@ def compose(
     missing: Missing = "error",
     head_from: str | None = None,
 ) -> MaskSet:
-    """A mask set from others of the same base, combined weight by weight.
+    """A mask set from others of the same base, combined weight by weight, one tensor at a time when bits are asked for.
 
-    ``expression`` is one over the names of ``masksets``, such as ``(a & b) | ~c`` or ``vote(2, a, b, c)``, or one of
-    and, or, xor, minus, not and vote (with ``min``, the number of masks that must keep a weight: the consensus of
-    TALL-masks, Wang et al. 2024), over all of them in their order. Bits are combined when they are asked for, one
-    tensor at a time.
+    ``expression`` is one over the names of ``masksets``, such as ``(a & b) | ~c`` or ``vote(2, a, b, c)`` (the
+    consensus of TALL-masks, Wang et al. 2024), or a word of ``expression.over_all``, with ``min`` for its ``k``.
 
     ``missing`` says what becomes of a tensor that only some of the masks have: ``error``; ``keep`` takes a missing
     mask as one that keeps every weight, which is what its model does; ``drop`` leaves the tensor unmasked.

@@ -157,7 +157,9 @@ def explained(place: Hub | None = None) -> Iterator[None]:
 def _explain(place: Hub | None, error: BaseException) -> MaskhubError | None:
     from huggingface_hub import errors
 
-    chain = list(_chain(error))
+    chain = [error]  # and what it came from
+    while (cause := chain[-1].__cause__) and len(chain) < 20:
+        chain.append(cause)
 
     def find(kind: type[BaseException]) -> Any:
         return next((e for e in chain if isinstance(e, kind)), None)
@@ -205,13 +207,3 @@ def _explain(place: Hub | None, error: BaseException) -> MaskhubError | None:
         why = "the file ended early" if "Consistency check" in str(wire[-1]) else brief(wire[-1])
         return UnreachableError(f"{repo}: cannot be reached, or broke off: {why}", hint=AGAIN)
     return None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, and what it came from."""
-    found: BaseException | None = error
-    for _ in range(20):
-        if found is None:
-            return
-        yield found
-        found = found.__cause__

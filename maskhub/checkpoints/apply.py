@@ -18,7 +18,7 @@ from maskhub.checkpoints.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGH
 from maskhub.checkpoints.scan import Sink, digests, scan
 from maskhub.errors import ArgumentError, BaseMismatchError, OutputError, listed
 from maskhub.masks.mask import Mask, MaskSet
-from maskhub.storage.atomic import atomic_folder, explained
+from maskhub.storage.atomic import atomic_folder, explained, write_at
 from maskhub.storage.safetensors import write_header
 from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, Spec, cast, cast_dtype, float_dtype
 from maskhub.storage.work import Progress
@@ -194,7 +194,7 @@ class _Writer:
             if target != tensor.dtype:
                 chunk = cast(chunk, tensor.dtype, target)
             with explained(self._output):
-                _write(handle, chunk, place + start // width * ITEM_SIZE[target])
+                write_at(handle, chunk, place + start // width * ITEM_SIZE[target])
 
         return (sink,)
 
@@ -203,17 +203,10 @@ class _Writer:
         for name, tensor in self._maskset.dense.items():
             target = cast_dtype(tensor.dtype, self._dtype)
             data = tensor.data if target == tensor.dtype else cast(tensor.data, tensor.dtype, target)
-            _write(self._files[self._weight_map[name]].fileno(), data, self._places[name])
+            write_at(self._files[self._weight_map[name]].fileno(), data, self._places[name])
         if len(self._files) > 1:
             index = {"metadata": {"total_size": self._total}, "weight_map": dict(sorted(self._weight_map.items()))}
             (self._folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="ascii")
-
-
-def _write(handle: int, data: Bytes, place: int) -> None:
-    view = data.data.cast("B") if data.size else memoryview(b"")
-    while view:
-        written = os.pwrite(handle, view, place)
-        view, place = view[written:], place + written
 
 
 def check_structure(base: Checkpoint, maskset: MaskSet) -> None:

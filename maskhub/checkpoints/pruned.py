@@ -121,11 +121,9 @@ def task_of(base: dict[str, Any], dense: dict[str, Any]) -> Task | None:
     """The task that a dense checkpoint's configuration tells, beside the base's."""
     match dense.get("architectures"):
         case [str(architecture), *_]:
-            pass
-        case _:
-            return None
-    changed = {k: v for k, v in dense.items() if k not in BOOKKEEPING and base.get(k) != v}
-    return Task(task_type(architecture), architecture, changed)
+            changed = {k: v for k, v in dense.items() if k not in BOOKKEEPING and base.get(k) != v}
+            return Task(task_type(architecture), architecture, changed)
+    return None
 
 
 # The end of a transformers class name, and what the Hub calls its task.

@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from maskhub import __version__
 from maskhub.errors import ForbiddenError, MaskhubError, MissingError, RemoteError, reason
+from maskhub.storage.atomic import write_at
 from maskhub.storage.url import public_name, without_logins
 
 HEAD = 3 << 14  # bytes that the first request asks for: all of the header of most masks
@@ -76,16 +77,14 @@ class RemoteFile:
     def _take(self, start: int, stop: int) -> None:
         place = start
         for chunk in self._reader.read(start, stop):
-            while chunk:
-                try:
-                    written = os.pwrite(self._handle, chunk, place)
-                except OSError as error:
-                    folder = tempfile.gettempdir()
-                    raise RemoteError(
-                        f"{self.name}: no room for it in {folder}: {error.strerror}",
-                        hint="The variable TMPDIR names another folder.",
-                    ) from error
-                chunk, place = chunk[written:], place + written
+            try:
+                place = write_at(self._handle, chunk, place)
+            except OSError as error:
+                folder = tempfile.gettempdir()
+                raise RemoteError(
+                    f"{self.name}: no room for it in {folder}: {error.strerror}",
+                    hint="The variable TMPDIR names another folder.",
+                ) from error
         self._fetched.append((start, place))
 
 

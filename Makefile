@@ -41,7 +41,7 @@ fuzz: .venv/fuzz
 	done
 
 schema: .venv/dev
-	$(BIN)/python -m maskhub.container.manifest > spec/manifest.schema.json
+	$(BIN)/python spec/make_schema.py > spec/manifest.schema.json
 
 # The reference pages, docs/cli.md and docs/python.md.
 docs: .venv/dev

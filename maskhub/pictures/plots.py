@@ -113,10 +113,7 @@ def need_matplotlib() -> None:
 
 
 def save_picture(heat_map: HeatMap, path: str | Path) -> None:
-    """Draw into a file, replacing it: .png, .svg or .pdf.
-
-    Raises LibraryError where matplotlib is missing, ArgumentError where it does not know the kind.
-    """
+    """Draw into a file, replacing it: .png, .svg or .pdf. Raises as ``claim_picture`` does."""
     path = Path(path)
     claim_picture(path, force=True)
     write_atomic(path, draw(heat_map, path.suffix[1:]))
@@ -142,7 +139,6 @@ def save_curves(recording: Recording, path: str | Path, title: str) -> None:
     """Draw how a run went into a file, replacing it: .png, .svg or .pdf.
 
     Loss and learning rate, metrics, and by layer the dropped weights and those that flipped since the start.
-    Raises LibraryError where matplotlib is missing, ArgumentError where it does not know the kind.
     """
     path = Path(path)
     claim_picture(path, force=True)
@@ -235,9 +231,8 @@ def _scale(heat_map: HeatMap) -> tuple[float, float, str]:
     fence = 3 * (upper - lower) or math.inf
     inside = found[(found >= lower - fence) & (found <= upper + fence)]
     low, top = float(inside.min()), float(inside.max())
-    sides = (bool(found.min() < low), bool(found.max() > top))
     span = max(top - low, 10.0**-heat_map.digits)
-    beyond = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[sides]
+    beyond = ("neither", "min", "max", "both")[int(found.min() < low) + 2 * int(found.max() > top)]
     return low - span / 10, low + span, beyond
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Cell = tuple[int | None, str]  # layer and matrix kind
 
-OUTSIDE = "outside"  # the row of matrices outside all layers
+OTHER = "other"  # the row of matrices that are in no layer
 KINDS = (".png", ".svg", ".pdf")
 DIGITS = {"hamming": 0, "z": 1}  # after the decimal point, of measures that are not shares
 MARKERS = "osv^Dx+*"
@@ -95,7 +95,7 @@ def _by_layer(cells: Mapping[Cell, float], title: str, unit: str, digits: int) -
     values = np.full((len(layers), len(kinds)), np.nan)
     for (layer, kind), value in cells.items():
         values[layers.index(layer), kinds.index(kind)] = value
-    rows = tuple(OUTSIDE if layer is None else str(layer) for layer in layers)
+    rows = tuple(OTHER if layer is None else str(layer) for layer in layers)
     return HeatMap(title, unit, rows, tuple(kinds), values, "layer", "matrix", digits)
 
 
@@ -170,7 +170,7 @@ def _curves(recording: Recording, title: str) -> Figure:
         style |= {"marker": MARKERS[i % len(MARKERS)], "markersize": 3}
         dropped = 100 * (1 - recording.density[:, chosen] @ weights / total)
         sparsity.plot(recording.mask_steps, dropped, **style)
-        label = OUTSIDE if layer is None else str(layer)
+        label = OTHER if layer is None else str(layer)
         flips.plot(recording.mask_steps, 100 * recording.flips[:, chosen].sum(1) / total, label=label, **style)
     sparsity.set_ylabel("dropped weights, %")
     flips.set_ylabel("weights flipped since the start, %")

@@ -205,7 +205,7 @@ def _words(name: str) -> str:
 
 
 def _layer(layer: int | None) -> Cell:
-    return plots.OUTSIDE if layer is None else layer
+    return plots.OTHER if layer is None else layer
 
 
 def _value(value: Any) -> str:

@@ -170,7 +170,7 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     eval_file: Annotated[str | None, Data("Examples to evaluate on.", "FILE")] = None
     eval_split: Annotated[Share | None, Data("Or the share of the training examples to hold out for that.")] = None
     dataset: Annotated[str | None, Data("A dataset on the Hub, in place of files.", "NAME[/CONFIG]")] = None
-    task: Annotated[str | None, Data("Default: found by the columns.", "TASK", choices=_tasks)] = None
+    task: Annotated[str | None, Data("Default: found by the columns.", choices=_tasks)] = None
     text_column: Annotated[
         str | None, Data("Text, tokens, prompt or image. Default: found by the usual names.", "COLUMN")
     ] = None

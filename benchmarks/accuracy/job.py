@@ -136,7 +136,7 @@ def _model(job: Job, base: Path, examples: Examples) -> Any:
 
 def _fit(model: Any, job: Job, base: Path, examples: Examples, folder: Path) -> Clock:
     budget, kind = job.budget, REGISTRY[examples.task]
-    processor = processor_from(base, str(base), kind)
+    processor = processor_from(base, str(base), kind.type)
     rows = kind.encode(examples, processor, examples.label_names, budget.max_length)
     steps = -(-len(rows) // BATCH) * budget.epochs
     clock = Clock()
@@ -184,7 +184,7 @@ def run(job: Job, data: Path, base: Path) -> dict[str, Any]:
         model, numbers = METHODS[job.method](job, base, training, examples, folder)
         numbers["peak_memory_mb"] -= before
         model.eval()
-        processor = processor_from(base, str(base), REGISTRY[examples.task])
+        processor = processor_from(base, str(base), REGISTRY[examples.task].type)
         metrics = measure(model, processor, unseen, max_length=budget.max_length)
         return {
             "job": dataclasses.asdict(job),

@@ -52,7 +52,7 @@ def codecs() -> Iterable[str]:
     return names()
 
 
-Codec = Annotated[str, Option("How masks are coded; auto takes the smallest for each tensor.", "CODEC", choices=codecs)]
+Codec = Annotated[str, Option("How masks are coded; auto takes the smallest for each tensor.", choices=codecs)]
 
 
 def several(masks: MasksLike) -> list[MaskLike]:

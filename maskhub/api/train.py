@@ -61,7 +61,7 @@ def train(
     'mask.msk'
     """
     from maskhub.training import processes
-    from maskhub.training.train import learn, plan
+    from maskhub.training.train import learn, ready
 
     if not dry_run and output is None:
         raise ArgumentError("a run needs a folder", hint="Name one: -o RUN.")
@@ -69,7 +69,7 @@ def train(
     over = {name: value for name, value in settings.items() if value is not None}
     asked = settings_from(**given | _named(base) | over)
     if dry_run:
-        return plan(asked, output, resume=resume, say=say, token=token)
+        return ready(asked, output, resume=resume, say=say, token=token).plan
     assert output is not None
     result = learn(asked, output, resume=resume, report=report, say=say, token=token)
     if asked.push_to_hub and processes.is_first():

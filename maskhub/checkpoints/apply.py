@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import shutil
@@ -17,11 +16,11 @@ from numpy.typing import NDArray
 
 from maskhub.checkpoints.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint
 from maskhub.checkpoints.scan import Sink, digests, scan
-from maskhub.errors import ArgumentError, BaseMismatchError, OutputError
+from maskhub.errors import ArgumentError, BaseMismatchError, OutputError, listed
 from maskhub.masks.mask import Mask, MaskSet
-from maskhub.storage.atomic import atomic_folder, explained
-from maskhub.storage.safetensors import layout, write_header
-from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, cast, cast_dtype, float_dtype
+from maskhub.storage.atomic import atomic_folder, explained, write_at
+from maskhub.storage.safetensors import write_header
+from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, Spec, cast, cast_dtype, float_dtype
 from maskhub.storage.work import Progress
 
 CARD = "README.md"
@@ -33,7 +32,6 @@ CODE = {
     "auto_map", "custom_pipelines",
     "attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation",
 }  # fmt: skip
-NAMED_AT_MOST = 5  # tensors listed in one error message
 
 
 def build(
@@ -48,10 +46,9 @@ def build(
 ) -> list[Path]:
     """Write the dense checkpoints of tasks, each to a new folder, reading the base once: all of them, or none.
 
-    Plain ``from_pretrained`` loads them. ``verify`` checks every base tensor against its digest, which costs no second
-    read. ``shard_size`` is the most bytes of a file, as a number or such as ``5GB`` (None: sharded as the base is).
-    ``dtype`` casts floating-point tensors: safetensors' name or torch's. ``code`` copies the base's own Python files,
-    and lets its ``config.json`` go on naming them.
+    ``verify`` checks every base tensor against its digest, which costs no second read. ``shard_size`` is the most bytes
+    of a file (None: sharded as the base is), ``dtype`` what floating-point tensors are cast to. ``code`` copies the
+    base's own Python files, and lets its ``config.json`` go on naming them.
 
     Raises BaseMismatchError (before anything is left behind) where the base is another one than a mask's, OutputError
     where a folder cannot be written, and ArgumentError for a dtype or size that is none.
@@ -74,7 +71,7 @@ def build(
         writers = []
         for (maskset, _), folder, path in zip(builds, folders, outputs, strict=True):
             with explained(path):
-                writers.append(stack.enter_context(_Writer(base, maskset, folder, path, limit, target)))
+                writers.append(_Writer(base, maskset, folder, path, limit, target, stack))
         found = scan(
             base,
             [n for n in base if any(n in maskset.base.tensors for maskset, _ in builds)],
@@ -165,6 +162,7 @@ class _Writer:
         output: Path,
         shard_size: int | None,
         dtype: str | None,
+        stack: contextlib.ExitStack,
     ) -> None:
         self._maskset, self._folder, self._output, self._dtype = maskset, folder, output, dtype
         shards = _plan(base, maskset, shard_size, dtype)
@@ -174,23 +172,12 @@ class _Writer:
         self._places: dict[str, int] = {}
         self._total = 0
         for filename, specs in zip(names, shards, strict=True):
-            file = self._files[filename] = (folder / filename).open("wb")
-            write_header(file, specs, {"format": "pt"})
-            place = file.tell()
-            for parameter in layout({name: dtype for name, (dtype, _) in specs.items()}):
-                dtype, shape = specs[parameter]
-                self._places[parameter] = place
-                place += ITEM_SIZE[dtype] * math.prod(shape)
-            self._total += place - file.tell()
+            file = self._files[filename] = stack.enter_context((folder / filename).open("wb"))
+            self._places |= write_header(file, specs, {"format": "pt"})
+            size = sum(spec.nbytes for spec in specs.values())
+            self._total += size
             file.flush()
-            os.truncate(file.fileno(), place)
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            file.close()
+            os.truncate(file.fileno(), file.tell() + size)
 
     def sinks(self, name: str, tensor: RawTensor) -> Sequence[Sink]:
         """Where a base tensor's bytes go: to the place of its parameter, masked and cast."""
@@ -207,7 +194,7 @@ class _Writer:
             if target != tensor.dtype:
                 chunk = cast(chunk, tensor.dtype, target)
             with explained(self._output):
-                _write(handle, chunk, place + start // width * ITEM_SIZE[target])
+                write_at(handle, chunk, place + start // width * ITEM_SIZE[target])
 
         return (sink,)
 
@@ -216,17 +203,10 @@ class _Writer:
         for name, tensor in self._maskset.dense.items():
             target = cast_dtype(tensor.dtype, self._dtype)
             data = tensor.data if target == tensor.dtype else cast(tensor.data, tensor.dtype, target)
-            _write(self._files[self._weight_map[name]].fileno(), data, self._places[name])
+            write_at(self._files[self._weight_map[name]].fileno(), data, self._places[name])
         if len(self._files) > 1:
             index = {"metadata": {"total_size": self._total}, "weight_map": dict(sorted(self._weight_map.items()))}
             (self._folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="ascii")
-
-
-def _write(handle: int, data: Bytes, place: int) -> None:
-    view = data.data.cast("B") if data.size else memoryview(b"")
-    while view:
-        written = os.pwrite(handle, view, place)
-        view, place = view[written:], place + written
 
 
 def check_structure(base: Checkpoint, maskset: MaskSet) -> None:
@@ -287,18 +267,15 @@ def _check_digests(base: Checkpoint, maskset: MaskSet, found: Mapping[str, str])
 
 
 def _mismatch(base: Checkpoint, maskset: MaskSet, names: list[str], what: str = "differs in") -> BaseMismatchError:
-    listed = ", ".join(names[:NAMED_AT_MOST]) + (
-        f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
-    )
     return BaseMismatchError(
         f"{base.name}: not the base this mask was made for: it {what} {len(names)} of "
-        f"{len(maskset.base.tensors)} tensors: {listed}",
+        f"{len(maskset.base.tensors)} tensors: {listed(names)}",
         tensors=tuple(names),
         hint=f"This mask belongs to {maskset.base.name}.",
     )
 
 
-Specs = dict[str, tuple[str, tuple[int, ...]]]  # parameter name to dtype and shape
+Specs = dict[str, Spec]  # by parameter name
 
 
 def _plan(base: Checkpoint, maskset: MaskSet, shard_size: int | None, dtype: str | None) -> list[Specs]:
@@ -308,11 +285,11 @@ def _plan(base: Checkpoint, maskset: MaskSet, shard_size: int | None, dtype: str
     for shard in base.shards:
         names = [n for n in shard if n in binding.tensors and base.tensors[n] is shard]
         if names:
-            plan.append({binding.parameter(n): (base.info(n).dtype, base.info(n).shape) for n in names})
+            plan.append({binding.parameter(n): base.info(n) for n in names})
     if not plan:  # a task that reads nothing of the base
         plan.append({})
-    plan[-1] |= {name: (tensor.dtype, tensor.shape) for name, tensor in maskset.dense.items()}
-    plan = [{n: (cast_dtype(stored, dtype), shape) for n, (stored, shape) in specs.items()} for specs in plan]
+    plan[-1] |= maskset.dense
+    plan = [{n: Spec(cast_dtype(spec.dtype, dtype), spec.shape) for n, spec in specs.items()} for specs in plan]
     return plan if shard_size is None else _split(plan, shard_size)
 
 
@@ -320,17 +297,14 @@ def _split(plan: list[Specs], limit: int) -> list[Specs]:
     """The same tensors in the same order, in files of at most ``limit`` bytes; a larger tensor has its own."""
     files: list[Specs] = [{}]
     size = 0
-    for name, (dtype, shape) in (item for specs in plan for item in specs.items()):
-        needed = ITEM_SIZE[dtype] * math.prod(shape)
-        if files[-1] and size + needed > limit:
+    for name, spec in (item for specs in plan for item in specs.items()):
+        if files[-1] and size + spec.nbytes > limit:
             files.append({})
             size = 0
-        files[-1][name] = (dtype, shape)
-        size += needed
+        files[-1][name] = spec
+        size += spec.nbytes
     return files
 
 
 def _shard_names(count: int) -> list[str]:
-    if count == 1:
-        return [WEIGHTS]
-    return [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
+    return [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)] if count > 1 else [WEIGHTS]

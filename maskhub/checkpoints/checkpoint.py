@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from maskhub.errors import ArgumentError, CheckpointError, FormatError, MissingError, same_kind
 from maskhub.masks.binding import HubRevision
-from maskhub.storage import digest
+from maskhub.storage import address, digest
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.tensor import RawTensor, Spec
 from maskhub.storage.torch import TorchFile
@@ -30,23 +30,7 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 
 
-class Shard(Protocol):
-    """One file of a checkpoint: a TensorFile or a TorchFile."""
-
-    @property
-    def path(self) -> Path | str: ...
-
-    @property
-    def tensors(self) -> Mapping[str, Spec]: ...
-
-    @property
-    def size(self) -> int: ...
-
-    def __iter__(self) -> Iterator[str]: ...
-
-    def read(self, name: str) -> RawTensor: ...
-
-    def release(self, name: str, start: int, stop: int) -> None: ...
+Shard = TensorFile | TorchFile  # one file of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -100,7 +84,7 @@ def open_checkpoint(
     name = str(source)
     hub = None
     path = Path(name)
-    exists = _exists(path)
+    exists = address.exists(path)
     if exists and revision:
         raise ArgumentError(f"{name}: a local checkpoint has no revision {revision!r}", hint="Leave it out.")
     if exists and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
@@ -128,13 +112,6 @@ def open_checkpoint(
     raise MissingError(f"{name}: the folder has neither {WEIGHTS} nor {TORCH_WEIGHTS}, nor an index of shards")
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name too long for this system
-        return False
-
-
 def _open_file(name: str, path: Path, hub: HubRevision | None) -> Checkpoint:
     file: Shard = TensorFile(path) if path.suffix == ".safetensors" else TorchFile(path)
     return Checkpoint(name, path.parent, (file,), dict.fromkeys(file, file), hub)
@@ -150,7 +127,7 @@ def _open_sharded(name: str, index: Path, hub: HubRevision | None) -> Checkpoint
     for path in paths.values():
         if not path.is_file():
             raise MissingError(f"{path}: the shard is missing, and {index.name} names it")
-    opener: type[TensorFile] | type[TorchFile] = TensorFile if index.name == INDEX else TorchFile
+    opener: type[Shard] = TensorFile if index.name == INDEX else TorchFile
     files: dict[str, Shard] = {shard: opener(path) for shard, path in paths.items()}
     tensors = {tensor: files[shard] for tensor, shard in weight_map.items()}
     for tensor, file in tensors.items():
@@ -177,10 +154,14 @@ def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path,
             f"{repo}: no such folder, and the Hub could not give it: {str(error).splitlines()[0]}",
             hint="Check the name, the token (for private models) and the network, or name a local folder.",
         ) from error
-    # In the Hub cache a snapshot's files are links to blobs, and large blobs are named by their SHA-256.
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    blobs = {f.name: f.resolve().name for f in files if f.is_symlink()}
-    return folder, HubRevision(repo, folder.name, {f: b for f, b in blobs.items() if re.fullmatch("[0-9a-f]{64}", b)})
+    return folder, HubRevision(repo, folder.name, {name: blob.name for name, blob in blobs(files).items()})
+
+
+def blobs(files: Iterable[Path]) -> dict[str, Path]:
+    """By name, where large files of a snapshot in the Hub's cache lie: they are links to what their SHA-256 names."""
+    found = {file.name: file.resolve() for file in files if file.is_symlink()}
+    return {name: blob for name, blob in found.items() if re.fullmatch("[0-9a-f]{64}", blob.name)}
 
 
 def read_json(path: Path) -> dict[str, Any]:

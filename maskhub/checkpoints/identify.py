@@ -10,7 +10,7 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
-from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint, blobs
 from maskhub.errors import MaskhubError
 from maskhub.masks.binding import HubRevision
 from maskhub.storage.address import Hub, exists
@@ -74,9 +74,8 @@ def _in_cache() -> Iterator[tuple[str, str, Files]]:
         newest = repo / "refs" / "main"
         main = newest.read_text().strip() if newest.is_file() else ""
         for snapshot in sorted(repo.glob("snapshots/*"), key=lambda path: (path.name != main, path.name)):
-            # Large files are links to blobs that are called by their SHA-256.
-            blobs = {path.name: path.resolve() for path in snapshot.iterdir() if path.is_symlink() and path.exists()}
-            files = {n: (b.stat().st_size, b.name) for n, b in blobs.items() if re.fullmatch("[0-9a-f]{64}", b.name)}
+            found = blobs(snapshot.iterdir())
+            files = {name: (blob.stat().st_size, blob.name) for name, blob in found.items() if blob.exists()}
             yield repo.name.removeprefix("models--").replace("--", "/", 1), snapshot.name, files
 
 

@@ -32,11 +32,9 @@ class DenseTensors(Protocol):
 
     def __iter__(self) -> Iterator[str]: ...
 
-    @property
-    def read(self) -> Callable[[str], RawTensor]: ...
+    def read(self, name: str, /) -> RawTensor: ...
 
-    @property
-    def config(self) -> Callable[[], dict[str, Any]]: ...
+    def config(self) -> dict[str, Any]: ...
 
 
 def from_pruned(
@@ -123,11 +121,9 @@ def task_of(base: dict[str, Any], dense: dict[str, Any]) -> Task | None:
     """The task that a dense checkpoint's configuration tells, beside the base's."""
     match dense.get("architectures"):
         case [str(architecture), *_]:
-            pass
-        case _:
-            return None
-    changed = {k: v for k, v in dense.items() if k not in BOOKKEEPING and base.get(k) != v}
-    return Task(task_type(architecture), architecture, changed)
+            changed = {k: v for k, v in dense.items() if k not in BOOKKEEPING and base.get(k) != v}
+            return Task(task_type(architecture), architecture, changed)
+    return None
 
 
 # The end of a transformers class name, and what the Hub calls its task.

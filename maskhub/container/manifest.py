@@ -1,22 +1,24 @@
 """The manifest: one JSON object that says what a ``.msk`` file holds. Fields are described in ``spec/format.md``.
 
-The structs below are the one definition; ``spec/manifest.schema.json`` is generated from them.
+The structs below are the one definition; ``spec/make_schema.py`` generates ``manifest.schema.json`` from them.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import msgspec
 
 from maskhub.errors import FormatError
 from maskhub.masks.binding import BaseBinding, Digest, Name, Task
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
+from maskhub.storage import digest
 from maskhub.storage.safetensors import unique_keys
+from maskhub.storage.tensor import RawTensor
 
 KEY = "maskhub"  # the manifest's key in the safetensors metadata
 MAJOR, MINOR = 1, 0
@@ -70,6 +72,43 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     metrics: dict[str, float] = {}
     lineage: dict[str, Any] = {}
 
+    @classmethod
+    def of(
+        cls,
+        maskset: MaskSet,
+        masks: dict[str, MaskEntry],
+        dense: dict[str, DenseEntry],
+        *,
+        id: str,
+        seal: str,
+        parent: str | None = None,
+    ) -> Self:
+        """The manifest of a mask set with these entries."""
+        return cls(
+            format="maskhub",
+            version=VERSION,
+            id=id,
+            seal=seal,
+            base=maskset.base,
+            masks=masks,
+            dense=dense,
+            task=maskset.task,
+            initial=maskset.initial,
+            parent=parent,
+            metrics=maskset.metrics,
+            lineage=maskset.lineage,
+        )
+
+    def maskset(self, masks: dict[str, Mask], dense: dict[str, RawTensor], extra: dict[str, Any]) -> MaskSet:
+        """The mask set of these masks and tensors, and of all that the manifest tells."""
+        return MaskSet(self.base, masks, dense, self.task, self.initial, self.metrics, self.lineage, extra)
+
+
+def content_id(base: BaseBinding, masks: Mapping[str, MaskEntry], dense: Mapping[str, DenseEntry]) -> str:
+    """The id that follows from a manifest's digests."""
+    digests = ({name: entry.digest for name, entry in entries.items()} for entries in (masks, dense))
+    return digest.mask_id(base.root, *digests)
+
 
 def parse(text: str, source: str) -> tuple[Manifest, dict[str, Any]]:
     """The manifest in ``text``, and whatever keys of it this version does not know.
@@ -95,11 +134,6 @@ def render(manifest: Manifest, extra: Mapping[str, Any]) -> str:
     """The manifest as JSON; the same for equal manifests."""
     merged = _merge(msgspec.to_builtins(manifest), extra)
     return msgspec.json.encode(merged, order="sorted").decode()
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of the manifest."""
-    return msgspec.json.schema(Manifest)
 
 
 def _check_version(raw: Any, source: str) -> None:
@@ -145,20 +179,3 @@ def _merge(known: dict[str, Any], extra: Mapping[str, Any], named: bool = False)
         elif key not in merged and not named:
             merged[key] = value
     return merged
-
-
-def _main() -> None:
-    """Print the JSON Schema as ``spec/manifest.schema.json`` holds it."""
-    content = schema()
-    for definition in content["$defs"].values():
-        definition["description"] = inspect.cleandoc(definition["description"])
-    head = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"Manifest of a MaskHub mask file, version {VERSION}",
-        "description": "Keys that are not described here are allowed everywhere, and kept when a file is rewritten.",
-    }
-    print(json.dumps(head | content, indent=2, sort_keys=True))
-
-
-if __name__ == "__main__":
-    _main()

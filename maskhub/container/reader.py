@@ -10,13 +10,13 @@ from pathlib import Path
 
 from maskhub.container import cache, codecs
 from maskhub.container.codecs.delta import Delta
-from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, parse
+from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, content_id, parse
 from maskhub.errors import ArgumentError, CodecError, FormatError, IntegrityError, ParentError
 from maskhub.masks.mask import LazyMask, Mask, MaskSet, Stored, count_ones, packed_size
 from maskhub.storage import address, digest
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.source import LocalFile, Source
-from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor
+from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor, Spec
 
 MAX_WEIGHTS = 1 << 48  # in one tensor: keeps sizes far from where NumPy's integers end
 # A few bytes can claim a mask of any size. Beyond FREE bytes of bits (three times the largest tensor known), a payload
@@ -57,12 +57,8 @@ class MaskFile:
         return self._file.size
 
     def content(self) -> memoryview:
-        """The bytes of the whole file."""
+        """The bytes of the whole file; of a remote one, got in one request."""
         return self._file.bytes()
-
-    def fetch(self) -> None:
-        """Get all of a remote file in one request; for when all of it will be used."""
-        self._file.bytes()
 
     @cached_property
     def parent(self) -> MaskSet:
@@ -105,11 +101,6 @@ class MaskFile:
         if isinstance(found, MaskFile):
             found._children = self._children + 1
         return found
-
-    def payload_size(self, name: str) -> int:
-        """Bytes of one stored payload."""
-        info = self._file.tensors[name]
-        return info.stop - info.start
 
     def mask(self, name: str) -> Mask:
         """One mask by its base tensor's name; its ``bits`` are decoded, and checked, each time they are asked for.
@@ -156,21 +147,13 @@ class MaskFile:
     def maskset(self) -> MaskSet:
         """The whole file as a mask set that decodes each entry when its content is asked for."""
         manifest = self.manifest
-        maskset = MaskSet(
-            base=manifest.base,
-            masks={name: self.mask(name) for name in manifest.masks},
-            dense={name: self.dense(name) for name in manifest.dense},
-            task=manifest.task,
-            initial=manifest.initial,
-            metrics=manifest.metrics,
-            lineage=manifest.lineage,
-            extra=self.extra,
-        )
+        masks = {name: self.mask(name) for name in manifest.masks}
+        maskset = manifest.maskset(masks, {name: self.dense(name) for name in manifest.dense}, self.extra)
         stored = Stored(
             path=str(self.path),
             bytes=self.file_size,
             version=manifest.version,
-            sizes={name: self.payload_size(name) for name in (*manifest.masks, *manifest.dense)},
+            sizes={name: payload.nbytes for name, payload in self._file.tensors.items()},
             codecs={name: str(entry.codec["name"]) for name, entry in manifest.masks.items()},
             chain=self.chain,
         )
@@ -197,9 +180,7 @@ class MaskFile:
         base = self.manifest.base
         if digest.base_root(base.tensors) != base.root:
             raise IntegrityError(f"{self.path}: base.root does not match base.tensors")
-        masks = {name: entry.digest for name, entry in self.manifest.masks.items()}
-        dense = {name: entry.digest for name, entry in self.manifest.dense.items()}
-        if digest.mask_id(base.root, masks, dense) != self.manifest.id:
+        if content_id(base, self.manifest.masks, self.manifest.dense) != self.manifest.id:
             raise IntegrityError(f"{self.path}: id does not match the masks and dense tensors")
 
     @contextlib.contextmanager
@@ -244,7 +225,7 @@ class MaskFile:
         for name, dense in manifest.dense.items():
             if dense.dtype not in ITEM_SIZE:
                 raise FormatError(f"{self.path}: {name} has an unknown dtype {dense.dtype[:20]!r}")
-            if self.payload_size(name) != ITEM_SIZE[dense.dtype] * math.prod(dense.shape):
+            if self._file.tensors[name].nbytes != Spec(dense.dtype, dense.shape).nbytes:
                 raise FormatError(f"{self.path}: the payload of {name} has another size than its dtype and shape")
         try:
             self.maskset()
@@ -297,5 +278,5 @@ def open_mask(
     if cached:
         return MaskFile(cache.find(file.manifest.id) or cache.keep(file.maskset())).maskset()
     if whole:
-        file.fetch()
+        file.content()
     return file.maskset()

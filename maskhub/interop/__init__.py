@@ -25,18 +25,10 @@ from maskhub.storage.registry import Registry
 from maskhub.storage.work import Progress
 
 
-def _is_mask(source: NamedTensors, base: Checkpoint) -> bool:
-    return KEY in (source.metadata or {})
-
-
 def _read_mask(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:
     maskset = open_mask(source.name)
     verify_base(base, maskset, progress=progress)
     return maskset
-
-
-def _read_checkpoint(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:
-    return from_pruned(base, source, progress=progress)
 
 
 # The first that fits reads: those that look at names, then other packages', then what takes all that could be a mask.
@@ -44,7 +36,7 @@ FORMATS = Registry(
     "maskhub.formats",
     "format",
     (
-        Format("msk", _is_mask, _read_mask, what="MaskHub", whole=True),
+        Format("msk", lambda source, base: KEY in source.metadata, _read_mask, what="MaskHub", whole=True),
         compressed.FORMAT,
         prune.FORMAT,
         scores.FORMAT,
@@ -54,7 +46,11 @@ FORMATS = Registry(
         tall.FORMAT,
         *boolean.FORMATS,
         hdf5.FORMAT,
-        Format("pruned checkpoint", lambda source, base: True, _read_checkpoint),
+        Format(
+            "pruned checkpoint",
+            lambda source, base: True,
+            lambda source, base, progress: from_pruned(base, source, progress=progress),
+        ),
     ),
 )
 

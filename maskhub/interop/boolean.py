@@ -12,7 +12,8 @@ from maskhub.interop.bind import Format, bind, zero_one
 from maskhub.interop.maskllm import SUFFIX
 from maskhub.interop.tensors import NamedTensors
 from maskhub.masks.mask import MaskSet
-from maskhub.storage.safetensors import layout, write_header
+from maskhub.storage.safetensors import write_header
+from maskhub.storage.tensor import Spec
 from maskhub.storage.torch import torch_library
 from maskhub.storage.work import Progress
 
@@ -28,9 +29,8 @@ def read(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> M
 
 def write_safetensors(maskset: MaskSet, file: IO[bytes]) -> None:
     """BOOL tensors by the base's names."""
-    specs = {name: ("BOOL", mask.shape) for name, mask in maskset.masks.items()}
-    write_header(file, specs, {"format": "pt"})
-    for name in layout({name: dtype for name, (dtype, _) in specs.items()}):
+    specs = {name: Spec("BOOL", mask.shape) for name, mask in maskset.masks.items()}
+    for name in write_header(file, specs, {"format": "pt"}):
         file.write(maskset.masks[name].to_bool().view(np.uint8).data)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from maskhub.checkpoints.apply import verify_base
 from maskhub.checkpoints.checkpoint import Checkpoint
-from maskhub.container.manifest import VERSION, Manifest, parse, render
+from maskhub.container.manifest import Manifest, parse, render
 from maskhub.errors import FormatError, IntegrityError, OutputError, damaged, library
 from maskhub.interop.bind import Format
 from maskhub.interop.tensors import NamedTensors, choose
@@ -38,16 +38,7 @@ def read(tensors: NamedTensors, base: Checkpoint, progress: Progress | None) -> 
         manifest, extra = parse(str(group.attrs["manifest"]), source)
         masks = {n: _mask(_member(group, f"masks/{n}", source), base, n, source) for n in group["masks"]}
         dense = {n: _dense(_member(group, f"dense/{n}", source), n, source) for n in group["dense"]}
-        maskset = MaskSet(
-            base=manifest.base,
-            masks=masks,
-            dense=dense,
-            task=manifest.task,
-            initial=manifest.initial,
-            metrics=manifest.metrics,
-            lineage=manifest.lineage,
-            extra=extra,
-        )
+        maskset = manifest.maskset(masks, dense, extra)
     if digest.base_root(manifest.base.tensors) != manifest.base.root or maskset.id != manifest.id:
         raise IntegrityError(f"{source}: its id does not match what it holds")
     verify_base(base, maskset, progress=progress)
@@ -64,18 +55,7 @@ def write(maskset: MaskSet, file: IO[bytes], *, path: Path, name: str | None, fo
         raise OutputError(f"{name!r} cannot name a mask set of a bank", hint="It must not be empty or hold / or #.")
     if odd := [n for n in (*maskset.masks, *maskset.dense) if "/" in n or n == "."]:
         raise OutputError(f"HDF5 has no place for a tensor that is called {odd[0]}")
-    manifest = Manifest(
-        format="maskhub",
-        version=VERSION,
-        id=maskset.id,
-        seal="0" * 64,  # that of a file
-        base=maskset.base,
-        masks={},
-        task=maskset.task,
-        initial=maskset.initial,
-        metrics=maskset.metrics,
-        lineage=maskset.lineage,
-    )
+    manifest = Manifest.of(maskset, {}, {}, id=maskset.id, seal="0" * 64)  # a seal is that of a file
     with _library().File(file, "w") as new:
         new.attrs["format"] = BANK
         if path.exists():

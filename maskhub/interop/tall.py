@@ -8,8 +8,6 @@ TALL-masks the multi-task vector, so that is the base to name. Tensors that a ta
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from maskhub.checkpoints.checkpoint import Checkpoint
@@ -27,7 +25,7 @@ def fits(source: NamedTensors, base: Checkpoint) -> bool:
 
 
 def read(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:
-    sizes = {name: math.prod(base.info(name).shape) for name in sorted(base)}
+    sizes = {name: base.info(name).size for name in sorted(base)}
     total = sum(sizes.values())
     packed = expect(source, choose(source, list(source)), (packed_size((total,)),)).data
     masks, start = {}, 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -38,7 +38,7 @@ class NamedTensors:
     specs: Mapping[str, Spec]
     read: Callable[[str], RawTensor]
     config: Callable[[], dict[str, Any]] = dict
-    metadata: Mapping[str, str] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
     wanted: str | None = None
 
     def __iter__(self) -> Iterator[str]:
@@ -76,12 +76,15 @@ def open_tensors(source: str, *, token: str | None = None) -> NamedTensors:
     if path.suffix in SUFFIXES and not path.exists():
         raise MissingError(f"{path}: no such file")
     if not path.is_file():
-        checkpoint = open_checkpoint(source, token=token)
-        return _checkpoint(checkpoint, checkpoint.config)
-    kind = kind_of(path)
-    if kind in CLOSED:
-        return NamedTensors(source, kind, {}, dict[str, RawTensor]().__getitem__)
-    return {"safetensors": _safetensors, "torch": _torch, "npz": _npz, "npy": _npy}[kind](path)
+        return _checkpoint(open_checkpoint(source, token=token))
+    match kind := kind_of(path):
+        case "safetensors":
+            return _file(TensorFile(path), path, kind)
+        case "torch":
+            return _file(TorchFile(path, STATE_DICTS), path, kind)
+        case "npz" | "npy":
+            return _numpy(path, kind)
+    return NamedTensors(source, kind, {}, dict[str, RawTensor]().__getitem__)
 
 
 def choose(source: NamedTensors, names: list[str]) -> str:
@@ -96,57 +99,42 @@ def choose(source: NamedTensors, names: list[str]) -> str:
     return wanted or names[0]
 
 
-def _checkpoint(checkpoint: Checkpoint, config: Callable[[], dict[str, Any]]) -> NamedTensors:
+def _checkpoint(checkpoint: Checkpoint) -> NamedTensors:
     specs = {name: checkpoint.info(name) for name in checkpoint}
-    first = checkpoint.shards[0]
-    if not isinstance(first, TensorFile):
-        return NamedTensors(checkpoint.name, "torch", specs, checkpoint.read, config)
-    metadata = first.metadata if len(checkpoint.shards) == 1 else {}
-    return NamedTensors(checkpoint.name, "safetensors", specs, checkpoint.read, config, metadata)
+    first, *more = checkpoint.shards
+    kind: Kind = "safetensors" if isinstance(first, TensorFile) else "torch"
+    return NamedTensors(
+        checkpoint.name, kind, specs, checkpoint.read, checkpoint.config, {} if more else first.metadata
+    )
 
 
-def _safetensors(path: Path) -> NamedTensors:
-    file = TensorFile(path)
-    checkpoint = Checkpoint(str(path), path.parent, (file,), dict.fromkeys(file, file))
-    return _checkpoint(checkpoint, partial(_config_beside, path))
-
-
-def _torch(path: Path) -> NamedTensors:
-    file = TorchFile(path, STATE_DICTS)
-    return NamedTensors(str(path), "torch", file.tensors, file.read, partial(_config_beside, path))
+def _file(file: TensorFile | TorchFile, path: Path, kind: Kind) -> NamedTensors:
+    return NamedTensors(str(path), kind, file.tensors, file.read, partial(_config_beside, path), file.metadata)
 
 
 def _config_beside(path: Path) -> dict[str, Any]:
     return read_json(path.parent / CONFIG) if (path.parent / CONFIG).is_file() else {}
 
 
-def _npz(path: Path) -> NamedTensors:
-    with damaged(path, "npz file"):
-        archive = zipfile.ZipFile(path)  # open as long as its tensors are in use
-        names = [entry.filename.removesuffix(".npy") for entry in archive.infolist()]
+def _numpy(path: Path, kind: Kind) -> NamedTensors:
+    with damaged(path, f"{kind} file"):
+        archive = zipfile.ZipFile(path) if kind == "npz" else None  # open as long as its tensors are in use
+        names = [file.removesuffix(".npy") for file in archive.namelist()] if archive else [path.stem]
         if len(set(names)) < len(names):
             raise FormatError(f"{path}: holds two arrays of one name")
-        specs = {}
-        for name in names:
-            with archive.open(f"{name}.npy") as file:
-                specs[name] = _spec(file, path)
+
+    def opened(name: str) -> IO[bytes]:
+        return archive.open(f"{name}.npy") if archive else path.open("rb")
 
     def read(name: str) -> RawTensor:
-        with damaged(path, "npz file"), archive.open(f"{name}.npy") as file:
+        with damaged(path, f"{kind} file"), opened(name) as file:
             return RawTensor.from_numpy(np.load(file, allow_pickle=False))
 
-    return NamedTensors(str(path), "npz", specs, read)
-
-
-def _npy(path: Path) -> NamedTensors:
-    with damaged(path, "npy file"), path.open("rb") as file:
-        spec = _spec(file, path)
-
-    def read(name: str) -> RawTensor:
-        with damaged(path, "npy file"):
-            return RawTensor.from_numpy(np.load(path, allow_pickle=False))
-
-    return NamedTensors(str(path), "npy", {path.stem: spec}, read)
+    specs = {}
+    for name in names:
+        with damaged(path, f"{kind} file"), opened(name) as file:
+            specs[name] = _spec(file, path)
+    return NamedTensors(str(path), kind, specs, read)
 
 
 def _spec(file: IO[bytes], path: Path) -> Spec:

@@ -5,7 +5,9 @@ A mask is the set of the weights that it keeps.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,14 +64,7 @@ class Overlap:
         return cls(weights, kept_a, kept_b, both, float(expected), float(variance))
 
     def __add__(self, other: Overlap) -> Overlap:
-        return Overlap(
-            self.weights + other.weights,
-            self.kept_a + other.kept_a,
-            self.kept_b + other.kept_b,
-            self.both + other.both,
-            self.expected + other.expected,
-            self.variance + other.variance,
-        )
+        return Overlap(*map(operator.add, dataclasses.astuple(self), dataclasses.astuple(other)))
 
     @property
     def only_a(self) -> int:

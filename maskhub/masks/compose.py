@@ -5,20 +5,17 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from maskhub.errors import ArgumentError, BaseMismatchError
+from maskhub.errors import ArgumentError, BaseMismatchError, listed
 from maskhub.masks import expression as expressions
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.expression import Expression
 from maskhub.masks.mask import LazyMask, MaskSet, clear_padding, packed_size
 from maskhub.storage.tensor import Bytes
-
-SHOWN = 5  # names that an error lists
 
 Missing = Literal["error", "keep", "drop"]
 
@@ -31,12 +28,10 @@ def compose(
     missing: Missing = "error",
     head_from: str | None = None,
 ) -> MaskSet:
-    """A mask set from others of the same base, combined weight by weight.
+    """A mask set from others of the same base, combined weight by weight, one tensor at a time when bits are asked for.
 
-    ``expression`` is one over the names of ``masksets``, such as ``(a & b) | ~c`` or ``vote(2, a, b, c)``, or one of
-    and, or, xor, minus, not and vote (with ``min``, the number of masks that must keep a weight: the consensus of
-    TALL-masks, Wang et al. 2024), over all of them in their order. Bits are combined when they are asked for, one
-    tensor at a time.
+    ``expression`` is one over the names of ``masksets``, such as ``(a & b) | ~c`` or ``vote(2, a, b, c)`` (the
+    consensus of TALL-masks, Wang et al. 2024), or a word of ``expression.over_all``, with ``min`` for its ``k``.
 
     ``missing`` says what becomes of a tensor that only some of the masks have: ``error``; ``keep`` takes a missing
     mask as one that keeps every weight, which is what its model does; ``drop`` leaves the tensor unmasked.
@@ -95,7 +90,7 @@ def _combined(expression: Expression, masksets: Mapping[str, MaskSet], tensor: s
 def _read(text: str, names: Sequence[str], min: int | None, head_from: str | None) -> Expression:
     """The expression, which must name each of the masks or take its head."""
     for name in names:
-        if not re.fullmatch(expressions.NAME, name) or name in (*expressions.WORDS, expressions.VOTE):
+        if not expressions.can_name(name):
             raise ArgumentError(f"{name!r} cannot name a mask", hint="Letters, digits and _ can, such as sst2.")
     if head_from is not None and head_from not in names:
         raise ArgumentError(f"no mask is called {head_from!r} to take the head from", hint=f"One of {listed(names)}.")
@@ -177,12 +172,6 @@ def _check_bases(first: str, one: BaseBinding, second: str, other: BaseBinding) 
             tensors=tuple(differ),
             hint="Masks go together only on the very same base; maskhub info shows it.",
         )
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first of many names."""
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _task(maskset: MaskSet) -> str:

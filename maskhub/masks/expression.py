@@ -5,8 +5,10 @@ The operators are Python's and bind as there: ``~`` first, then ``-``, ``&``, ``
 
 from __future__ import annotations
 
+import ast
 import functools
 import itertools
+import keyword
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,21 +21,15 @@ from maskhub.storage.tensor import Bytes
 
 BINARY: dict[str, Callable[[Bytes, Bytes], Bytes]] = {
     "|": np.bitwise_or, "^": np.bitwise_xor, "&": np.bitwise_and, "-": without,
-}  # fmt: skip  # what binds least comes first
+}  # fmt: skip
+SIGNS: dict[type[ast.operator], str] = {ast.BitOr: "|", ast.BitXor: "^", ast.BitAnd: "&", ast.Sub: "-"}
 WORDS = {"or": "|", "xor": "^", "and": "&", "minus": "-", "not": "~"}
 VOTE = "vote"
+OPERATORS = "Operators are & | ^ - ~ and vote(k, ...)."
 NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 DEPTH = 50  # levels of nesting
-
-
-@dataclass(frozen=True)
-class Name:
-    """A mask."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
+# What is no part of an expression, of which Python would make something else or other words.
+STRANGE = re.compile(rf"[^\w\s()&|^~,-]|\b\d+[A-Za-z_]\w*|\b(?:{'|'.join(WORDS)})\b", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class Operation:
     """An operator over several terms (``~`` over one), or a vote: what at least ``k`` of the terms keep."""
 
     operator: str
-    terms: tuple[Name | Operation, ...]
+    terms: tuple[Expression, ...]
     k: int = 0
 
     def __str__(self) -> str:
@@ -52,7 +48,12 @@ class Operation:
         return f"~{inner[0]}" if self.operator == "~" else f" {self.operator} ".join(inner)
 
 
-Expression = Name | Operation
+Expression = str | Operation  # a mask's name, or an operation on masks
+
+
+def can_name(name: str) -> bool:
+    """Whether a mask can be called so in an expression."""
+    return bool(re.fullmatch(NAME, name)) and name not in (*WORDS, VOTE) and not keyword.iskeyword(name)
 
 
 def over_all(word: str, names: Sequence[str], k: int | None = None) -> Expression:
@@ -66,26 +67,26 @@ def over_all(word: str, names: Sequence[str], k: int | None = None) -> Expressio
     if (word == "not") != (len(names) == 1) or not names:
         raise ArgumentError(f"{word!r} is for {'one mask' if word == 'not' else 'two or more masks'}, not {len(names)}")
     if word != VOTE:
-        return Operation(WORDS[word], tuple(map(Name, names)))
+        return Operation(WORDS[word], tuple(names))
     if k is None:
         raise ArgumentError(
             "a vote needs the number of masks that must keep a weight", hint="For two of them: --min 2."
         )
     _check_count(k, len(names), "vote")
-    return Operation(VOTE, tuple(map(Name, names)), k)
+    return Operation(VOTE, tuple(names), k)
 
 
 def names_in(expression: Expression) -> set[str]:
     """The masks that an expression names."""
-    if isinstance(expression, Name):
-        return {expression.name}
+    if isinstance(expression, str):
+        return {expression}
     return set().union(*map(names_in, expression.terms))
 
 
 def evaluate(expression: Expression, bits: Callable[[str], Bytes], size: int) -> Bytes:
     """The packed bits of an expression over masks of ``size`` weights; ``bits`` gives those of a name."""
-    if isinstance(expression, Name):
-        return bits(expression.name)
+    if isinstance(expression, str):
+        return bits(expression)
     terms = (evaluate(term, bits, size) for term in expression.terms)  # at most two at a time are in memory
     if expression.operator == "~":
         return clear_padding(~next(terms), size)
@@ -117,89 +118,47 @@ def vote(k: int, masks: Iterator[Bytes]) -> Bytes:
 
 
 def parse(text: str, names: Collection[str]) -> Expression:
-    """Read an expression over these names. ArgumentError says where it is wrong, and what is right there."""
-    return _Parser(text, names).parse()
+    """Read an expression over these names. ArgumentError says where it is wrong. Nothing in it is ever executed."""
+    line = re.sub(r"\s", " ", text)
+    before = len(line) - len(line.lstrip())  # which Python takes for indentation
 
+    def error(index: int, message: str, hint: str = OPERATORS) -> ArgumentError:
+        return ArgumentError(f"expression {text[:200]!r}, column {index + 1}: {message}", hint=hint)
 
-class _Parser:
-    def __init__(self, text: str, names: Collection[str]) -> None:
-        self._text, self._names = text, names
-        self._tokens = [(m[0], m.start()) for m in re.finditer(rf"{NAME}|[0-9]+|\S", text)]
-        self._tokens.append(("", len(text)))
-        self._next = 0
-
-    def parse(self) -> Expression:
-        if len(self._tokens) == 1:
-            raise ArgumentError("the expression is empty", hint="Such as: (a & b) | ~c.")
-        parsed = self._binary(0, 0)
-        if self._token:
-            raise self._error("an operator or the end")
-        return parsed
-
-    @property
-    def _token(self) -> str:
-        return self._tokens[self._next][0]
-
-    def _accept(self, token: str) -> bool:
-        found = self._token == token
-        self._next += found
-        return found
-
-    def _expect(self, token: str, what: str) -> None:
-        if not self._accept(token):
-            raise self._error(what)
-
-    def _binary(self, level: int, depth: int) -> Expression:
-        operators = tuple(BINARY)
-        if level == len(operators):
-            return self._unary(depth)
-        terms = [self._binary(level + 1, depth)]
-        while self._accept(operators[level]):
-            terms.append(self._binary(level + 1, depth))
-        return terms[0] if len(terms) == 1 else Operation(operators[level], tuple(terms))
-
-    def _unary(self, depth: int) -> Expression:
+    def read(node: ast.expr, depth: int) -> Expression:
+        at = before + node.col_offset
         if depth > DEPTH:
-            raise self._error(f"less than {DEPTH} levels of nesting")
-        if self._accept("~"):
-            return Operation("~", (self._unary(depth + 1),))
-        if self._accept("("):
-            inner = self._binary(0, depth + 1)
-            self._expect(")", "an operator or ')'")
-            return inner
-        if self._accept(VOTE):
-            return self._vote(depth + 1)
-        if not re.fullmatch(NAME, self._token) or self._token in WORDS:
-            raise self._error("a mask's name, '~', '(' or 'vote('")
-        if self._token not in self._names:
-            message = f"{self._at(self._next)}: no mask is called {self._token!r}"
-            raise ArgumentError(message, hint=f"There are {', '.join(self._names) or 'none'}.")
-        self._next += 1
-        return Name(self._tokens[self._next - 1][0])
+            raise error(at, f"more than {DEPTH} levels of nesting")
+        match node:
+            case ast.Name(name) if name in names:
+                return name
+            case ast.Name(name) if name != VOTE:
+                raise error(at, f"no mask is called {name!r}", f"There are {', '.join(names) or 'none'}.")
+            case ast.UnaryOp(ast.Invert(), term):
+                return Operation("~", (read(term, depth + 1),))
+            case ast.BinOp(op=operator) if sign := SIGNS.get(type(operator)):
+                terms: list[ast.expr] = []
+                while isinstance(node, ast.BinOp) and isinstance(node.op, type(operator)):
+                    terms.insert(0, node.right)
+                    node = node.left
+                return Operation(sign, tuple(read(term, depth + 1) for term in (node, *terms)))
+            case ast.Call(ast.Name("vote"), [ast.Constant(int(k)) as count, *terms], []) if not isinstance(k, bool):
+                _check_count(k, len(terms), error(before + count.col_offset, "vote", "").message)
+                return Operation(VOTE, tuple(read(term, depth + 1) for term in terms), k)
+        raise error(at, "expected a mask's name, an operation on masks, or a vote such as vote(2, a, b, c)")
 
-    def _vote(self, depth: int) -> Expression:
-        self._expect("(", "'(', as in vote(2, a, b, c)")
-        place = self._next
-        if not self._token.isdecimal():
-            raise self._error("the number of masks that must keep a weight, as in vote(2, a, b, c)")
-        k = int(self._token[:10])
-        self._next += 1
-        terms = []
-        while self._accept(","):
-            terms.append(self._binary(0, depth))
-        self._expect(")", "',' or ')'")
-        _check_count(k, len(terms), f"{self._at(place)}: vote")
-        return Operation(VOTE, tuple(terms), k)
-
-    def _at(self, token: int) -> str:
-        return f"expression {self._text!r}, column {self._tokens[token][1] + 1}"
-
-    def _error(self, expected: str) -> ArgumentError:
-        found = f"{self._token!r}" if self._token else "the end"
-        hint = "Operators are & | ^ - ~ and vote(k, ...)."
-        if word := WORDS.get(self._token):
-            hint = f"For {self._token!r} write {word}."
-        return ArgumentError(f"{self._at(self._next)}: expected {expected}, not {found}", hint=hint)
+    if not line.strip():
+        raise ArgumentError("the expression is empty", hint="Such as: (a & b) | ~c.")
+    if wrong := STRANGE.search(line):
+        hint = f"For {wrong[0]!r} write {WORDS[wrong[0]]}." if wrong[0] in WORDS else OPERATORS
+        raise error(wrong.start(), f"{wrong[0]!r} has no meaning here", hint)
+    try:
+        return read(ast.parse(line.strip(), mode="eval").body, 0)
+    except SyntaxError as syntax:
+        index = before + syntax.offset - 1 if syntax.offset else len(text)
+        raise error(index, syntax.msg.partition(".")[0]) from None
+    except (RecursionError, MemoryError):
+        raise error(0, "too long, or nested too deep", "Over many masks, one operation goes by --op.") from None
 
 
 def _check_count(k: int, count: int, what: str) -> None:

@@ -209,9 +209,6 @@ class MaskSet(Mapping[str, Mask]):
     def __getitem__(self, name: str) -> Mask:
         return self.masks[name]
 
-    def __contains__(self, name: object) -> bool:
-        return name in self.masks
-
     def __iter__(self) -> Iterator[str]:
         return iter(self.masks)
 

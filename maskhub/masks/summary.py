@@ -13,7 +13,6 @@ import msgspec
 
 from maskhub.masks.binding import HubRevision, Task
 from maskhub.masks.mask import Mask, MaskSet
-from maskhub.storage.tensor import ITEM_SIZE, RawTensor
 
 METRICS, LINEAGE, CHAIN = 4, 8, 2  # lines of each that fit one screen with all the rest
 # What of a training run one wants to know first.
@@ -99,7 +98,7 @@ def summarize(maskset: MaskSet) -> MaskSummary:
     """Summarize a mask set. Of one that was opened from a file nothing is decoded."""
     base, stored = maskset.base, maskset.stored
     masks = tuple(_mask_row(maskset, name, mask) for name, mask in sorted(maskset.items()))
-    dense = tuple(_dense_row(name, tensor) for name, tensor in sorted(maskset.dense.items()))
+    dense = tuple(DenseRow(name, t.dtype, t.shape, t.nbytes) for name, t in sorted(maskset.dense.items()))
     weights = sum(row.weights for row in masks)
     dropped = sum(row.dropped for row in masks)
     mask_bytes = sum(row.bytes or 0 for row in masks)
@@ -222,10 +221,6 @@ def _mask_row(maskset: MaskSet, name: str, mask: Mask) -> MaskRow:
         bits_per_weight=None if size is None else _share(8 * size, mask.size),
         entropy=entropy(_share(dropped, mask.size)),
     )
-
-
-def _dense_row(name: str, tensor: RawTensor) -> DenseRow:
-    return DenseRow(name, tensor.dtype, tensor.shape, ITEM_SIZE[tensor.dtype] * tensor.size)
 
 
 def _share(part: float, whole: int) -> float:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Cell = tuple[int | None, str]  # layer and matrix kind
 
-OUTSIDE = "outside"  # the row of matrices outside all layers
+OTHER = "other"  # the row of matrices that are in no layer
 KINDS = (".png", ".svg", ".pdf")
 DIGITS = {"hamming": 0, "z": 1}  # after the decimal point, of measures that are not shares
 MARKERS = "osv^Dx+*"
@@ -95,7 +95,7 @@ def _by_layer(cells: Mapping[Cell, float], title: str, unit: str, digits: int) -
     values = np.full((len(layers), len(kinds)), np.nan)
     for (layer, kind), value in cells.items():
         values[layers.index(layer), kinds.index(kind)] = value
-    rows = tuple(OUTSIDE if layer is None else str(layer) for layer in layers)
+    rows = tuple(OTHER if layer is None else str(layer) for layer in layers)
     return HeatMap(title, unit, rows, tuple(kinds), values, "layer", "matrix", digits)
 
 
@@ -113,10 +113,7 @@ def need_matplotlib() -> None:
 
 
 def save_picture(heat_map: HeatMap, path: str | Path) -> None:
-    """Draw into a file, replacing it: .png, .svg or .pdf.
-
-    Raises LibraryError where matplotlib is missing, ArgumentError where it does not know the kind.
-    """
+    """Draw into a file, replacing it: .png, .svg or .pdf. Raises as ``claim_picture`` does."""
     path = Path(path)
     claim_picture(path, force=True)
     write_atomic(path, draw(heat_map, path.suffix[1:]))
@@ -142,7 +139,6 @@ def save_curves(recording: Recording, path: str | Path, title: str) -> None:
     """Draw how a run went into a file, replacing it: .png, .svg or .pdf.
 
     Loss and learning rate, metrics, and by layer the dropped weights and those that flipped since the start.
-    Raises LibraryError where matplotlib is missing, ArgumentError where it does not know the kind.
     """
     path = Path(path)
     claim_picture(path, force=True)
@@ -174,7 +170,7 @@ def _curves(recording: Recording, title: str) -> Figure:
         style |= {"marker": MARKERS[i % len(MARKERS)], "markersize": 3}
         dropped = 100 * (1 - recording.density[:, chosen] @ weights / total)
         sparsity.plot(recording.mask_steps, dropped, **style)
-        label = OUTSIDE if layer is None else str(layer)
+        label = OTHER if layer is None else str(layer)
         flips.plot(recording.mask_steps, 100 * recording.flips[:, chosen].sum(1) / total, label=label, **style)
     sparsity.set_ylabel("dropped weights, %")
     flips.set_ylabel("weights flipped since the start, %")
@@ -235,9 +231,8 @@ def _scale(heat_map: HeatMap) -> tuple[float, float, str]:
     fence = 3 * (upper - lower) or math.inf
     inside = found[(found >= lower - fence) & (found <= upper + fence)]
     low, top = float(inside.min()), float(inside.max())
-    sides = (bool(found.min() < low), bool(found.max() > top))
     span = max(top - low, 10.0**-heat_map.digits)
-    beyond = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[sides]
+    beyond = ("neither", "min", "max", "both")[int(found.min() < low) + 2 * int(found.max() > top)]
     return low - span / 10, low + span, beyond
 
 

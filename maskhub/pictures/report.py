@@ -182,15 +182,14 @@ def _many(result: Matrix) -> list[Element]:
 
 
 def _summary(name: str, maskset: MaskSet) -> dict[str, Cell]:
-    weights = sum(mask.size for mask in maskset.masks.values())
-    kept = sum(mask.kept for mask in maskset.masks.values())
+    kept = sum(mask.kept for mask in maskset.values())
     return {
         "mask": name,
         "task": maskset.task.type if maskset.task else None,
         "tensors": len(maskset.masks),
-        "weights": weights,
+        "weights": maskset.weights,
         "kept": kept,
-        "density": kept / max(1, weights),
+        "density": kept / max(1, maskset.weights),
         "dense tensors": len(maskset.dense),
         "accuracy": maskset.metrics.get("accuracy"),
         "id": maskset.id,
@@ -206,7 +205,7 @@ def _words(name: str) -> str:
 
 
 def _layer(layer: int | None) -> Cell:
-    return plots.OUTSIDE if layer is None else layer
+    return plots.OTHER if layer is None else layer
 
 
 def _value(value: Any) -> str:

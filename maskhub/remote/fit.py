@@ -31,7 +31,7 @@ def chooser(base: str | Path | Checkpoint | None) -> Callable[[Entry | None, Ope
         return lambda entry, opener: True
     if not isinstance(base, Checkpoint) and not address.exists(base):
         return lambda entry, opener: entry is not None and entry.base == str(base)
-    here = digests(base if isinstance(base, Checkpoint) else open_checkpoint(base))
+    here = digests(open_checkpoint(base))
     known = {base_root(here): True}
 
     def fits(entry: Entry | None, opener: Opener) -> bool:
@@ -59,7 +59,7 @@ def check_base(
     """
     match = re.fullmatch(r"(?:hf://)?([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?", str(base))
     if isinstance(base, Checkpoint) or address.exists(base) or match is None:
-        verify_base(base if isinstance(base, Checkpoint) else open_checkpoint(base), file.maskset(), progress=progress)
+        verify_base(open_checkpoint(base), file.maskset(), progress=progress)
         return "every tensor read, digests match"
     known = file.manifest.base.hub
     if known is None or not known.files:

@@ -143,18 +143,15 @@ def _there(folder: str, name: str, force: bool) -> Pointer | None:
 
 
 def _has(folder: str, name: str, size: int) -> bool:
-    try:
-        with file_system(join(folder, OBJECTS, name)) as (system, path):
-            return bool(system.info(path)["size"] == size)
-    except (MissingError, ForbiddenError):
-        return False
+    with contextlib.suppress(MissingError, ForbiddenError), file_system(join(folder, OBJECTS, name)) as (system, path):
+        return bool(system.info(path)["size"] == size)
+    return False
 
 
 def _read(path: str, limit: int) -> bytes | None:
-    try:
+    with contextlib.suppress(MissingError, ForbiddenError):
         return read_small(path, limit)
-    except (MissingError, ForbiddenError):
-        return None
+    return None
 
 
 def _download(path: str, address: str, pointer: Pointer | None = None) -> Path:

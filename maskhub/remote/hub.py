@@ -53,7 +53,9 @@ def push(
             info = _repo(api, place, private, create_pr)
             present = {s.rfilename: s for s in info.siblings or ()}
             now = replace(place, revision=info.sha)
-            text = _text(replace(now, name=card.FILE), token) if card.FILE in present else None
+            text = None
+            if card.FILE in present:
+                text = download(replace(now, name=card.FILE), token).read_bytes().decode(errors="surrogateescape")
             if entry.name in present and not force and not _same(present[entry.name], file.content()):
                 _check_id(entry, now, token)
             changes = _changes(file, entry, place.repo, present, text, signature)
@@ -136,10 +138,6 @@ def _check_id(entry: Entry, place: Hub, token: str | None) -> None:
             f"{Hub(place.repo, entry.name)}: the name is taken by another mask, {there}",
             hint="Take another name with --name, or replace it with --force.",
         )
-
-
-def _text(place: Hub, token: str | None) -> str:
-    return download(place, token).read_bytes().decode(errors="surrogateescape")
 
 
 def _same(there: RepoSibling | None, content: bytes | memoryview) -> bool:

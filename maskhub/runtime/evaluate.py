@@ -67,12 +67,7 @@ def evaluate(
     token: str | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, float]]:
-    """Metrics on examples of each mask's task model, in the order of the masks, or of all of them together.
-
-    ``ensemble`` says how several answers become one, after Zhao et al. 2020: the mean of ``logits`` or of ``probs``,
-    or by ``vote``; the metrics are one then. Raises DataError for labels that a task does not know, FormatError for
-    masks that do not go together.
-    """
+    """Metrics on examples of each mask, or by ``ensemble`` of all together, as ``maskhub.evaluate`` has them."""
     given = [masks] if isinstance(masks, str | Path | MaskSet) else list(masks)
     masksets = [open_mask(mask, whole=True, token=token) for mask in given]
     kinds = [tasks.of_mask(maskset.task) for maskset in masksets]
@@ -177,7 +172,7 @@ def _gathered(batches: Iterator[tuple[list[int], Tensor, Tensor]], kind: TaskTyp
     """Predictions and labels in the order of the rows; rows of tokens are padded to the longest."""
     found: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
     for chosen, logits, labels in batches:
-        predicted = kind.reduce(logits, labels) if kind.reduce else logits
+        predicted = kind.reduce(logits, labels)
         found |= dict(zip(chosen, zip(predicted.cpu().numpy(), labels.cpu().numpy(), strict=True), strict=True))
     predictions, wanted = zip(*(found[row] for row in range(len(found))), strict=True)
     return _stacked(predictions), _stacked(wanted)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
 
-from maskhub import tasks
 from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import TOKENIZER_FILES, Checkpoint, open_checkpoint
 from maskhub.container.reader import open_mask
@@ -16,7 +15,6 @@ from maskhub.errors import CheckpointError, FormatError, MissingError, reason
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.torch import to_torch
-from maskhub.tasks.task import TaskType
 
 VOCABULARIES = [f for f in TOKENIZER_FILES if f.startswith(("tokenizer.", "vocab.", "spiece.", "sentencepiece."))]
 
@@ -29,12 +27,7 @@ def load_model(
     revision: str | None = None,
     token: str | None = None,
 ) -> PreTrainedModel:
-    """The transformers model of the mask's task, with masked weights, in evaluation mode.
-
-    ``base`` is a folder, a Hub id or an opened checkpoint, ``mask`` a path, a URL, a Hub name or a mask set. Raises
-    BaseMismatchError where the base is not the mask's (``verify`` checks every tensor's digest), FormatError where the
-    mask names no task.
-    """
+    """The transformers model of the mask's task, as ``maskhub.load_model`` gives it."""
     checkpoint, maskset = (
         open_checkpoint(base, revision=revision, token=token),
         open_mask(mask, whole=True, token=token),
@@ -57,46 +50,29 @@ def load_model(
     return model
 
 
-def load_tokenizer(base: Checkpoint, maskset: MaskSet) -> PreTrainedTokenizerBase:
-    """The tokenizer of a mask's task: the one it names, else the base's own. Raises CheckpointError."""
-    task = maskset.task
-    split = task is not None and task.type == tasks.TOKEN_CLASSIFICATION.type
-    pad = task.config.get("pad_token_id") if task else None
-    return tokenizer_from((task and task.tokenizer) or base.folder, base.name, split=split, pad=pad)
-
-
 def load_processor(base: Checkpoint, maskset: MaskSet) -> Any:
-    """What makes a mask's task read its input: an image processor, or the tokenizer. Raises CheckpointError."""
-    if maskset.task and maskset.task.type == tasks.IMAGE_CLASSIFICATION.type:
-        return image_processor_from(base.folder, base.name)
-    return load_tokenizer(base, maskset)
+    """What makes a mask's task read its input: an image processor, or the tokenizer that it names, else the base's.
 
-
-def processor_from(source: str | Path, name: str, kind: TaskType) -> Any:
-    """What makes a new task of this kind read its input. Raises CheckpointError where there is none that can."""
-    if kind.images:
-        return image_processor_from(source, name)
-    tokenizer = tokenizer_from(source, name, split=kind is tasks.TOKEN_CLASSIFICATION)
-    if tokenizer.pad_token_id is None:
-        raise CheckpointError(f"{name}: its tokenizer has no token to pad with, and none that ends a text")
-    return tokenizer
-
-
-def tokenizer_from(
-    source: str | Path, name: str, *, split: bool = False, pad: int | None = None
-) -> PreTrainedTokenizerBase:
-    """A folder's or Hub model's tokenizer; CheckpointError where there is none.
-
-    ``split`` is for texts that come as words. Where it has no token to pad with, it gets the one of the id ``pad``, or
-    else the one that ends a text.
+    Raises CheckpointError.
     """
-    with quiet_transformers():
-        try:
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-            if split and hasattr(tokenizer, "add_prefix_space"):  # of byte-level ones: the first word as all others
-                tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, add_prefix_space=True)
-        except Exception as error:  # transformers and tokenizers raise many kinds, the latter bare ones
-            raise CheckpointError(f"{name}: its tokenizer cannot be loaded: {reason(error)}") from error
+    if (task := maskset.task) is None:
+        return processor_from(base.folder, base.name)
+    return processor_from(task.tokenizer or base.folder, base.name, task.type, pad=task.config.get("pad_token_id"))
+
+
+def processor_from(
+    source: str | Path, name: str, task: str | None = None, *, images: bool = False, pad: int | None = None
+) -> Any:
+    """A folder's or Hub model's tokenizer, or its image processor, for a type of task; CheckpointError without one.
+
+    Where the tokenizer has no token to pad with, it gets the one of the id ``pad``, or else the one that ends a text.
+    """
+    if images or task == "image-classification":
+        return _loaded(AutoImageProcessor, source, name, "image processor", "preprocessor_config.json")
+    tokenizer = _loaded(AutoTokenizer, source, name, "tokenizer", "tokenizer.json")
+    if task == "token-classification" and hasattr(tokenizer, "add_prefix_space"):
+        # Of byte-level ones: the first word as all others.
+        tokenizer = _loaded(AutoTokenizer, source, name, "tokenizer", "tokenizer.json", add_prefix_space=True)
     # Where a folder has no vocabulary, transformers makes a tokenizer that knows no word.
     if Path(source).is_dir() and tokenizer.is_fast and not any((Path(source) / f).is_file() for f in VOCABULARIES):
         raise CheckpointError(f"{name}: the folder has no tokenizer", hint="Put the model's tokenizer.json beside it.")
@@ -105,15 +81,13 @@ def tokenizer_from(
     return tokenizer
 
 
-def image_processor_from(source: str | Path, name: str) -> Any:
-    """A folder's or Hub model's image processor; CheckpointError where there is none."""
+def _loaded(auto: Any, source: str | Path, name: str, what: str, file: str, **options: Any) -> Any:
     with quiet_transformers():
         try:
-            return AutoImageProcessor.from_pretrained(source, trust_remote_code=False)  # type: ignore[no-untyped-call]
-        except Exception as error:  # transformers raises many kinds
+            return auto.from_pretrained(source, trust_remote_code=False, **options)
+        except Exception as error:  # transformers and tokenizers raise many kinds, the latter bare ones
             raise CheckpointError(
-                f"{name}: its image processor cannot be loaded: {reason(error)}",
-                hint="Put the model's preprocessor_config.json beside it.",
+                f"{name}: its {what} cannot be loaded: {reason(error)}", hint=f"Put the model's {file} beside it."
             ) from error
 
 
@@ -126,14 +100,10 @@ def pipeline(
     token: str | None = None,
     **options: Any,
 ) -> transformers.Pipeline:
-    """A ``transformers.pipeline`` of the mask's task, in one call.
-
-    ``mask`` and ``base`` are what ``load_model`` takes; ``base`` defaults to the one the mask names. ``options`` go to
-    ``transformers.pipeline``.
-    """
+    """A ``transformers.pipeline`` of the mask's task, as ``maskhub.pipeline`` makes it."""
     maskset = open_mask(mask, whole=True, token=token)
     kind = task or (maskset.task.type if maskset.task else None)
-    if kind == tasks.MULTIPLE_CHOICE.type:
+    if kind == "multiple-choice":
         raise FormatError(
             "transformers has no pipeline for multiple choice", hint="Use maskhub.predict, or maskhub.load_model."
         )
@@ -148,7 +118,7 @@ def pipeline(
             f"{error.message} (the base that the mask names)", hint="Pass base=..., a folder or a Hub id."
         ) from error
     model = load_model(checkpoint, maskset)
-    reader = "image_processor" if kind == tasks.IMAGE_CLASSIFICATION.type else "tokenizer"
+    reader = "image_processor" if kind == "image-classification" else "tokenizer"
     options = {reader: load_processor(checkpoint, maskset), "trust_remote_code": False} | options
     return transformers.pipeline(kind, model=model, **options)  # type: ignore[arg-type]
 

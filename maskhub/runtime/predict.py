@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from maskhub import tasks
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.container.reader import open_mask
-from maskhub.errors import ArgumentError, FormatError
+from maskhub.errors import ArgumentError
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.evaluate import BATCH, in_batches, outputs, task_model
 from maskhub.runtime.load import load_processor
@@ -38,20 +38,10 @@ def predict(
     token: str | None = None,
     progress: Progress | None = None,
 ) -> list[Answer]:
-    """What a mask's task model answers to each input, or to each example of a file, in their order.
+    """What a mask's task model answers to each input, or to each example of a file, as ``maskhub.predict`` gives it.
 
-    ``inputs`` are what the task reads, one or a sequence: texts, pairs of texts, lists of words, prompts with choices
-    (``{"prompt": ..., "choices": [...]}``), paths of images or of folders of them. A ``file`` is read as ``evaluate``
-    reads it, but needs no labels.
-
-    An answer is what was asked, and beside it, as the task has it: ``label`` and ``score``, the class and its
-    probability; ``entities``, or ``tags`` of words (lists of ``word``, ``label``, ``score``, ``start``, ``end``);
-    ``index``, ``choice`` and ``score``; the ``score`` alone of a regression; ``generated_text``, which begins with the
-    text that it goes on from, by the likeliest tokens. ``top_k`` adds under ``top`` the so many likeliest labels or
-    choices.
-
-    Raises ArgumentError for inputs that the task does not read, DataError for a file that cannot be used, FormatError
-    for a mask whose task cannot be asked.
+    ``generated_text`` begins with the text that it goes on from, by the likeliest tokens; ``entities`` and ``tags`` are
+    lists of ``word``, ``label``, ``score``, ``start`` and ``end``.
     """
     for name, value in {"top_k": top_k, "max_new_tokens": max_new_tokens, "batch_size": batch_size}.items():
         if value is not None and value < 1:
@@ -63,10 +53,6 @@ def predict(
         raise ArgumentError("there is nothing to predict", hint="Give texts, or a file of examples.")
     maskset = open_mask(mask, whole=True, token=token)
     kind = tasks.of_mask(maskset.task, "used to predict")
-    if kind.given is None:
-        raise FormatError(
-            f"the mask is for {kind.name}, which cannot be asked one by one", hint="Use maskhub evaluate."
-        )
     examples = (
         Examples("inputs", kind.name, kind.given(asked), [])
         if file is None
@@ -75,7 +61,7 @@ def predict(
     checkpoint = open_checkpoint(base, revision=revision, token=token)
     processor, model = load_processor(checkpoint, maskset), task_model(checkpoint, maskset)
     assert maskset.task is not None
-    if kind.answer is None:
+    if kind.generates:
         texts = _continued(model, processor, examples, max_new_tokens, batch_size, progress)
         return [examples[row] | {"generated_text": text} for row, text in enumerate(texts)]
     names = tasks.label_names(maskset.task)
@@ -85,7 +71,7 @@ def predict(
         max_length=maskset.task.max_length, batch_size=batch_size, progress=progress,
     ):  # fmt: skip
         for row, said, label in zip(chosen, logits.cpu().numpy(), labels.cpu().numpy(), strict=True):
-            answers[row] = kind.answer(examples[row], processor, said, label, names, top_k)
+            answers[row] = kind.answer(examples[row], processor, said, label, names, top_k or 0)
     return [answers[row] for row in range(len(answers))]
 
 

@@ -123,6 +123,15 @@ def _lock(handle: int) -> bool | None:
     return True
 
 
+def write_at(handle: int, data: Any, place: int) -> int:
+    """Write all of a piece at a place of an open file; the place behind it."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(handle, view, place)
+        view, place = view[written:], place + written
+    return place
+
+
 def write_atomic(path: str | Path, data: bytes) -> None:
     """Write one whole file."""
     with atomic_file(path) as file:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from maskhub.errors import ForbiddenError, FormatError, MissingError, RemoteError
+from maskhub.errors import ForbiddenError, FormatError, MissingError, RemoteError, listed
 from maskhub.storage.address import INDEX, SUFFIX, exists
 from maskhub.storage.remotefile import RemoteFile, file_system, read_small
 from maskhub.storage.source import LocalFile, Source
@@ -73,9 +73,8 @@ def find(path: str, kind: type[AnyPointer]) -> tuple[str, AnyPointer] | None:
     except (RemoteError, MissingError, ForbiddenError):  # the file system cannot list, or may not
         return None
     if len(found) > 1:
-        shown = ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "")
         raise RemoteError(
-            f"{public_name(path)}: the folder has several masks: {shown}",
+            f"{public_name(path)}: the folder has several masks: {listed(found, 10)}",
             hint=f"Name one: {join(public_name(path), found[0])}",
         )
     pointer = read_pointer(path, found[0], kind) if found else None
@@ -106,8 +105,8 @@ def read_pointer(folder: str, name: str, kind: type[AnyPointer]) -> AnyPointer |
 def names(folder: str) -> list[str]:
     """The names in a folder's index. Raises MissingError where there is none, RemoteError where it cannot be listed."""
     with file_system(join(folder, INDEX)) as (system, there):
-        listed = system.ls(there, detail=False)
-    files = (str(file).rstrip("/").rpartition("/")[2] for file in listed)
+        found = system.ls(there, detail=False)
+    files = (str(file).rstrip("/").rpartition("/")[2] for file in found)
     return sorted(file[:-5] for file in files if file.endswith(".json") and NAME.fullmatch(file[:-5]))
 
 

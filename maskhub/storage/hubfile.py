@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskhub import __version__
-from maskhub.errors import ForbiddenError, MaskhubError, MissingError, RemoteError
+from maskhub.errors import ForbiddenError, MaskhubError, MissingError, RemoteError, listed
 from maskhub.storage.address import SUFFIX, Hub
-from maskhub.storage.remotefile import CHUNK, HEAD, HttpReader, RemoteFile, brief
+from maskhub.storage.remotefile import HEAD, FileReader, HttpReader, Reader, RemoteFile, brief
 from maskhub.storage.source import LocalFile, Source
 
 if TYPE_CHECKING:
@@ -68,24 +68,13 @@ class _HubFile(RemoteFile):
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
         headers = build_hf_headers(token=client(self._token).token, **LIBRARY)
-        self._reader = HttpReader(url, str(self.name), headers.get("authorization"))
+        self._reader: Reader = HttpReader(url, str(self.name), headers.get("authorization"))
         self._take(0, HEAD)
 
     def fetch(self, start: int, stop: int) -> None:
         if (start, stop) == (0, self._reader.size) and stop > HEAD:
-            self._reader = _Cached(download(self._place, self._token))
+            self._reader = FileReader(str(download(self._place, self._token)), str(self.name))
         super().fetch(start, stop)
-
-
-class _Cached:
-    def __init__(self, path: Path) -> None:
-        self._path, self.size = path, path.stat().st_size
-
-    def read(self, start: int, stop: int) -> Iterator[bytes]:
-        with self._path.open("rb") as file:
-            file.seek(start)
-            while chunk := file.read(min(CHUNK, stop - file.tell())):
-                yield chunk
 
 
 def download(place: Hub, token: str | None = None, *, again: bool = False) -> Path:
@@ -124,9 +113,8 @@ def named(place: Hub, token: str | None = None) -> tuple[Hub, str]:
     if not names:
         raise RemoteError(f"{place}: the repo has no mask, no file *{SUFFIX}", hint="Masks get there by: maskhub push.")
     if len(names) > 1:
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         raise RemoteError(
-            f"{place}: the repo has several masks: {', '.join(names[:10])}{more}",
+            f"{place}: the repo has several masks: {listed(names, 10)}",
             hint=f"Name one: {replace(place, name=names[0])}",
         )
     return replace(place, name=names[0]), names[0]
@@ -169,7 +157,9 @@ def explained(place: Hub | None = None) -> Iterator[None]:
 def _explain(place: Hub | None, error: BaseException) -> MaskhubError | None:
     from huggingface_hub import errors
 
-    chain = list(_chain(error))
+    chain = [error]  # and what it came from
+    while (cause := chain[-1].__cause__) and len(chain) < 20:
+        chain.append(cause)
 
     def find(kind: type[BaseException]) -> Any:
         return next((e for e in chain if isinstance(e, kind)), None)
@@ -217,13 +207,3 @@ def _explain(place: Hub | None, error: BaseException) -> MaskhubError | None:
         why = "the file ended early" if "Consistency check" in str(wire[-1]) else brief(wire[-1])
         return UnreachableError(f"{repo}: cannot be reached, or broke off: {why}", hint=AGAIN)
     return None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, and what it came from."""
-    found: BaseException | None = error
-    for _ in range(20):
-        if found is None:
-            return
-        yield found
-        found = found.__cause__

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib import request
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from maskhub import __version__
 from maskhub.errors import ForbiddenError, MaskhubError, MissingError, RemoteError, reason
+from maskhub.storage.atomic import write_at
 from maskhub.storage.url import public_name, without_logins
 
 HEAD = 3 << 14  # bytes that the first request asks for: all of the header of most masks
@@ -76,16 +77,14 @@ class RemoteFile:
     def _take(self, start: int, stop: int) -> None:
         place = start
         for chunk in self._reader.read(start, stop):
-            while chunk:
-                try:
-                    written = os.pwrite(self._handle, chunk, place)
-                except OSError as error:
-                    folder = tempfile.gettempdir()
-                    raise RemoteError(
-                        f"{self.name}: no room for it in {folder}: {error.strerror}",
-                        hint="The variable TMPDIR names another folder.",
-                    ) from error
-                chunk, place = chunk[written:], place + written
+            try:
+                place = write_at(self._handle, chunk, place)
+            except OSError as error:
+                folder = tempfile.gettempdir()
+                raise RemoteError(
+                    f"{self.name}: no room for it in {folder}: {error.strerror}",
+                    hint="The variable TMPDIR names another folder.",
+                ) from error
         self._fetched.append((start, place))
 
 
@@ -139,25 +138,19 @@ def explained(name: str, doing: str = "read") -> Iterator[None]:
         raise RemoteError(f"{name}: cannot be {doing}: {brief(error)}", hint=hint) from error
 
 
-def _reader(url: str) -> _Reader:
-    return (HttpReader if _is_http(url) else _FileSystem)(url, public_name(url))
+def _reader(url: str) -> Reader:
+    return (HttpReader if _is_http(url) else FileReader)(url, public_name(url))
 
 
 def _is_http(url: str) -> bool:
     return re.match("https?://", url, re.IGNORECASE) is not None
 
 
-class _Reader(Protocol):
-    """``size`` is that of the file, known when something was read."""
-
-    size: int
-
-    def read(self, start: int, stop: int) -> Iterator[bytes]:
-        """These bytes, or those up to the file's end; more where they can only be had whole."""
-
-
 class HttpReader:
-    """A file on a web server, which must give parts of it, or all of it if it is small."""
+    """A file on a web server, which must give parts of it, or all of it if it is small.
+
+    ``size`` is that of the file, known when something was read.
+    """
 
     def __init__(self, url: str, name: str, login: str | None = None) -> None:
         self.size = 0
@@ -178,6 +171,7 @@ class HttpReader:
             self._opener.add_handler(handler())
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
+        """These bytes, or those up to the file's end; more where they can only be had whole."""
         asked = request.Request(  # noqa: S310  # the opener knows HTTP alone
             self._url,
             headers={
@@ -257,7 +251,9 @@ class HttpReader:
         )
 
 
-class _FileSystem:
+class FileReader:
+    """A file on a file system of fsspec, or here."""
+
     def __init__(self, url: str, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()  # the file has one position
@@ -279,6 +275,9 @@ class _FileSystem:
                 raise RemoteError(f"{self._name}: ends after {start:,} of {self.size:,} bytes")
             yield chunk[: stop - start]
             start += len(chunk)
+
+
+Reader = HttpReader | FileReader
 
 
 def brief(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from maskhub.errors import FormatError, MaskhubError, same_kind
-from maskhub.storage.source import Source, open_source
+from maskhub.storage.source import LocalFile, Source
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor, Spec
 
 # Who reads a page of a map gets its neighbours, too: Linux maps up to so many bytes at once. Those before it may have
@@ -31,14 +31,14 @@ class TensorInfo(Spec):
 
 
 class TensorFile:
-    """A safetensors file, here, at a URL or in a source, opened for reading. Tensors are views of a memory map.
+    """A safetensors file, here or in a source, opened for reading. Tensors are views of a memory map.
 
     Of a remote file the header is fetched, and a tensor when it is read. Raises ``FormatError`` where the
     safetensors library refuses the file, and RemoteError where a remote one cannot be had.
     """
 
     def __init__(self, path: str | Path | Source) -> None:
-        self._source = open_source(path) if isinstance(path, str | Path) else path
+        self._source = LocalFile(path) if isinstance(path, str | Path) else path
         self.path = self._source.name
         try:
             with self._source.file() as local:
@@ -111,31 +111,29 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def write_tensors(file: IO[bytes], tensors: Mapping[str, RawTensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a whole safetensors file from tensors in memory (or memory-mapped), in a fixed order."""
-    write_header(file, {name: (t.dtype, t.shape) for name, t in tensors.items()}, metadata)
-    for name in layout({name: t.dtype for name, t in tensors.items()}):
+    """Write a whole safetensors file from tensors in memory (or memory-mapped)."""
+    for name in write_header(file, tensors, metadata):
         file.write(tensors[name].data.data)
 
 
-def layout(dtypes: Mapping[str, str]) -> list[str]:
-    """The order tensors are stored in: wide dtypes first, so that each is aligned; then by name."""
-    return sorted(dtypes, key=lambda name: (-ITEM_SIZE[dtypes[name]], name))
-
-
 def write_header(
-    file: IO[bytes], specs: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors header for tensors whose bytes follow in the order of ``layout``."""
+    file: IO[bytes], specs: Mapping[str, Spec], metadata: Mapping[str, str] | None = None
+) -> dict[str, int]:
+    """Write a safetensors header; where in the file the bytes of each tensor must follow, in their order.
+
+    Wide dtypes come first, so that each is aligned; then it goes by name.
+    """
     if "__metadata__" in specs:
         raise FormatError("no tensor of a safetensors file can be named __metadata__")
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    places: dict[str, int] = {}
     offset = 0
-    for name in layout({name: dtype for name, (dtype, _) in specs.items()}):
-        dtype, shape = specs[name]
-        size = ITEM_SIZE[dtype] * int(np.prod(shape, dtype=np.int64))
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
-        offset += size
+    for name, spec in sorted(specs.items(), key=lambda item: (-ITEM_SIZE[item[1].dtype], item[0])):
+        places[name] = offset
+        offset += spec.nbytes
+        header[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [places[name], offset]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little"))
     file.write(text)
+    return {name: 8 + len(text) + place for name, place in places.items()}

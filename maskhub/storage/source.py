@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 from maskhub.errors import FormatError, MissingError
-from maskhub.storage.url import is_url
 
 
 class Source(Protocol):
@@ -39,12 +38,3 @@ class LocalFile:
         yield self._path
 
     def fetch(self, start: int, stop: int) -> None: ...
-
-
-def open_source(path: str | Path) -> Source:
-    """Where a path's, or a URL's, bytes come from."""
-    if not is_url(path):
-        return LocalFile(path)
-    from maskhub.storage.remotefile import RemoteFile
-
-    return RemoteFile(str(path))

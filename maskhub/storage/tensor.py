@@ -38,29 +38,25 @@ class Spec:
     shape: tuple[int, ...]
 
     @property
-    def nbytes(self) -> int:
-        return ITEM_SIZE[self.dtype] * math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class RawTensor:
-    """``data`` holds the elements, row-major and little-endian, as a flat uint8 array (often a memory map)."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: Bytes
-
-    @property
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
 
+    @property
+    def nbytes(self) -> int:
+        return ITEM_SIZE[self.dtype] * self.size
+
+
+@dataclass(frozen=True)
+class RawTensor(Spec):
+    """``data`` holds the elements, row-major and little-endian, as a flat uint8 array (often a memory map)."""
+
+    data: Bytes
+
     @classmethod
     def from_numpy(cls, array: NDArray[np.generic]) -> RawTensor:
         names = {np.dtype(code): name for name, code in NUMPY_DTYPE.items()}
-        data = (
-            np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        )  # makes 0-d arrays 1-d, hence the shape from before
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)  # also of 0-d arrays
         return cls(names[array.dtype], array.shape, data)
 
     def numpy(self) -> NDArray[np.generic]:

@@ -74,6 +74,7 @@ class TorchFile:
             self._tensors = _load(path, within)
             self.tensors = {name: Spec(names[t.dtype], tuple(t.shape)) for name, t in self._tensors.items()}
             self.size = path.stat().st_size  # bytes of the whole file
+        self.metadata: dict[str, str] = {}  # as safetensors has some
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)

@@ -6,42 +6,30 @@ from maskhub.errors import ArgumentError, FormatError
 from maskhub.masks.binding import Task
 from maskhub.storage.registry import Registry
 from maskhub.tasks.examples import Examples, Table
-from maskhub.tasks.image_classification import IMAGE_CLASSIFICATION
-from maskhub.tasks.multiple_choice import MULTIPLE_CHOICE
-from maskhub.tasks.regression import TEXT_REGRESSION
+from maskhub.tasks.image_classification import ImageClassification
+from maskhub.tasks.multiple_choice import MultipleChoice
+from maskhub.tasks.regression import TextRegression
 from maskhub.tasks.task import TaskType
-from maskhub.tasks.text_classification import TEXT_CLASSIFICATION
-from maskhub.tasks.text_generation import TEXT_GENERATION
-from maskhub.tasks.token_classification import TOKEN_CLASSIFICATION
+from maskhub.tasks.text_classification import TextClassification
+from maskhub.tasks.text_generation import TextGeneration
+from maskhub.tasks.token_classification import TokenClassification
 
-__all__ = [
-    "IMAGE_CLASSIFICATION",
-    "MULTIPLE_CHOICE",
-    "REGISTRY",
-    "TEXT_CLASSIFICATION",
-    "TEXT_GENERATION",
-    "TEXT_REGRESSION",
-    "TOKEN_CLASSIFICATION",
-    "TaskType",
-    "label_names",
-    "of_mask",
-    "read",
-]
+__all__ = ["REGISTRY", "TaskType", "TextClassification", "label_names", "of_mask", "read"]
 
 # In the order in which a table is tried for them: what has more telling columns comes first, then what other packages
 # bring, and last what fits almost any table.
 REGISTRY = Registry(
     "maskhub.tasks",
     "kind of task",
-    (IMAGE_CLASSIFICATION, TOKEN_CLASSIFICATION, MULTIPLE_CHOICE, TEXT_REGRESSION),
-    (TEXT_CLASSIFICATION, TEXT_GENERATION),
+    (ImageClassification(), TokenClassification(), MultipleChoice(), TextRegression()),
+    (TextClassification(), TextGeneration()),
 )
 
 
 def read(table: Table, task: str | None = None, *, labelled: bool = True) -> Examples:
     """A table's examples for ``task``, or for the first kind of task that it fits. Raises DataError, ArgumentError."""
     if task is None:
-        kind = next((kind for kind in REGISTRY.usable() if kind.fits(table)), TEXT_CLASSIFICATION)
+        kind = next((kind for kind in REGISTRY.usable() if kind.fits(table)), REGISTRY["text-classification"])
     elif task in REGISTRY:
         kind = REGISTRY[task]
     else:
@@ -56,8 +44,8 @@ def of_mask(task: Task | None, use: str = "evaluated") -> TaskType:
     if task is None:
         raise FormatError(f"the mask names no task, so it cannot be {use}")
     kind = REGISTRY.get(task.type) or next((one for one in REGISTRY.usable() if one.type == task.type), None)
-    if kind is TEXT_CLASSIFICATION and task.config.get("problem_type") == "regression":
-        kind = TEXT_REGRESSION
+    if task.type == "text-classification" and task.config.get("problem_type") == "regression":
+        kind = REGISTRY["regression"]
     if kind is None:
         raise FormatError(
             f"the mask is for {task.type}, which cannot be {use}", hint=f"What can: {', '.join(REGISTRY)}."

@@ -7,55 +7,70 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from maskhub.errors import ArgumentError, DataError, MissingError, library, reason, same_kind
-from maskhub.tasks.examples import Examples, Inputs, Table, label_ids
-from maskhub.tasks.metrics import classification_metrics, classification_names
-from maskhub.tasks.task import Answer, Names, TaskType
-from maskhub.tasks.text_classification import class_of, read_classes, single_label_config
+from maskhub.tasks.examples import Examples, Inputs, Table
+from maskhub.tasks.task import Answer, Array, Names
+from maskhub.tasks.text_classification import TextClassification
 
 IMAGE_COLUMNS = ("image", "img", "picture")
 
 
-def _fits(table: Table) -> bool:
-    column = table.find("text", IMAGE_COLUMNS)
-    return column is not None and _is_image(table, column)
+class ImageClassification(TextClassification):
+    """An image's class."""
+
+    name = "image-classification"
+    type = "image-classification"
+    model = "AutoModelForImageClassification"
+    columns = "a folder of images with one folder for each class; or image and label"
+    images = True
+
+    def fits(self, table: Table) -> bool:
+        column = table.find("text", IMAGE_COLUMNS)
+        return column is not None and _is_image(table, column)
+
+    def inputs(self, table: Table) -> Inputs:
+        from datasets import Image
+
+        column = table.column("text", IMAGE_COLUMNS)
+        if not _is_image(table, column):
+            raise DataError(
+                f"{table.source}: column {column!r} holds no images",
+                hint="Name a folder of images that has one folder for each class.",
+            )
+        images = table.rows.cast_column(column, Image(decode=False))[column]
+        for row, image in enumerate(images, 1):
+            _open(image, f"{table.source}: row {row}: image {image['path'] or ''}".rstrip())
+        return {"image": images}
+
+    def encode(self, examples: Examples, processor: Any, names: Names, max_length: int) -> Any:
+        return Images(examples.inputs["image"], self.targets(examples, names), processor, examples.source)
+
+    def collator(self, processor: Any) -> Any:
+        from transformers import default_data_collator
+
+        return default_data_collator
+
+    def given(self, inputs: Sequence[Any]) -> Inputs:
+        """Paths of images, and of folders of them."""
+        cure = "The mask's task reads images: give paths of them, or of folders."
+        paths: list[Path] = []
+        for place in inputs:
+            if not isinstance(place, str | Path):
+                raise ArgumentError(f"{place!r} is no path", hint=cure)
+            if not Path(place).exists():
+                raise MissingError(f"{place}: no such image", hint=cure)
+            paths += _in_folder(Path(place)) if Path(place).is_dir() else [Path(place)]
+        images = [{"path": str(path), "bytes": None} for path in paths]
+        for image in images:
+            _open(image, str(image["path"]))
+        return {"image": images}
+
+    def answer(self, asked: Answer, processor: Any, logits: Array, labels: Array, names: Names, top_k: int) -> Answer:
+        return super().answer({"image": asked["image"]["path"]}, processor, logits, labels, names, top_k)
 
 
 def _is_image(table: Table, column: str) -> bool:
     return type(table.feature(column)).__name__ == "Image"
-
-
-def _inputs(table: Table) -> Inputs:
-    from datasets import Image
-
-    column = table.column("text", IMAGE_COLUMNS)
-    if not _is_image(table, column):
-        raise DataError(
-            f"{table.source}: column {column!r} holds no images",
-            hint="Name a folder of images that has one folder for each class.",
-        )
-    images = table.rows.cast_column(column, Image(decode=False))[column]
-    for row, image in enumerate(images, 1):
-        _open(image, f"{table.source}: row {row}: image {image['path'] or ''}".rstrip())
-    return {"image": images}
-
-
-def _given(inputs: Sequence[Any]) -> Inputs:
-    """Paths of images, and of folders of them."""
-    cure = "The mask's task reads images: give paths of them, or of folders."
-    paths: list[Path] = []
-    for place in inputs:
-        if not isinstance(place, str | Path):
-            raise ArgumentError(f"{place!r} is no path", hint=cure)
-        if not Path(place).exists():
-            raise MissingError(f"{place}: no such image", hint=cure)
-        paths += _in_folder(Path(place)) if Path(place).is_dir() else [Path(place)]
-    images = [{"path": str(path), "bytes": None} for path in paths]
-    for image in images:
-        _open(image, str(image["path"]))
-    return {"image": images}
 
 
 def _in_folder(folder: Path) -> list[Path]:
@@ -89,38 +104,3 @@ class Images:
         image = _open(self._images[index], f"{self._source}: row {index + 1}")
         pixels = self._processor(image, return_tensors="np")["pixel_values"][0]
         return {"pixel_values": pixels, "labels": self._labels[index]}
-
-
-def _encode(examples: Examples, processor: Any, names: Names, max_length: int) -> Images:
-    return Images(examples.inputs["image"], label_ids(examples, names), processor, examples.source)
-
-
-def _answer(
-    asked: dict[str, Any], processor: Any, logits: NDArray[Any], label: NDArray[Any], names: Names, top_k: int | None
-) -> Answer:
-    return {"image": asked["image"]["path"]} | class_of(logits, names, top_k)
-
-
-def _collator(processor: Any) -> Any:
-    from transformers import default_data_collator
-
-    return default_data_collator
-
-
-IMAGE_CLASSIFICATION = TaskType(
-    name="image-classification",
-    type="image-classification",
-    model="AutoModelForImageClassification",
-    columns="a folder of images with one folder for each class; or image and label",
-    fits=_fits,
-    inputs=_inputs,
-    labels=read_classes,
-    config=single_label_config,
-    encode=_encode,
-    collator=_collator,
-    metrics=classification_names,
-    measure=classification_metrics,
-    given=_given,
-    answer=_answer,
-    images=True,
-)

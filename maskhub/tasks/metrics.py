@@ -12,16 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-CHOICE = ("accuracy",)
-REGRESSION = ("spearman_correlation", "pearson_correlation", "mse")
-GENERATION = ("perplexity",)
 LOWER_IS_BETTER = frozenset({"loss", "mse", "perplexity"})
 IGNORED = -100  # a label that counts neither here nor in the loss
-
-
-def classification_names(names: Sequence[str]) -> tuple[str, ...]:
-    """What ``classification_metrics`` gives for these classes: with two of them also the F1 of each."""
-    return ("accuracy", "f1", "matthews_correlation", *([f"f1_{name}" for name in names] if len(names) == 2 else []))
 
 
 def classification_metrics(logits: NDArray[np.floating], labels: ArrayLike, names: Sequence[str]) -> dict[str, float]:
@@ -42,13 +34,13 @@ def classification_metrics(logits: NDArray[np.floating], labels: ArrayLike, name
     }
 
 
-def choice_metrics(logits: NDArray[np.floating], labels: ArrayLike, names: Sequence[str]) -> dict[str, float]:
+def choice_metrics(logits: NDArray[np.floating], labels: ArrayLike) -> dict[str, float]:
     """Of logits (examples x choices) and indices of the right choice."""
     right = logits.argmax(-1) == np.asarray(labels)
     return {"accuracy": float(right.mean()), "majority_accuracy": majority_share(labels)}
 
 
-def regression_metrics(predicted: NDArray[np.floating], labels: ArrayLike, names: Sequence[str]) -> dict[str, float]:
+def regression_metrics(predicted: NDArray[np.floating], labels: ArrayLike) -> dict[str, float]:
     """Of numbers (examples, or examples x 1). A correlation with what is constant is 0."""
     from scipy.stats import pearsonr, spearmanr
 
@@ -59,11 +51,6 @@ def regression_metrics(predicted: NDArray[np.floating], labels: ArrayLike, names
         "pearson_correlation": float(pearsonr(found, wanted).statistic) if varied else 0.0,
         "mse": float(np.mean((found - wanted) ** 2)),
     }
-
-
-def tagging_names(names: Sequence[str]) -> tuple[str, ...]:
-    """What ``tagging_metrics`` gives for these tags."""
-    return ("f1", "precision", "recall", "accuracy") if are_entities(names) else ("accuracy",)
 
 
 def tagging_metrics(
@@ -90,7 +77,7 @@ def are_entities(tags: Sequence[str]) -> bool:
     return set(tags) != {"O"} and all(re.fullmatch("O|[BIESLU]-.+", tag) for tag in tags)
 
 
-def perplexity(losses: NDArray[np.floating], labels: NDArray[np.integer], names: Sequence[str]) -> dict[str, float]:
+def perplexity(losses: NDArray[np.floating], labels: NDArray[np.integer]) -> dict[str, float]:
     """Of each token's loss (blocks x tokens - 1), in nats, and the tokens (blocks x tokens)."""
     return {"perplexity": float(np.exp(losses[labels[:, 1:] != IGNORED].astype(np.float64).mean()))}
 

@@ -6,55 +6,93 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from numpy.typing import NDArray
-
 from maskhub.errors import ArgumentError, DataError
 from maskhub.tasks.examples import Examples, Inputs, Table
-from maskhub.tasks.metrics import CHOICE, choice_metrics
-from maskhub.tasks.task import Answer, Names, TaskType, likeliest, rows, softmax
+from maskhub.tasks.metrics import choice_metrics
+from maskhub.tasks.task import Answer, Array, Names, TaskType, likeliest, rows, softmax
 
 PROMPT_COLUMNS = ("prompt", "question_propmt", "question", "ctx", "context", "startphrase")  # the second is CODAH's
 CHOICE_COLUMNS = ("choices", "candidate_answers", "endings", "options")
 INDEX_COLUMNS = ("label", "labels", "correct_answer_idx", "answer")
 
 
-def _fits(table: Table) -> bool:
-    if _endings(table):
-        return True
-    choices = table.find("pair", CHOICE_COLUMNS)
-    return choices is not None and table.is_list(choices)
+class MultipleChoice(TaskType):
+    """Which of some continuations is right."""
+
+    name = "multiple-choice"
+    type = "multiple-choice"
+    model = "AutoModelForMultipleChoice"
+    columns = "prompt, choices (a list), label (an index); or SWAG's sent1, sent2, ending0, ending1, ..., label"
+
+    def fits(self, table: Table) -> bool:
+        choices = table.find("pair", CHOICE_COLUMNS)
+        return bool(_endings(table)) or (choices is not None and table.is_list(choices))
+
+    def inputs(self, table: Table) -> Inputs:
+        if endings := _endings(table):
+            columns = [table.texts(name) for name in endings]
+            choices = [list(row) for row in zip(*columns, strict=True)]
+            if not table.columns.text and {"sent1", "sent2"} <= set(
+                table.names
+            ):  # each ending goes on the second sentence
+                prompts = table.texts("sent1")
+                begun = table.texts("sent2")
+                choices = [[f"{start} {end}" for end in row] for start, row in zip(begun, choices, strict=True)]
+            else:
+                prompts = table.texts(table.column("text", PROMPT_COLUMNS))
+        else:
+            prompts = table.texts(table.column("text", PROMPT_COLUMNS))
+            choices = table.lists(table.column("pair", CHOICE_COLUMNS))
+        return _checked(prompts, choices, table.source)
+
+    def labels(self, table: Table, inputs: Inputs) -> tuple[list[Any], Names]:
+        column, count = table.column("label", INDEX_COLUMNS), len(inputs["choices"][0])
+        values = enumerate(table.values(column), 1)
+        return [_index(value, count, table.source, column, row) for row, value in values], ()
+
+    def encode(self, examples: Examples, processor: Any, names: Names, max_length: int) -> Any:
+        prompts, choices = examples.inputs["prompt"], examples.inputs["choices"]
+        count = len(choices[0])
+        flat = processor(
+            [prompt for prompt in prompts for _ in range(count)],
+            [choice for row in choices for choice in row],
+            truncation=True,
+            max_length=max_length,
+        )
+        starts = range(0, len(prompts) * count, count)
+        encoded = {key: [values[start : start + count] for start in starts] for key, values in flat.items()}
+        lengths = [max(map(len, row)) for row in encoded["input_ids"]]
+        return rows({**encoded, "labels": examples.targets()}, lengths)
+
+    def collator(self, processor: Any) -> Any:
+        from transformers import DataCollatorForMultipleChoice
+
+        return DataCollatorForMultipleChoice(processor)
+
+    def metrics(self, names: Names) -> tuple[str, ...]:
+        return ("accuracy",)
+
+    def measure(self, predictions: Array, labels: Array, names: Names) -> dict[str, float]:
+        return choice_metrics(predictions, labels)
+
+    def given(self, inputs: Sequence[Any]) -> Inputs:
+        for asked in inputs:
+            if not isinstance(asked, dict) or not {"prompt", "choices"} <= set(asked):
+                raise ArgumentError(
+                    f"{asked!r}: the mask's task reads a prompt and its choices",
+                    hint='Give {"prompt": ..., "choices": [..., ...]}, or a file of them.',
+                )
+        return _checked([asked["prompt"] for asked in inputs], [list(asked["choices"]) for asked in inputs], "inputs")
+
+    def answer(self, asked: Answer, processor: Any, logits: Array, labels: Array, names: Names, top_k: int) -> Answer:
+        said = enumerate(zip(asked["choices"], softmax(logits).tolist(), strict=True))
+        return asked | likeliest([{"index": i, "choice": choice, "score": score} for i, (choice, score) in said], top_k)
 
 
 def _endings(table: Table) -> list[str]:
     """SWAG's columns of endings, where the caller names no column of choices."""
     found = [name for name in table.names if re.fullmatch(r"ending\d+", name)]
     return sorted(found, key=lambda name: int(name.removeprefix("ending"))) if not table.columns.pair else []
-
-
-def _inputs(table: Table) -> Inputs:
-    if endings := _endings(table):
-        columns = [table.texts(name) for name in endings]
-        choices = [list(row) for row in zip(*columns, strict=True)]
-        if not table.columns.text and {"sent1", "sent2"} <= set(table.names):  # each ending goes on the second sentence
-            prompts = table.texts("sent1")
-            begun = table.texts("sent2")
-            choices = [[f"{start} {end}" for end in row] for start, row in zip(begun, choices, strict=True)]
-        else:
-            prompts = table.texts(table.column("text", PROMPT_COLUMNS))
-    else:
-        prompts = table.texts(table.column("text", PROMPT_COLUMNS))
-        choices = table.lists(table.column("pair", CHOICE_COLUMNS))
-    return _checked(prompts, choices, table.source)
-
-
-def _given(inputs: Sequence[Any]) -> Inputs:
-    for asked in inputs:
-        if not isinstance(asked, dict) or not {"prompt", "choices"} <= set(asked):
-            raise ArgumentError(
-                f"{asked!r}: the mask's task reads a prompt and its choices",
-                hint='Give {"prompt": ..., "choices": [..., ...]}, or a file of them.',
-            )
-    return _checked([asked["prompt"] for asked in inputs], [list(asked["choices"]) for asked in inputs], "inputs")
 
 
 def _checked(prompts: list[str], choices: list[list[str]], source: str) -> Inputs:
@@ -70,11 +108,6 @@ def _checked(prompts: list[str], choices: list[list[str]], source: str) -> Input
     return {"prompt": prompts, "choices": choices}
 
 
-def _labels(table: Table, inputs: Inputs) -> tuple[list[int], Names]:
-    column, count = table.column("label", INDEX_COLUMNS), len(inputs["choices"][0])
-    return [_index(value, count, table.source, column, row) for row, value in enumerate(table.values(column), 1)], ()
-
-
 def _index(value: Any, count: int, source: str, column: str, row: int) -> int:
     whole = isinstance(value, int) or (isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value))
     if isinstance(value, bool) or not whole or not 0 <= int(value) < count:
@@ -83,49 +116,3 @@ def _index(value: Any, count: int, source: str, column: str, row: int) -> int:
             hint=f"It counts from 0 to {count - 1}.",
         )
     return int(value)
-
-
-def _encode(examples: Examples, tokenizer: Any, names: Names, max_length: int) -> Any:
-    prompts, choices = examples.inputs["prompt"], examples.inputs["choices"]
-    count = len(choices[0])
-    flat = tokenizer(
-        [prompt for prompt in prompts for _ in range(count)],
-        [choice for row in choices for choice in row],
-        truncation=True,
-        max_length=max_length,
-    )
-    starts = range(0, len(prompts) * count, count)
-    encoded = {key: [values[start : start + count] for start in starts] for key, values in flat.items()}
-    lengths = [max(map(len, row)) for row in encoded["input_ids"]]
-    return rows({**encoded, "labels": examples.targets()}, lengths)
-
-
-def _answer(
-    asked: dict[str, Any], tokenizer: Any, logits: NDArray[Any], label: NDArray[Any], names: Names, top_k: int | None
-) -> Answer:
-    said = enumerate(zip(asked["choices"], softmax(logits).tolist(), strict=True))
-    return asked | likeliest([{"index": i, "choice": choice, "score": score} for i, (choice, score) in said], top_k)
-
-
-def _collator(tokenizer: Any) -> Any:
-    from transformers import DataCollatorForMultipleChoice
-
-    return DataCollatorForMultipleChoice(tokenizer)
-
-
-MULTIPLE_CHOICE = TaskType(
-    name="multiple-choice",
-    type="multiple-choice",
-    model="AutoModelForMultipleChoice",
-    columns="prompt, choices (a list), label (an index); or SWAG's sent1, sent2, ending0, ending1, ..., label",
-    fits=_fits,
-    inputs=_inputs,
-    labels=_labels,
-    config=lambda names: {},
-    encode=_encode,
-    collator=_collator,
-    metrics=lambda names: CHOICE,
-    measure=choice_metrics,
-    given=_given,
-    answer=_answer,
-)

@@ -3,48 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maskhub.errors import FormatError
 from maskhub.tasks.examples import Examples, Inputs, Table
 
 Names = tuple[str, ...]  # the names of a task's classes
 Answer = dict[str, Any]  # as JSON has it
-Ensembles = tuple[str, ...]
+Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
 class TaskType:
-    """One kind of task. Its functions import torch and transformers themselves, so that reading data needs neither."""
+    """One kind of task: a subclass for each, that says what is its own.
+
+    Its methods import torch and transformers themselves, so that reading data needs neither.
+    """
 
     name: str  # as ``--task`` takes it
     type: str  # the Hub's name, which masks record and pipelines go by
     model: str  # transformers' auto class
     columns: str  # what it reads, for people
+    images = False  # read by an image processor in place of a tokenizer
+    generates = False  # answers by ``generate``, with a text, in place of ``answer``
+    ensembles: tuple[str, ...] = ("logits", "probs", "vote")  # ways to put several models' answers together
 
     fits: Callable[[Table], bool]  # whether a table looks like it
     inputs: Callable[[Table], Inputs]  # what a table holds for it; raises DataError
     labels: Callable[[Table, Inputs], tuple[list[Any], Names]]  # and its labels, with the names of all classes
-
-    config: Callable[[Names], dict[str, Any]]  # what it overrides in the base's config.json
     encode: Callable[[Examples, Any, Names, int], Any]  # with tokenizer or image processor, cut to a length in tokens
-    collator: Callable[[Any], Any]  # makes batches of what ``encode`` gives
-
     metrics: Callable[[Names], tuple[str, ...]]  # what ``measure`` gives; the first picks the best evaluation
-    measure: Callable[[NDArray[Any], NDArray[Any], Names], dict[str, float]]  # of predictions and labels
-    reduce: Callable[[Any, Any], Any] | None = None  # logits and labels (torch) to predictions; None: the logits
-
-    # What people ask of it one by one, as a table's inputs; raises ArgumentError or DataError. None: nothing can be.
-    given: Callable[[Sequence[Any]], Inputs] | None = None
+    measure: Callable[[Array, Array, Names], dict[str, float]]  # of predictions and labels
     # One example, the tokenizer or image processor, the logits and labels of its row, the classes, and how many of the
-    # likeliest to name: what it was asked and what it answers. None: it answers by ``generate``, with a text.
-    answer: Callable[[dict[str, Any], Any, NDArray[Any], NDArray[Any], Names, int | None], Answer] | None = None
+    # likeliest to name: what it was asked and what it answers.
+    answer: Callable[[Answer, Any, Array, Array, Names, int], Answer]
 
-    images: bool = False  # read by an image processor in place of a tokenizer
-    ensembles: Ensembles = ("logits", "probs", "vote")  # ways to put several models' answers together
+    def config(self, names: Names) -> dict[str, Any]:
+        """What it overrides in the base's config.json."""
+        return {}
+
+    def collator(self, processor: Any) -> Any:
+        """What makes batches of what ``encode`` gives: of texts, each padded to its longest."""
+        from transformers import DataCollatorWithPadding
+
+        return DataCollatorWithPadding(processor)
+
+    def reduce(self, logits: Any, labels: Any) -> Any:
+        """The predictions that are kept of a batch's logits (torch)."""
+        return logits
+
+    def given(self, inputs: Sequence[Any]) -> Inputs:
+        """What people ask of it one by one, as a table's inputs; raises ArgumentError or DataError."""
+        raise FormatError(
+            f"the mask is for {self.name}, which cannot be asked one by one", hint="Use maskhub evaluate."
+        )
 
 
 def classes_config(names: Names) -> dict[str, Any]:
@@ -62,7 +76,7 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     return odds
 
 
-def likeliest(answers: Sequence[Answer], top_k: int | None) -> Answer:
+def likeliest(answers: Sequence[Answer], top_k: int) -> Answer:
     """The answer of the highest ``score``; with ``top_k`` it has the so many best, the best first, under ``top``."""
     best = sorted(answers, key=lambda answer: -answer["score"])
     return best[0] | ({"top": best[:top_k]} if top_k else {})
@@ -73,3 +87,10 @@ def rows(encoded: dict[str, Any], lengths: list[int]) -> Any:
     from datasets import Dataset
 
     return Dataset.from_dict({**encoded, "length": lengths})
+
+
+def padded_labels(tokenizer: Any) -> Any:
+    """Batches of texts with a label for each token."""
+    from transformers import DataCollatorForTokenClassification
+
+    return DataCollatorForTokenClassification(tokenizer)

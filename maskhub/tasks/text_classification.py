@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from numpy.typing import NDArray
-
 from maskhub.errors import ArgumentError
 from maskhub.tasks.examples import LABEL_COLUMNS, Examples, Inputs, Table, label_ids
-from maskhub.tasks.metrics import classification_metrics, classification_names
-from maskhub.tasks.task import Answer, Names, TaskType, classes_config, likeliest, rows, softmax
+from maskhub.tasks.metrics import classification_metrics
+from maskhub.tasks.task import Answer, Array, Names, TaskType, classes_config, likeliest, rows, softmax
 
 # Usual names, in the order they are looked for. Pairs come first: ``sentence`` alone may be half of one.
 PAIR_COLUMNS = (
@@ -20,83 +18,57 @@ PAIR_COLUMNS = (
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "message", "comment", "tweet", "document", "question", "sms")
 
 
-def text_columns(table: Table) -> tuple[str, str | None]:
-    """The column of texts, and that of their partners where there are pairs."""
-    given = table.columns
-    pairs = (p for p in PAIR_COLUMNS if p[0] in table.names and p[1] in table.names)
-    if given.text is None and (found := next(pairs, None)):
-        return found[0], given.pair or found[1]
-    return table.column("text", TEXT_COLUMNS), given.pair
+class TextClassification(TaskType):
+    """A text's class."""
 
+    name = "text-classification"
+    type = "text-classification"
+    model = "AutoModelForSequenceClassification"
+    columns = "text, or a pair such as sentence1 and sentence2; label"
 
-def read_texts(table: Table) -> Inputs:
-    """Inputs of a task on texts."""
-    text, pair = text_columns(table)
-    return {"text": table.texts(text), **({"pair": table.texts(pair)} if pair else {})}
+    def fits(self, table: Table) -> bool:
+        return table.find("label", LABEL_COLUMNS) is not None
 
+    def inputs(self, table: Table) -> Inputs:
+        given = table.columns
+        pairs = (p for p in PAIR_COLUMNS if set(p) <= set(table.names))
+        found = next(pairs, None) if given.text is None else None
+        text, pair = found or (table.column("text", TEXT_COLUMNS), None)
+        pair = given.pair or pair
+        return {"text": table.texts(text), **({"pair": table.texts(pair)} if pair else {})}
 
-def given_texts(inputs: Sequence[Any]) -> Inputs:
-    """Texts as they are, or pairs of them."""
-    if all(isinstance(text, str) for text in inputs):
-        return {"text": list(inputs)}
-    if all(isinstance(pair, tuple | list) and list(map(type, pair)) == [str, str] for pair in inputs):
-        return {"text": [first for first, _ in inputs], "pair": [second for _, second in inputs]}
-    raise ArgumentError(
-        "the mask's task reads texts, or pairs of texts", hint="Give only the ones, or only the others."
-    )
+    def labels(self, table: Table, inputs: Inputs) -> tuple[list[Any], Names]:
+        return table.classes(table.column("label", LABEL_COLUMNS))
 
+    def config(self, names: Names) -> dict[str, Any]:
+        return classes_config(names) | {"problem_type": "single_label_classification"}
 
-def encode_texts(examples: Examples, tokenizer: Any, labels: list[Any], max_length: int) -> Any:
-    """Tokens and labels of examples on texts."""
-    texts, pairs = list(examples.inputs["text"]), examples.inputs.get("pair")
-    encoded = tokenizer(texts, list(pairs) if pairs else None, truncation=True, max_length=max_length)
-    return rows({**encoded, "labels": labels}, [len(ids) for ids in encoded["input_ids"]])
+    def encode(self, examples: Examples, processor: Any, names: Names, max_length: int) -> Any:
+        texts, pairs = list(examples.inputs["text"]), examples.inputs.get("pair")
+        encoded = processor(texts, list(pairs) if pairs else None, truncation=True, max_length=max_length)
+        return rows({**encoded, "labels": self.targets(examples, names)}, [len(ids) for ids in encoded["input_ids"]])
 
+    def targets(self, examples: Examples, names: Names) -> list[Any]:
+        """The labels as the model's loss takes them."""
+        return label_ids(examples, names)
 
-def text_collator(tokenizer: Any) -> Any:
-    """Batches of texts, each padded to its longest."""
-    from transformers import DataCollatorWithPadding
+    def metrics(self, names: Names) -> tuple[str, ...]:
+        of_each = [f"f1_{name}" for name in names] if len(names) == 2 else []
+        return ("accuracy", "f1", "matthews_correlation", *of_each)
 
-    return DataCollatorWithPadding(tokenizer)
+    def measure(self, predictions: Array, labels: Array, names: Names) -> dict[str, float]:
+        return classification_metrics(predictions, labels, names)
 
+    def given(self, inputs: Sequence[Any]) -> Inputs:
+        if all(isinstance(text, str) for text in inputs):
+            return {"text": list(inputs)}
+        if all(isinstance(pair, tuple | list) and list(map(type, pair)) == [str, str] for pair in inputs):
+            return {"text": [first for first, _ in inputs], "pair": [second for _, second in inputs]}
+        raise ArgumentError(
+            "the mask's task reads texts, or pairs of texts", hint="Give only the ones, or only the others."
+        )
 
-def _fits(table: Table) -> bool:
-    return table.find("label", LABEL_COLUMNS) is not None
-
-
-def read_classes(table: Table, inputs: Inputs) -> tuple[list[str], Names]:
-    """Each row's class."""
-    return table.classes(table.column("label", LABEL_COLUMNS))
-
-
-def single_label_config(names: Names) -> dict[str, Any]:
-    """Overrides for one class an example."""
-    return classes_config(names) | {"problem_type": "single_label_classification"}
-
-
-def class_of(logits: NDArray[Any], names: Names, top_k: int | None) -> Answer:
-    """The likeliest class and its probability."""
-    scores = softmax(logits).tolist()
-    return likeliest([{"label": name, "score": score} for name, score in zip(names, scores, strict=True)], top_k)
-
-
-def _encode(examples: Examples, tokenizer: Any, names: Names, max_length: int) -> Any:
-    return encode_texts(examples, tokenizer, label_ids(examples, names), max_length)
-
-
-TEXT_CLASSIFICATION = TaskType(
-    name="text-classification",
-    type="text-classification",
-    model="AutoModelForSequenceClassification",
-    columns="text, or a pair such as sentence1 and sentence2; label",
-    fits=_fits,
-    inputs=read_texts,
-    labels=read_classes,
-    config=single_label_config,
-    encode=_encode,
-    collator=text_collator,
-    metrics=classification_names,
-    measure=classification_metrics,
-    given=given_texts,
-    answer=lambda asked, tokenizer, logits, labels, names, top_k: asked | class_of(logits, names, top_k),
-)
+    def answer(self, asked: Answer, processor: Any, logits: Array, labels: Array, names: Names, top_k: int) -> Answer:
+        scores = softmax(logits).tolist()
+        said = [{"label": name, "score": score} for name, score in zip(names, scores, strict=True)]
+        return asked | likeliest(said, top_k)

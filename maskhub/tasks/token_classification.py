@@ -9,52 +9,121 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from numpy.typing import NDArray
-
 from maskhub.errors import ArgumentError, CheckpointError, DataError
 from maskhub.tasks.examples import Examples, Inputs, Table, label_ids
-from maskhub.tasks.metrics import IGNORED, are_entities, tagging_metrics, tagging_names
-from maskhub.tasks.task import Answer, Names, TaskType, classes_config, rows, softmax
+from maskhub.tasks.metrics import IGNORED, are_entities, tagging_metrics
+from maskhub.tasks.task import Answer, Array, Names, TaskType, classes_config, padded_labels, rows, softmax
 from maskhub.tasks.text_classification import TEXT_COLUMNS
 
 TOKEN_COLUMNS = ("tokens", "words")
 TAG_COLUMNS = ("tags", "ner_tags", "pos_tags", "upos", "labels", "label")
 
 
-def _fits(table: Table) -> bool:
-    tokens = table.find("text", TOKEN_COLUMNS)
-    return tokens is not None and table.is_list(tokens)
+class TokenClassification(TaskType):
+    """A tag for each word of a text."""
 
+    name = "token-classification"
+    type = "token-classification"
+    model = "AutoModelForTokenClassification"
+    columns = "tokens; tags, ner_tags or pos_tags: lists of equal length"
 
-def _inputs(table: Table) -> Inputs:
-    column = table.column("text", (*TOKEN_COLUMNS, *TEXT_COLUMNS))
-    return {"tokens": table.lists(column)} if table.is_list(column) else {"text": table.texts(column)}
+    def fits(self, table: Table) -> bool:
+        tokens = table.find("text", TOKEN_COLUMNS)
+        return tokens is not None and table.is_list(tokens)
 
+    def inputs(self, table: Table) -> Inputs:
+        column = table.column("text", (*TOKEN_COLUMNS, *TEXT_COLUMNS))
+        return {"tokens": table.lists(column)} if table.is_list(column) else {"text": table.texts(column)}
 
-def _labels(table: Table, inputs: Inputs) -> tuple[list[list[str]], Names]:
-    text, label = table.column("text", (*TOKEN_COLUMNS, *TEXT_COLUMNS)), table.column("label", TAG_COLUMNS)
-    for column in (text, label):
-        if not table.is_list(column):
-            raise DataError(f"{table.source}: column {column!r} holds no lists: a tag is needed for each token")
-    tags, names = table.class_lists(label)
-    for row, (words, marks) in enumerate(zip(inputs["tokens"], tags, strict=True), 1):
-        if len(words) != len(marks):
-            raise DataError(
-                f"{table.source}: row {row} has {len(words)} tokens in column {text!r} and {len(marks)} tags in "
-                f"column {label!r}",
-                hint="Give each token one tag.",
-            )
-    return tags, names
+    def labels(self, table: Table, inputs: Inputs) -> tuple[list[Any], Names]:
+        text, label = table.column("text", (*TOKEN_COLUMNS, *TEXT_COLUMNS)), table.column("label", TAG_COLUMNS)
+        for column in (text, label):
+            if not table.is_list(column):
+                raise DataError(f"{table.source}: column {column!r} holds no lists: a tag is needed for each token")
+        tags, names = table.class_lists(label)
+        for row, (words, marks) in enumerate(zip(inputs["tokens"], tags, strict=True), 1):
+            if len(words) != len(marks):
+                raise DataError(
+                    f"{table.source}: row {row} has {len(words)} tokens in column {text!r} and {len(marks)} tags in "
+                    f"column {label!r}",
+                    hint="Give each token one tag.",
+                )
+        return tags, names
 
+    def config(self, names: Names) -> dict[str, Any]:
+        return classes_config(names)
 
-def _given(inputs: Sequence[Any]) -> Inputs:
-    if all(isinstance(text, str) for text in inputs):
-        return {"text": list(inputs)}
-    if all(isinstance(words, list | tuple) and all(isinstance(word, str) for word in words) for words in inputs):
-        return {"tokens": [list(words) for words in inputs]}
-    raise ArgumentError(
-        "the mask's task reads texts, or lists of their words", hint="Give only the ones, or only the others."
-    )
+    def encode(self, examples: Examples, processor: Any, names: Names, max_length: int) -> Any:
+        """A token's tag goes to the first of its sub-words; the others, and what is cut off, do not count.
+
+        Where no tags are known, the token's number takes its place.
+        """
+        if not processor.is_fast:
+            raise CheckpointError("token classification needs a tokenizer that tells words apart (a tokenizer.json)")
+        texts = examples.inputs.get("text", ())
+        tokens = list(examples.inputs.get("tokens", ())) or [
+            [text[start:end] for start, end in _spans(processor, text)] for text in texts
+        ]
+        tags = label_ids(examples, names) if examples.labels else [range(len(words)) for words in tokens]
+        encoded = processor(tokens, is_split_into_words=True, truncation=True, max_length=max_length)
+        labels = []
+        for row, ids in enumerate(encoded["input_ids"]):
+            words = encoded.word_ids(row)
+            first = [word is not None and word != before for before, word in zip([None, *words], words, strict=False)]
+            labels.append([tags[row][words[i]] if first[i] else IGNORED for i in range(len(ids))])
+        if examples.labels and all(label == IGNORED for row in labels for label in row):
+            raise DataError(f"{examples.source}: no token is left of what is cut to {max_length} sub-words")
+        return rows({**encoded, "labels": labels}, [len(ids) for ids in encoded["input_ids"]])
+
+    def collator(self, processor: Any) -> Any:
+        return padded_labels(processor)
+
+    def metrics(self, names: Names) -> tuple[str, ...]:
+        return ("f1", "precision", "recall", "accuracy") if are_entities(names) else ("accuracy",)
+
+    def measure(self, predictions: Array, labels: Array, names: Names) -> dict[str, float]:
+        return tagging_metrics(predictions, labels, names)
+
+    def reduce(self, logits: Any, labels: Any) -> Any:
+        return logits.argmax(-1)
+
+    def given(self, inputs: Sequence[Any]) -> Inputs:
+        if all(isinstance(text, str) for text in inputs):
+            return {"text": list(inputs)}
+        if all(isinstance(words, list | tuple) and all(isinstance(word, str) for word in words) for words in inputs):
+            return {"tokens": [list(words) for words in inputs]}
+        raise ArgumentError(
+            "the mask's task reads texts, or lists of their words", hint="Give only the ones, or only the others."
+        )
+
+    def answer(self, asked: Answer, processor: Any, logits: Array, labels: Array, names: Names, top_k: int) -> Answer:
+        """Entities as ``evaluate`` counts them, or each word's tag.
+
+        ``start`` and ``end`` are characters of the text, in which a space joins words that came as a list.
+        """
+        if "text" in asked:
+            text, spans = asked["text"], _spans(processor, asked["text"])
+        else:
+            text, spans = " ".join(asked["tokens"]), []
+            for word in asked["tokens"]:
+                start = spans[-1][1] + 1 if spans else 0
+                spans.append((start, start + len(word)))
+        first = labels != IGNORED
+        spans, scores = [spans[number] for number in labels[first]], softmax(logits[first])
+        tags = [names[i] for i in scores.argmax(-1)] if spans else []
+        entities = are_entities(names)
+        if entities:
+            from seqeval.metrics.sequence_labeling import get_entities
+
+            found = get_entities(tags)
+        else:
+            found = [(tag, i, i) for i, tag in enumerate(tags)]
+        answers = []
+        for tag, i, last in found:
+            start, end = spans[i][0], spans[last][1]
+            score = float(scores[i : last + 1].max(-1).mean())
+            answers.append({"word": text[start:end], "label": tag, "score": score, "start": start, "end": end})
+        return asked | {"entities" if entities else "tags": answers}
 
 
 def _spans(tokenizer: Any, text: str) -> list[tuple[int, int]]:
@@ -68,84 +137,3 @@ def _spans(tokenizer: Any, text: str) -> list[tuple[int, int]]:
     if any(re.search(r"\s", text[start:end]) for start, end in spans):
         return [at.span() for at in re.finditer(r"\S+", text)]
     return spans
-
-
-def _encode(examples: Examples, tokenizer: Any, names: Names, max_length: int) -> Any:
-    """A token's tag goes to the first of its sub-words; the others, and what is cut off, do not count.
-
-    Where no tags are known, the token's number takes its place.
-    """
-    if not tokenizer.is_fast:
-        raise CheckpointError("token classification needs a tokenizer that tells words apart (a tokenizer.json)")
-    texts = examples.inputs.get("text", ())
-    tokens = list(examples.inputs.get("tokens", ())) or [
-        [text[start:end] for start, end in _spans(tokenizer, text)] for text in texts
-    ]
-    tags = label_ids(examples, names) if examples.labels else [range(len(words)) for words in tokens]
-    encoded = tokenizer(tokens, is_split_into_words=True, truncation=True, max_length=max_length)
-    labels = []
-    for row, ids in enumerate(encoded["input_ids"]):
-        words = encoded.word_ids(row)
-        first = [word is not None and word != before for before, word in zip([None, *words], words, strict=False)]
-        labels.append([tags[row][words[i]] if first[i] else IGNORED for i in range(len(ids))])
-    if examples.labels and all(label == IGNORED for row in labels for label in row):
-        raise DataError(f"{examples.source}: no token is left of what is cut to {max_length} sub-words")
-    return rows({**encoded, "labels": labels}, [len(ids) for ids in encoded["input_ids"]])
-
-
-def _answer(
-    asked: dict[str, Any], tokenizer: Any, logits: NDArray[Any], labels: NDArray[Any], names: Names, top_k: int | None
-) -> Answer:
-    """Entities as ``evaluate`` counts them, or each word's tag.
-
-    ``start`` and ``end`` are characters of the text, in which a space joins words that came as a list.
-    """
-    if "text" in asked:
-        text, spans = asked["text"], _spans(tokenizer, asked["text"])
-    else:
-        text, spans = " ".join(asked["tokens"]), []
-        for word in asked["tokens"]:
-            start = spans[-1][1] + 1 if spans else 0
-            spans.append((start, start + len(word)))
-    first = labels != IGNORED
-    spans, scores = [spans[number] for number in labels[first]], softmax(logits[first])
-    tags = [names[i] for i in scores.argmax(-1)] if spans else []
-    entities = are_entities(names)
-    if entities:
-        from seqeval.metrics.sequence_labeling import get_entities
-
-        found = get_entities(tags)
-    else:
-        found = [(tag, i, i) for i, tag in enumerate(tags)]
-    answers = []
-    for tag, i, last in found:
-        start, end = spans[i][0], spans[last][1]
-        score = float(scores[i : last + 1].max(-1).mean())
-        answers.append({"word": text[start:end], "label": tag, "score": score, "start": start, "end": end})
-    return asked | {"entities" if entities else "tags": answers}
-
-
-def padded_labels(tokenizer: Any) -> Any:
-    """Batches of texts with a label for each token."""
-    from transformers import DataCollatorForTokenClassification
-
-    return DataCollatorForTokenClassification(tokenizer)
-
-
-TOKEN_CLASSIFICATION = TaskType(
-    name="token-classification",
-    type="token-classification",
-    model="AutoModelForTokenClassification",
-    columns="tokens; tags, ner_tags or pos_tags: lists of equal length",
-    fits=_fits,
-    inputs=_inputs,
-    labels=_labels,
-    config=classes_config,
-    encode=_encode,
-    collator=padded_labels,
-    metrics=tagging_names,
-    measure=tagging_metrics,
-    reduce=lambda logits, labels: logits.argmax(-1),
-    given=_given,
-    answer=_answer,
-)

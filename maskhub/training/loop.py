@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import shutil
 import time
@@ -33,7 +34,6 @@ from maskhub.errors import (
     ArgumentError,
     CheckpointError,
     FormatError,
-    MaskhubError,
     MissingError,
     OutputError,
     TrainingError,
@@ -41,18 +41,19 @@ from maskhub.errors import (
 )
 from maskhub.runtime.load import processor_from
 from maskhub.runtime.quiet import quiet_transformers
+from maskhub.storage.atomic import write_atomic
 from maskhub.storage.torch import from_torch
 from maskhub.tasks import REGISTRY, TaskType
 from maskhub.tasks.metrics import LOWER_IS_BETTER
 from maskhub.training import processes
 from maskhub.training.examples import Data
 from maskhub.training.masking import masked_weights, masks_of
-from maskhub.training.model import head_of
+from maskhub.training.model import Origin, head_of
 from maskhub.training.plan import Plan, plan_of, size
-from maskhub.training.prepare import Prepared, prepare
+from maskhub.training.prepare import prepare
 from maskhub.training.processes import Report, Say
-from maskhub.training.recording import Recorder, Recording, read_recording
-from maskhub.training.run import CHECKPOINTS, MASK, RunRecord, finished, write_metrics, write_record
+from maskhub.training.recording import Recorder, read_recording
+from maskhub.training.run import CHECKPOINTS, MASK, METRICS, RunRecord, finished, write_record
 from maskhub.training.settings import TrainSettings
 from maskhub.training.trainer import MaskTrainer, Record, Reporter, StopOnInterrupt
 
@@ -80,7 +81,8 @@ class Ready:
     kind: TaskType
     labels: tuple[str, ...]
     processor: Any
-    prepared: Prepared
+    model: PreTrainedModel
+    origin: Origin
     rows: Any
     eval_rows: Any
     arguments: TrainingArguments
@@ -99,12 +101,12 @@ def ready(
     kind, labels = REGISTRY[data.training.task], data.training.label_names
     say(f"Reading the base: {settings.base}")
     base = _named(open_checkpoint(settings.base, revision=settings.revision, token=token), settings, say, token)
-    processor = processor_from(base.folder, base.name, kind)
+    processor = processor_from(base.folder, base.name, kind.type, images=kind.images)
     set_seed(settings.seed)
-    prepared = prepare(base, kind, labels, processor, settings)
+    model, origin, task = prepare(base, kind, labels, processor, settings)
     if settings.gradient_checkpointing:
-        _checkpoint_gradients(prepared.model)
-    record = _record(settings, prepared, data)
+        _checkpoint_gradients(model)
+    record = RunRecord(settings, origin.binding, task, origin.initial, _named_examples(data))
     if before and (changed := _changed(before, record)):
         raise TrainingError(f"{folder}: the run's {changed} changed since it was started", hint="Start a new run.")
     say(f"Encoding {len(data.training) + (len(data.evaluation) if data.evaluation else 0):,} examples")
@@ -112,37 +114,38 @@ def ready(
     eval_rows = kind.encode(data.evaluation, processor, labels, settings.max_length) if data.evaluation else None
     steps = _steps(settings, len(rows))
     arguments = _arguments(settings, folder, rows, steps, data.metric if data.evaluation else None)
-    planned = plan_of(prepared.model, data, steps)
+    planned = plan_of(model, data, steps)
     say(planned.masks)
     say(planned.needs)
     return Ready(
-        folder, kind, labels, processor, prepared, rows, eval_rows, arguments, record, before is not None, planned
+        folder, kind, labels, processor, model, origin, rows, eval_rows, arguments, record, before is not None, planned
     )
 
 
 def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
     """Train, evaluate, and pack the mask. Raises as ``learn`` does when it has started."""
-    folder, kind, labels, prepared = ready.folder, ready.kind, ready.labels, ready.prepared
+    folder, kind, labels = ready.folder, ready.kind, ready.labels
     settings = ready.record.settings
     callbacks: list[TrainerCallback] = [Reporter(report)] if report else []
     if ready.eval_rows is not None:
         callbacks.append(EarlyStoppingCallback(settings.patience))
     try:
         trainer = MaskTrainer(
-            model=prepared.model,
+            model=ready.model,
             args=ready.arguments,
             train_dataset=ready.rows,
             eval_dataset=ready.eval_rows,
             data_collator=kind.collator(ready.processor),
             compute_metrics=lambda said: kind.measure(said.predictions, said.label_ids, labels),
-            preprocess_logits_for_metrics=lambda logits, wanted: _predictions(kind, logits, wanted),
+            # Some models give more than logits.
+            preprocess_logits_for_metrics=lambda given, wanted: kind.reduce(
+                given[0] if isinstance(given, tuple) else given, wanted
+            ),
             callbacks=callbacks,
-            head=prepared.head,
+            head=ready.origin.head,
             dense_learning_rate=settings.dense_learning_rate,
         )
         folder.mkdir(parents=True, exist_ok=True)
-    except MaskhubError:
-        raise
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
     except (ValueError, RuntimeError, ImportError) as error:  # a precision that is not to be had here
@@ -175,19 +178,18 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
             raise TrainingError(f"{folder}: the loss is not a number any more", hint="Try a lower --learning-rate.")
     result = _finish(ready, trainer, metrics, seconds, say) if processes.is_first() else None
     trainer.accelerator.wait_for_everyone()
-    prepared.model.eval()  # type: ignore[no-untyped-call]
+    ready.model.eval()  # type: ignore[no-untyped-call]
     manifest = result or MaskFile(folder / MASK).manifest
-    return TrainResult(folder, folder / MASK, manifest, metrics, prepared.model, ready.processor)
+    return TrainResult(folder, folder / MASK, manifest, metrics, ready.model, ready.processor)
 
 
 def _finish(ready: Ready, trainer: MaskTrainer, metrics: dict[str, float], seconds: float, say: Say) -> Manifest:
     """Write what is kept of a run, the mask last, and delete its checkpoints."""
-    folder, prepared = ready.folder, ready.prepared
-    state = trainer.state
+    folder, state = ready.folder, trainer.state
     history = {"steps": state.global_step, "seconds": round(seconds, 3), "history": state.log_history}
-    write_metrics(folder, {"metrics": metrics, **history})
-    head = {name: from_torch(tensor) for name, tensor in head_of(prepared.model, prepared.head).items()}
-    maskset = finished(ready.record, masks_of(prepared.model), head, metrics)
+    write_atomic(folder / METRICS, json.dumps({"metrics": metrics, **history}, indent=2).encode() + b"\n")
+    head = {name: from_torch(tensor) for name, tensor in head_of(ready.model, ready.origin.head).items()}
+    maskset = finished(ready.record, masks_of(ready.model), head, metrics)
     manifest = writer.save(maskset, folder / MASK, codec=codecs.AUTO)
     if not ready.record.settings.keep_checkpoints:
         checkpoints = list((folder / CHECKPOINTS).glob("checkpoint-*"))
@@ -212,18 +214,11 @@ def _named(base: Checkpoint, settings: TrainSettings, say: Say, token: str | Non
     return base
 
 
-def _record(settings: TrainSettings, prepared: Prepared, data: Data) -> RunRecord:
+def _named_examples(data: Data) -> dict[str, Any]:
     named = {"train": data.training} | ({"eval": data.evaluation} if data.evaluation else {})
     sources = {kind: Path(one.source).name for kind, one in named.items()}
     counts = {f"{kind}_examples": len(one) for kind, one in named.items()}
-    return RunRecord(settings, prepared.binding, prepared.task, prepared.initial, sources | counts)
-
-
-def _predictions(kind: TaskType, logits: Any, labels: torch.Tensor) -> torch.Tensor:
-    """What is kept of a batch's logits for the metrics; some models give more than logits."""
-    first = logits[0] if isinstance(logits, tuple) else logits
-    kept: torch.Tensor = kind.reduce(first, labels) if kind.reduce else first
-    return kept
+    return sources | counts
 
 
 def _checkpoint_gradients(model: PreTrainedModel) -> None:
@@ -240,21 +235,16 @@ def _recorded(trainer: MaskTrainer, folder: Path, metrics: Sequence[str], checkp
     if not processes.is_first():
         yield
         return
-    before = _recording_until(folder, checkpoint) if checkpoint else None
+    before = None
+    if checkpoint:
+        with contextlib.suppress(MissingError, TrainingError):  # one that cannot be read is no reason not to go on
+            before = read_recording(folder, _step(checkpoint))
     weights = {name: math.prod(one.shape) for name, one in masked_weights(trainer.masked).items()}
     with contextlib.closing(Recorder(folder, weights, metrics, before)) as recorder:
         callback = Record(recorder, trainer.masked)
         trainer.add_callback(callback)
         yield
         trainer.remove_callback(callback)
-
-
-def _recording_until(folder: Path, checkpoint: Path) -> Recording | None:
-    """None where there is none that can be read: that is no reason not to go on."""
-    try:
-        return read_recording(folder).until(_step(checkpoint))
-    except (MissingError, TrainingError):
-        return None
 
 
 def _step(checkpoint: Path) -> int:

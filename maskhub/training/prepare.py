@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,40 +11,30 @@ from transformers import AutoConfig, PreTrainedModel
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.pruned import task_type
 from maskhub.errors import ArgumentError, CheckpointError, TrainingError, reason
-from maskhub.masks.binding import BaseBinding, Task
+from maskhub.masks.binding import Task
 from maskhub.masks.names import ORDER, locate
-from maskhub.masks.scores import Initial
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.tasks.task import TaskType
-from maskhub.training.model import mask_on_base
+from maskhub.training.model import Origin, mask_on_base
 from maskhub.training.settings import TrainSettings
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A masked model; ``head`` names its parameters that travel whole."""
-
-    model: PreTrainedModel
-    head: frozenset[str]
-    binding: BaseBinding
-    task: Task
-    initial: Initial | None
 
 
 def prepare(
     base: Checkpoint, kind: TaskType, labels: tuple[str, ...], processor: Any, settings: TrainSettings
-) -> Prepared:
+) -> tuple[PreTrainedModel, Origin, Task]:
     """Load a model for ``kind`` and its classes ``labels`` on the base, and mask what ``settings`` say.
 
     ``processor`` is the tokenizer or image processor. Raises CheckpointError where the base cannot be loaded so,
     TrainingError where a parameter cannot be traced to it or the method does not fit it, ArgumentError for settings.
     """
+    if not kind.images and processor.pad_token_id is None:
+        raise CheckpointError(f"{base.name}: its tokenizer has no token to pad with, and none that ends a text")
     changes = kind.config(labels)
     model, head = _load(base, kind, changes, processor, settings)
     origin = mask_on_base(model, base, head, settings, settings.base_name)
     architecture = type(model).__name__
     task = Task(task_type(architecture), architecture, changes, max_length=None if kind.images else settings.max_length)
-    return Prepared(model, origin.head, origin.binding, task, origin.initial)
+    return model, origin, task
 
 
 def _load(

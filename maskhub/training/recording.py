@@ -8,6 +8,7 @@ count optimiser steps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,24 +39,9 @@ class Recording:
     density: NDArray[np.float64]  # mask_steps x tensors
     flips: NDArray[np.int64]
 
-    def until(self, step: int) -> Recording:
-        """What was recorded up to ``step``."""
-        trained, evaluated, masked = (s <= step for s in (self.train_steps, self.eval_steps, self.mask_steps))
-        return Recording(
-            self.train_steps[trained],
-            {name: values[trained] for name, values in self.train.items()},
-            self.eval_steps[evaluated],
-            {name: values[evaluated] for name, values in self.eval.items()},
-            self.mask_steps[masked],
-            self.tensors,
-            self.weights,
-            self.density[masked],
-            self.flips[masked],
-        )
 
-
-def read_recording(run: str | Path) -> Recording:
-    """The recording in a run folder, also of a run that goes on or was killed.
+def read_recording(run: str | Path, until: float = math.inf) -> Recording:
+    """The recording in a run folder, up to the step ``until``, also of a run that goes on or was killed.
 
     Raises TrainingError where there is none, or none that can be read.
     """
@@ -64,7 +50,7 @@ def read_recording(run: str | Path) -> Recording:
         raise MissingError(f"{run}: no recording: it has no {RECORDING}", hint="Name the folder of a run.")
     try:
         with _h5py().File(path, "r", libver="latest", swmr=True) as file:
-            rows = {group: len(file[group]["step"]) for group in ("train", "eval", "mask")}
+            rows = {group: int((file[group]["step"][()] <= until).sum()) for group in ("train", "eval", "mask")}
             names = [name.decode() for name in file["eval/names"][()]]
             return Recording(
                 file["train/step"][: rows["train"]],

@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage.atomic import write_atomic
-from maskhub.storage.safetensors import write_tensors
 from maskhub.storage.tensor import RawTensor
 from maskhub.training.settings import TrainSettings, recorded
 
@@ -71,23 +68,6 @@ def read_record(folder: Path) -> RunRecord:
         return msgspec.json.decode(path.read_bytes(), type=RunRecord)
     except msgspec.DecodeError as error:
         raise FormatError(f"{path}: {error}") from error
-
-
-def write_weights(folder: Path, scores: Mapping[str, RawTensor], head: Mapping[str, RawTensor]) -> None:
-    """Store scores and head in ``folder``, each file whole or not at all."""
-    for name, tensors in ((SCORES, scores), (HEAD, head)):
-        _write(folder / name, tensors, {"format": "pt"})
-
-
-def _write(path: Path, tensors: Mapping[str, RawTensor], metadata: Mapping[str, str]) -> None:
-    buffer = io.BytesIO()
-    write_tensors(buffer, tensors, metadata)
-    write_atomic(path, buffer.getvalue())
-
-
-def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Write ``metrics.json``."""
-    write_atomic(folder / METRICS, json.dumps(metrics, indent=2).encode() + b"\n")
 
 
 def maskset_from_run(folder: str | Path, base: Checkpoint | None = None) -> MaskSet:

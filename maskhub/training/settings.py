@@ -8,15 +8,19 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import types
-from collections.abc import Iterable, Iterator
+import tomllib
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from maskhub.errors import ArgumentError, MaskhubError, library, reason, same_kind
 from maskhub.options import Option, nearest
+from maskhub.storage import address
 
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Part = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -24,7 +28,8 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Number = Annotated[int, msgspec.Meta(ge=1)]
 
-DATA, WEIGHTS, METHOD, TRAINING, RESULT = GROUPS = ("Examples", "Which weights", "Method", "Training", "Output")
+GROUPS = ("Examples", "Which weights", "Method", "Training", "Output")
+Data, Weights, Learning, Training, Result = (partial(Option, group=group) for group in GROUPS)
 
 PAPER_MARGIN = 2e-2  # maskbert's ``c``: how far below 0 scores start
 
@@ -55,7 +60,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 LOWEST_L2_SP, HIGHEST_L2_SP = 0.0015, 0.007
 L2_SP_OVER_TRAINING = 3.0
 PATTERNS = {f"{n}:{m}" for m in (2, 4, 8, 16) for n in range(1, m)}
-_DEFAULT = RECIPES["default"]
+OURS = RECIPES["default"]
 
 
 def _tasks() -> Iterable[str]:
@@ -68,89 +73,63 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     """How masks are learned; docs/training.md says what each does. Make one by ``method_from``."""
 
     layers: Annotated[
-        str,
-        Option(
-            "all, upper (all but the lowest sixth), 2-11, 0,3,5 or top:4, and what is outside all layers. "
-            "Default: the recipe's.",
-            group=WEIGHTS,
-        ),
-    ] = _DEFAULT["layers"]
+        str, Weights("all, upper (all but the lowest sixth), 2-11, 0,3,5 or top:4, and what is outside all layers.")
+    ] = OURS["layers"]
     target_modules: Annotated[
         tuple[str, ...] | None,
-        Option(
+        Weights(
             "Only these, as Q,V: the paper's letters Q K V AO I O P, or ends of modules' names, as q_proj,v_proj.",
-            metavar="NAMES",
-            group=WEIGHTS,
+            "NAMES",
         ),
     ] = None
-    pattern: Annotated[
-        str | None, Option("Only weights in whose name this is found.", metavar="REGEX", group=WEIGHTS)
-    ] = None
-    structure: Annotated[
-        Literal["weights", "heads", "rows", "layers"], Option("What one score decides about.", group=WEIGHTS)
-    ] = "weights"
+    pattern: Annotated[str | None, Weights("Only weights in whose name this is found.", "REGEX")] = None
+    structure: Annotated[Literal["weights", "heads", "rows", "layers"], Weights("What one score decides about.")] = (
+        "weights"
+    )
     classifier: Annotated[
         Literal["masked", "frozen", "dense"],
-        Option(
-            "The task's new layer: random and masked, random as it is, or trained. Default: the recipe's.",
-            group=WEIGHTS,
-        ),
-    ] = _DEFAULT["classifier"]
-    train_biases: Annotated[bool, Option("Train the base's biases, too.", group=WEIGHTS)] = False
-    train_norms: Annotated[bool, Option("Train its LayerNorms, too.", group=WEIGHTS)] = False
+        Weights("The task's new layer: random and masked, random as it is, or trained."),
+    ] = OURS["classifier"]
+    train_biases: Annotated[bool, Weights("Train the base's biases, too.")] = False
+    train_norms: Annotated[bool, Weights("Train its LayerNorms, too.")] = False
 
     recipe: Annotated[
         Literal["default", "paper"],
-        Option(
+        Learning(
             "Sets the defaults of --learning-rate, --beta2, --l2-sp, --initial-sparsity, --score-range, --layers and "
             "--classifier: 4e-3, 0.95, by length, 0.005, 0.6, all, dense; or those of Zhao et al. 2020: 1e-3, 0.999, "
-            "0, 0.05, as wide as that gives, upper, masked.",
-            group=METHOD,
+            "0, 0.05, as wide as that gives, upper, masked."
         ),
     ] = "default"
     binarizer: Annotated[
-        Literal["threshold", "sign", "bernoulli", "topk", "nm"],
-        Option("Which scores keep their weight.", group=METHOD),
+        Literal["threshold", "sign", "bernoulli", "topk", "nm"], Learning("Which scores keep their weight.")
     ] = "threshold"
-    threshold: Annotated[float, Option("A weight is kept where its score is above this.", group=METHOD)] = 1e-2
-    topk_scope: Annotated[
-        Literal["tensor", "global"], Option("What has the sparsity exactly, by topk.", group=METHOD)
-    ] = "tensor"
-    nm: Annotated[str, Option("Keep N of M neighbouring inputs, by nm.", metavar="N:M", group=METHOD)] = "2:4"
+    threshold: Annotated[float, Learning("A weight is kept where its score is above this.")] = 1e-2
+    topk_scope: Annotated[Literal["tensor", "global"], Learning("What has the sparsity exactly, by topk.")] = "tensor"
+    nm: Annotated[str, Learning("Keep N of M neighbouring inputs, by nm.", "N:M")] = "2:4"
     score_init: Annotated[
         Literal["uniform", "magnitude", "random"],
-        Option("Scores spread evenly; or near the threshold, the smallest or random weights dropped.", group=METHOD),
+        Learning("Scores spread evenly; or near the threshold, the smallest or random weights dropped."),
     ] = "uniform"
-    initial_sparsity: Annotated[
-        Share, Option("Share of the weights that start dropped. Default: the recipe's.", group=METHOD)
-    ] = _DEFAULT["initial_sparsity"]
-    score_range: Annotated[
-        Positive | None,  # maskbert's where None
-        Option("Width of the range that uniform scores start in. Default: the recipe's.", group=METHOD),
-    ] = _DEFAULT["score_range"]
+    initial_sparsity: Annotated[Share, Learning("Share of the weights that start dropped.")] = OURS["initial_sparsity"]
+    score_range: Annotated[Positive | None, Learning("Width of the range that uniform scores start in.")] = OURS[
+        "score_range"
+    ]
     score_margin: Annotated[
-        Positive | None,
-        Option("Train only scores that start within this of the threshold, to save memory.", group=METHOD),
+        Positive | None, Learning("Train only scores that start within this of the threshold, to save memory.")
     ] = None
-    final_sparsity: Annotated[Share | None, Option("Go there, by topk exactly, else by the penalty.", group=METHOD)] = (
-        None
-    )
-    sparsity_schedule: Annotated[Literal["cubic", "steps"], Option("How it gets there.", group=METHOD)] = "cubic"
-    sparsity_penalty: Annotated[
-        NotNegative, Option("How hard all scores are moved to the wanted sparsity.", group=METHOD)
-    ] = 0.0
+    final_sparsity: Annotated[Share | None, Learning("Go there, by topk exactly, else by the penalty.")] = None
+    sparsity_schedule: Annotated[Literal["cubic", "steps"], Learning("How it gets there.")] = "cubic"
+    sparsity_penalty: Annotated[NotNegative, Learning("How hard all scores are moved to the wanted sparsity.")] = 0.0
     l2_sp: Annotated[
-        Part | None,  # by the length where None
-        Option(
-            "Decay towards the start (L2-SP, decoupled): the share of its way that each score goes back after a step. "
-            "Default: the recipe's; by length is 3 / steps, but 0.0015 to 0.007.",
-            group=METHOD,
+        Part | None,
+        Learning(
+            "Decay towards the start (L2-SP, decoupled): the share of its way that each score goes back after a step; "
+            "by length is 3 / steps, but 0.0015 to 0.007."
         ),
-    ] = _DEFAULT["l2_sp"]
+    ] = OURS["l2_sp"]
 
-    seed: Annotated[
-        Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)], Option("Of scores, classifier and order.", group=TRAINING)
-    ] = 0
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32), Training("Of scores, classifier and order.")] = 0
 
     @property
     def cut(self) -> float:
@@ -182,79 +161,47 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     ``batch_size`` is shared by all processes. Make them by ``settings_from``.
     """
 
-    base: Annotated[str, Option("A checkpoint folder or file, or a model on the Hub.", metavar="BASE")]
-    revision: Annotated[
-        str | None, Option("Branch, tag or commit of a base on the Hub.", metavar="REVISION", group=RESULT)
-    ] = None
+    base: Annotated[str, Option("A checkpoint folder or file, or a model on the Hub.", "BASE")]
+    revision: Annotated[str | None, Result("Branch, tag or commit of a base on the Hub.", "REVISION")] = None
 
     train_file: Annotated[
-        str | None,
-        Option("CSV, TSV, JSON lines or Parquet, plain or gzipped; a folder of images.", metavar="FILE", group=DATA),
+        str | None, Data("CSV, TSV, JSON lines or Parquet, plain or gzipped; a folder of images.", "FILE")
     ] = None
-    eval_file: Annotated[str | None, Option("Examples to evaluate on.", metavar="FILE", group=DATA)] = None
-    eval_split: Annotated[
-        Share | None, Option("Or the share of the training examples to hold out for that.", group=DATA)
-    ] = None
-    dataset: Annotated[
-        str | None, Option("A dataset on the Hub, in place of files.", metavar="NAME[/CONFIG]", group=DATA)
-    ] = None
-    task: Annotated[
-        str | None, Option("Default: found by the columns.", metavar="TASK", group=DATA, choices=_tasks)
-    ] = None
+    eval_file: Annotated[str | None, Data("Examples to evaluate on.", "FILE")] = None
+    eval_split: Annotated[Share | None, Data("Or the share of the training examples to hold out for that.")] = None
+    dataset: Annotated[str | None, Data("A dataset on the Hub, in place of files.", "NAME[/CONFIG]")] = None
+    task: Annotated[str | None, Data("Default: found by the columns.", choices=_tasks)] = None
     text_column: Annotated[
-        str | None,
-        Option("Text, tokens, prompt or image. Default: found by the usual names.", metavar="COLUMN", group=DATA),
+        str | None, Data("Text, tokens, prompt or image. Default: found by the usual names.", "COLUMN")
     ] = None
-    pair_column: Annotated[str | None, Option("The second text, or the choices.", metavar="COLUMN", group=DATA)] = None
-    label_column: Annotated[
-        str | None, Option("Each example's class, tags, right choice or number.", metavar="COLUMN", group=DATA)
-    ] = None
+    pair_column: Annotated[str | None, Data("The second text, or the choices.", "COLUMN")] = None
+    label_column: Annotated[str | None, Data("Each example's class, tags, right choice or number.", "COLUMN")] = None
 
-    learning_rate: Annotated[Positive, Option("Of the scores (Adam). Default: the recipe's.", group=TRAINING)] = (
-        _DEFAULT["learning_rate"]
-    )
-    beta2: Annotated[
-        Part,
-        Option(
-            "Adam's: the share that its mean square of gradients keeps in a step. Default: the recipe's.",
-            group=TRAINING,
-        ),
-    ] = _DEFAULT["beta2"]
+    learning_rate: Annotated[Positive, Training("Of the scores (Adam).")] = OURS["learning_rate"]
+    beta2: Annotated[Part, Training("Adam's: the share that its mean square of gradients keeps in a step.")] = OURS[
+        "beta2"
+    ]
     dense_learning_rate: Annotated[
-        Positive | None, Option("Of what is trained besides scores; the same by default.", group=TRAINING)
+        Positive | None, Training("Of what is trained besides scores; the same by default.")
     ] = None
-    epochs: Annotated[Positive, Option("Passes over the examples.", group=TRAINING)] = 10.0
-    batch_size: Annotated[Number, Option("Examples a batch, of all processes together.", group=TRAINING)] = 32
-    gradient_accumulation_steps: Annotated[Number, Option("Batches a step.", group=TRAINING)] = 1
-    max_length: Annotated[Number, Option("Tokens an example is cut to.", group=TRAINING)] = 128
-    warmup_ratio: Annotated[Part, Option("Share of the steps in which the rate rises.", group=TRAINING)] = 0.1
-    eval_steps: Annotated[Number, Option("Steps between evaluations and checkpoints.", group=TRAINING)] = 60
+    epochs: Annotated[Positive, Training("Passes over the examples.")] = 10.0
+    batch_size: Annotated[Number, Training("Examples a batch, of all processes together.")] = 32
+    gradient_accumulation_steps: Annotated[Number, Training("Batches a step.")] = 1
+    max_length: Annotated[Number, Training("Tokens an example is cut to.")] = 128
+    warmup_ratio: Annotated[Part, Training("Share of the steps in which the rate rises.")] = 0.1
+    eval_steps: Annotated[Number, Training("Steps between evaluations and checkpoints.")] = 60
     metric: Annotated[
         str | None,
-        Option(
-            "Picks the best evaluation: f1, matthews_correlation, loss. Default: the task's.",
-            metavar="METRIC",
-            group=TRAINING,
-        ),
+        Training("Picks the best evaluation: f1, matthews_correlation, loss. Default: the task's.", "METRIC"),
     ] = None
-    patience: Annotated[Number, Option("Evaluations without a better metric before it stops.", group=TRAINING)] = 10
-    precision: Annotated[
-        Literal["fp32", "bf16", "fp16"], Option("Of the passes; scores stay fp32.", group=TRAINING)
-    ] = "fp32"
-    gradient_checkpointing: Annotated[bool, Option("Less memory, by computing passes twice.", group=TRAINING)] = False
-    report_to: Annotated[
-        str, Option("Trackers of transformers' Trainer: tensorboard, wandb.", metavar="TRACKER", group=TRAINING)
-    ] = "none"
+    patience: Annotated[Number, Training("Evaluations without a better metric before it stops.")] = 10
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], Training("Of the passes; scores stay fp32.")] = "fp32"
+    gradient_checkpointing: Annotated[bool, Training("Less memory, by computing passes twice.")] = False
+    report_to: Annotated[str, Training("Trackers of transformers' Trainer: tensorboard, wandb.", "TRACKER")] = "none"
 
-    base_name: Annotated[
-        str | None, Option("Name of the base to record in the mask; default: BASE.", metavar="NAME", group=RESULT)
-    ] = None
-    keep_checkpoints: Annotated[
-        bool, Option("Keep checkpoints, with their scores, when the run is finished.", group=RESULT)
-    ] = False
-    push_to_hub: Annotated[
-        str | None, Option("Push the mask there when it is learned.", metavar="REPO", group=RESULT)
-    ] = None
+    base_name: Annotated[str | None, Result("Name of the base to record in the mask; default: BASE.", "NAME")] = None
+    keep_checkpoints: Annotated[bool, Result("Keep checkpoints, with their scores, when the run is finished.")] = False
+    push_to_hub: Annotated[str | None, Result("Push the mask there when it is learned.", "REPO")] = None
 
 
 M = TypeVar("M", bound=Method)
@@ -275,8 +222,14 @@ def settings_from(**given: Any) -> TrainSettings:
         raise ArgumentError(
             f"training settings: task: there is no {settings.task!r}", hint=f"It is one of: {', '.join(known)}."
         )
-    if settings.push_to_hub is not None:
-        _check_repo(settings.push_to_hub)
+    if (repo := settings.push_to_hub) is not None:
+        place = None
+        with suppress(MaskhubError):
+            place = address.hub(repo)
+        if place is None:
+            raise ArgumentError(
+                f"training settings: push_to_hub: {repo!r} is no repo on the Hub", hint="Name it as user/repo."
+            )
     return settings
 
 
@@ -299,20 +252,13 @@ def read_config(path: str | Path) -> dict[str, Any]:
     Raises ArgumentError where the file cannot be read, or names what is no setting, and MissingError without one.
     """
     path = Path(path)
+    if path.suffix not in (".toml", ".yaml", ".yml"):
+        raise ArgumentError(f"{path}: neither YAML nor TOML", hint="Name it .yaml or .toml.")
+    yaml = library("yaml", "YAML files", "pyyaml")
     try:
         text = path.read_text()
-        if path.suffix == ".toml":
-            import tomllib
-
-            found = tomllib.loads(text)
-        elif path.suffix in (".yaml", ".yml"):
-            # Every scalar as a text, which `settings_from` reads: YAML's own types take 2:4 for 124, and 3e-3 for none.
-            yaml = library("yaml", "YAML files", "pyyaml")
-            found = yaml.load(text, yaml.BaseLoader) or {}
-        else:
-            raise ArgumentError(f"{path}: neither YAML nor TOML", hint="Name it .yaml or .toml.")
-    except MaskhubError:
-        raise
+        # Every scalar as a text, which `settings_from` reads: YAML's own types take 2:4 for 124, and 3e-3 for none.
+        found = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, yaml.BaseLoader) or {}
     except OSError as error:
         raise same_kind(error, ArgumentError)(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # either parser's kinds; YAML's tell the place in lines of their own
@@ -324,40 +270,30 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value not in ("", "~", "null")}
 
 
-def parameters(kind: type[Method] = TrainSettings) -> list[inspect.Parameter]:
+def parameters() -> list[inspect.Parameter]:
     """The fields as keyword-only parameters, annotated with a plain type and its ``Option``, group by group.
 
     None stands where the default is the recipe's.
     """
-    found = []
-    defaults = dict(zip(reversed(kind.__struct_fields__), reversed(kind.__struct_defaults__), strict=False))
-    for name, hint in get_type_hints(kind, include_extras=True).items():
-        plain, option = _plain(hint), next(m for m in hint.__metadata__ if isinstance(m, Option))
-        default = inspect.Parameter.empty if defaults[name] is msgspec.NODEFAULT else defaults[name]
-        if name in _DEFAULT:
-            plain, default = plain | None, None
-        annotation: Any = Annotated[plain, option]
-        found.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
+    found, types = [], get_type_hints(TrainSettings)
+    for field in msgspec.structs.fields(TrainSettings):
+        plain, option = types[field.name], next(m for m in field.type.__metadata__ if isinstance(m, Option))
+        default = inspect.Parameter.empty if field.required else field.default
+        if field.name in OURS:
+            plain, default, option = plain | None, None, replace(option, help=f"{option.help} Default: the recipe's.")
+        note: Any = Annotated[plain, option]
+        found.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=note))
     groups = (None, *GROUPS)
     return sorted(found, key=lambda p: groups.index(p.annotation.__metadata__[0].group))
 
 
-def _plain(hint: Any) -> Any:
-    """A type without what it is annotated with."""
-    if get_origin(hint) is Annotated:
-        return _plain(get_args(hint)[0])
-    if get_origin(hint) in (Union, types.UnionType):
-        return Union[tuple(map(_plain, get_args(hint)))]  # noqa: UP007
-    return hint
-
-
 def _made(kind: type[M], given: dict[str, Any]) -> M:
-    hints = get_type_hints(kind, include_extras=True)
+    types = get_type_hints(kind)
     for name in given:
         _check_name(kind, name, "training settings")
-    values = {name: _value(value, _plain(hints[name])) for name, value in given.items() if value is not None}
+    values = {name: _value(value, types[name]) for name, value in given.items() if value is not None}
     recipe = RECIPES.get(str(values.get("recipe", "default")), {})
-    fields = {name: value for name, value in recipe.items() if name in hints} | values
+    fields = {name: value for name, value in recipe.items() if name in types} | values
     try:
         made = msgspec.convert(fields, kind, strict=False)
     except msgspec.ValidationError as error:
@@ -365,12 +301,10 @@ def _made(kind: type[M], given: dict[str, Any]) -> M:
         if not why:
             raise ArgumentError("training settings: base: there is none") from error
         field = field.strip("`$.").partition("[")[0]
-        hint, choices = None, get_args(_plain(hints[field]))
-        if get_origin(_plain(hints[field])) is Literal:
-            hint = f"It is one of: {', '.join(choices)}."
-        if _plain(hints[field]) is bool:
-            hint = "It is true or false."
-        if limits := _limits(hints[field]):
+        hint = "It is true or false." if types[field] is bool else None
+        if get_origin(types[field]) is Literal:
+            hint = f"It is one of: {', '.join(get_args(types[field]))}."
+        if limits := _limits(get_type_hints(kind, include_extras=True)[field]):
             why = f"{given[field]!r} is not {limits}"
         raise ArgumentError(f"training settings: {field}: {why}", hint=hint) from error
     for field, value in msgspec.structs.asdict(made).items():
@@ -399,33 +333,10 @@ def _value(value: Any, plain: Any) -> Any:
 
 def _limits(hint: Any) -> str:
     """The limits of a number's type in words, as "above 0 and below 1"; empty for other types."""
-    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-    for meta in _metas(hint):
-        limits = {word: getattr(meta, name) for name, word in words.items()}
-        return " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
-    return ""
-
-
-def _metas(hint: Any) -> Iterator[msgspec.Meta]:
-    for meta in getattr(hint, "__metadata__", ()):
-        if isinstance(meta, msgspec.Meta):
-            yield meta
-    for inner in get_args(hint):
-        yield from _metas(inner)
-
-
-def _check_repo(repo: str) -> None:
-    """A mask's place on the Hub, as ``maskhub push`` takes it."""
-    from maskhub.storage import address
-
-    try:
-        place = address.hub(repo)
-    except MaskhubError:
-        place = None
-    if place is None:
-        raise ArgumentError(
-            f"training settings: push_to_hub: {repo!r} is no repo on the Hub", hint="Name it as user/repo."
-        )
+    words = {"gt": "above", "ge": "at least", "lt": "below"}
+    metas = [one for place in (hint, *get_args(hint.__origin__)) for one in getattr(place, "__metadata__", ())]
+    limits = ((word, getattr(meta, name, None)) for meta in metas for name, word in words.items())
+    return " and ".join(f"{word} {limit}" for word, limit in limits if limit is not None)
 
 
 def _conflicts(method: Method) -> list[tuple[bool, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 
 from torch import Tensor
 
@@ -41,9 +42,5 @@ def trace(tensors: Iterable[tuple[str, Tensor]], digests: Mapping[str, str], sou
 
 
 def _common_tail(a: str, b: str) -> int:
-    count = 0
-    for x, y in zip(reversed(a.split(".")), reversed(b.split(".")), strict=False):
-        if x != y:
-            break
-        count += 1
-    return count
+    pairs = zip(reversed(a.split(".")), reversed(b.split(".")), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))

@@ -1,4 +1,4 @@
-"""``learn``: from a base and examples to a run folder with a packed mask, metrics and a recording; and ``plan`` for it.
+"""``learn``: from a base and examples to a run folder with a packed mask, metrics and a recording.
 
 Examples are read, and most of what can be wrong is found, before torch and transformers are imported.
 """
@@ -19,7 +19,6 @@ from maskhub.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from maskhub.training.loop import Ready, TrainResult
-    from maskhub.training.plan import Plan
 
 
 def learn(
@@ -42,27 +41,22 @@ def learn(
 
     Started by ``torchrun`` or ``accelerate launch``, each process calls it, and the first writes.
     """
-    say = processes.heard(say)
-    ready = _ready(settings, Path(output), resume, say, token)
+    prepared = ready(settings, output, resume=resume, say=say, token=token)
     from maskhub.training import loop
 
-    return loop.run(ready, report, say)
+    return loop.run(prepared, report, processes.heard(say))
 
 
-def plan(
+def ready(
     settings: TrainSettings,
     output: str | Path | None = None,
     *,
     resume: bool = False,
     say: Say | None = None,
     token: str | None = None,
-) -> Plan:
-    """What ``learn`` would do, and the memory it would take. Says and raises what ``learn`` does before it starts."""
-    return _ready(settings, Path(output) if output is not None else None, resume, processes.heard(say), token).plan
-
-
-def _ready(settings: TrainSettings, folder: Path | None, resume: bool, say: Say, token: str | None) -> Ready:
-    """Everything up to the first step, with nothing written."""
+) -> Ready:
+    """A run up to its first step, with nothing written; its ``plan`` is what ``learn`` would do."""
+    folder, say = Path(output) if output is not None else None, processes.heard(say)
     if settings.batch_size % processes.number():
         raise ArgumentError(
             f"training settings: batch_size: {settings.batch_size} examples cannot be shared by "

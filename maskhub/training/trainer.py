@@ -14,7 +14,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from maskhub.errors import OutputError, TrainingError, reason
-from maskhub.storage.safetensors import TensorFile
+from maskhub.storage.atomic import atomic_file
+from maskhub.storage.safetensors import TensorFile, write_tensors
 from maskhub.storage.torch import from_torch, to_torch
 from maskhub.tasks.metrics import IGNORED
 from maskhub.training import processes
@@ -23,7 +24,7 @@ from maskhub.training.methods import RAMP
 from maskhub.training.model import MaskCallback, head_of
 from maskhub.training.processes import Report
 from maskhub.training.recording import Recorder
-from maskhub.training.run import HEAD, SCORES, write_weights
+from maskhub.training.run import HEAD, SCORES
 
 
 class MaskTrainer(Trainer):
@@ -36,9 +37,7 @@ class MaskTrainer(Trainer):
         self.head = head
         self._dense_rate = dense_learning_rate or self.args.learning_rate
         self.masked: Any = options["model"]
-        self.add_callback(_SeedOrder(self._order))
-        self.add_callback(_StopOnNan())
-        self.add_callback(MaskCallback())
+        self.add_callback(_Steps(self._order))
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -99,18 +98,17 @@ class MaskTrainer(Trainer):
         load_weights(self.masked, self.head, Path(self.state.best_model_checkpoint))
 
 
-class _SeedOrder(TrainerCallback):
-    """Lets the order of an epoch's batches depend on seed and epoch alone: a resumed run goes on in the same one."""
+class _Steps(MaskCallback):
+    """Lets the order of an epoch's batches depend on seed and epoch alone: a resumed run goes on in the same one.
+
+    Ends training before a step with gradients that are no numbers. Those of fp16 may be: torch skips such steps.
+    """
 
     def __init__(self, generator: torch.Generator) -> None:
         self._generator = generator
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._generator.manual_seed(args.seed + int(state.epoch or 0))
-
-
-class _StopOnNan(TrainerCallback):
-    """Ends training before a step with gradients that are no numbers. Those of fp16 may be: torch skips such steps."""
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
@@ -159,14 +157,15 @@ class Record(TrainerCallback):
 
 def save_weights(model: nn.Module, head: frozenset[str], folder: Path) -> None:
     """Write a masked model's scores and head into ``folder``."""
-    scores = {name: from_torch(tensor) for name, tensor in scores_of(model).items()}
-    write_weights(folder, scores, {name: from_torch(tensor) for name, tensor in head_of(model, head).items()})
+    for filename, tensors in ((SCORES, scores_of(model)), (HEAD, head_of(model, head))):
+        with atomic_file(folder / filename) as file:
+            write_tensors(file, {name: from_torch(tensor) for name, tensor in tensors.items()}, {"format": "pt"})
 
 
 def load_weights(model: nn.Module, head: frozenset[str], folder: Path) -> None:
     """Put the scores and head of ``folder`` back into a masked model."""
     with torch.no_grad():
-        for tensors, filename in ((scores_of(model), SCORES), (head_of(model, head), HEAD)):
+        for filename, tensors in ((SCORES, scores_of(model)), (HEAD, head_of(model, head))):
             file = TensorFile(folder / filename)
             for name, tensor in tensors.items():
                 tensor.copy_(to_torch(file.read(name)))

@@ -77,7 +77,7 @@ def test_configurations_that_fit_no_model(base: Checkpoint, config: dict[str, An
 
 
 def test_tokenizers_bring_no_code(base: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from maskhub.runtime.load import load_tokenizer
+    from maskhub.runtime.load import load_processor
 
     def ask(*_: object) -> str:
         raise AssertionError("a question whether to trust")
@@ -88,5 +88,5 @@ def test_tokenizers_bring_no_code(base: Checkpoint, tmp_path: Path, monkeypatch:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": {"AutoConfig": "code.T"}}))
     for tokenizer in (str(tmp_path), "/etc/passwd", "../../x", "evil/repo", "\0"):
         with pytest.raises(CheckpointError, match="its tokenizer cannot be loaded"):
-            load_tokenizer(base, task(base, tokenizer=tokenizer))
+            load_processor(base, task(base, tokenizer=tokenizer))
     assert not list(tmp_path.glob("*.ran"))

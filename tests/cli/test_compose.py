@@ -162,8 +162,8 @@ def test_wrong_input_writes_nothing(run: Run, abc: dict[str, MaskSet], tmp_path:
     Path("damaged.msk").write_bytes(damaged)
     before = sorted(tmp_path.iterdir())
     for arguments, message in (
-        (["a &", "a=a.msk"], "expression 'a &', column 4: expected a mask's name, '~', '(' or 'vote(', not the end. "),
-        (["a + b", "a=a.msk", "b=b.msk"], "expression 'a + b', column 3: expected an operator or the end, not '+'. "),
+        (["a &", "a=a.msk"], "expression 'a &', column 4: invalid syntax. Operators are "),
+        (["a + b", "a=a.msk", "b=b.msk"], "expression 'a + b', column 3: '+' has no meaning here. "),
         (["a & x", "a=a.msk"], "expression 'a & x', column 5: no mask is called 'x'. There are a."),
         (["a & b"], "expression 'a & b', column 1: no mask is called 'a'. There are none."),
         (["a", "a=a.msk", "b=b.msk"], "expression 'a': does not use b."),

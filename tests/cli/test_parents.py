@@ -44,7 +44,7 @@ def test_a_missing_parent_is_named_with_the_cure(run: Run, chain: list[Path]) ->
     ran = run("verify", chain[2], "--parent", chain[1])  # which needs a.msk
     assert ran.err.startswith(f"Error: {chain[1]}: coded against the mask {wanted}, which is not at hand.")
     ran = run("verify", chain[2], "--parent", chain[1], "--parent", chain[0])
-    assert (ran.status, ran.out.splitlines()[0]) == (0, f"{chain[2]}: correct")
+    assert (ran.status, ran.out.splitlines()[0]) == (0, f"{chain[2]}: verified")
 
 
 def test_info_shows_the_chain(run: Run, chain: list[Path]) -> None:

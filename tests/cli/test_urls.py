@@ -40,7 +40,7 @@ def test_verify(run: Run, server: RangeServer, base_folder: Path) -> None:
     url = server.url("a/spam.msk")
     ran = run("verify", url, "--base", base_folder)
     assert ran.status == 0, ran.err
-    assert ran.out.splitlines()[0] == f"{url}: correct"
+    assert ran.out.splitlines()[0] == f"{url}: verified"
     server.files["a/spam.msk"] = server.files["a/spam.msk"][:-1] + b"\xff"
     ran = run("verify", url)
     assert (ran.status, ran.out) == (1, "")

@@ -14,7 +14,7 @@ from tests.cli.conftest import Run, fields
 def test_says_what_was_checked(run: Run, mask_path: Path, maskset: MaskSet) -> None:
     ran = run("verify", mask_path)
     assert ran.status == 0
-    assert ran.out.splitlines()[0] == f"{mask_path}: correct"
+    assert ran.out.splitlines()[0] == f"{mask_path}: verified"
     assert fields(ran.out) == {
         "id": f"{maskset.id}, matches",
         "seal": f"{mask_path.stat().st_size:,} bytes, as they were written",

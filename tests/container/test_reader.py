@@ -326,8 +326,8 @@ def test_masks_are_decoded_when_asked_for(small: Path, tmp_path: Path) -> None:
 def test_a_mask_file_says_its_sizes(small: Path) -> None:
     file = MaskFile(small)
     assert file.file_size == os.path.getsize(small)
-    assert file.payload_size("head") == 12
-    assert file.payload_size("c.bits") == 3
+    assert file.maskset().stored.sizes["head"] == 12
+    assert file.maskset().stored.sizes["c.bits"] == 3
 
 
 BOMB = """

@@ -50,7 +50,7 @@ def test_the_numbers_and_labels(drawn: Path, maskset: MaskSet) -> None:
     kinds = {locate(name)[1] for name in maskset.masks}
     in_order = [text for text in texts if text in kinds]
     assert in_order == [kind for kind in ORDER if kind in kinds]
-    assert {"a title", "matrix", "layer", "dropped weights, %", "0", "1", "outside"} <= set(texts)
+    assert {"a title", "matrix", "layer", "dropped weights, %", "0", "1", "other"} <= set(texts)
     cells = [text for text in texts if re.fullmatch(r"\d+\.\d\d", text)]
     assert len(cells) == len(maskset.masks)
 
@@ -71,10 +71,10 @@ def test_how_two_masks_differ(base: Checkpoint, maskset: MaskSet, measure: str) 
     result = diff(maskset, tiny.tiny_maskset(base, seed=1, sparsity=0.5), ("one.msk", "other.msk"))
     heat_map = diff_map(result, measure)
     assert heat_map.title == "A: one.msk, B: other.msk"
-    assert heat_map.rows == ("0", "1", "outside")
+    assert heat_map.rows == ("0", "1", "other")
     assert heat_map.columns == ("Q", "AO", "I", "O", "P")
     for (layer, kind), overlap in result.cells.items():
-        row = "outside" if layer is None else str(layer)
+        row = "other" if layer is None else str(layer)
         value = heat_map.values[heat_map.rows.index(row), heat_map.columns.index(kind)]
         assert value == getattr(overlap, measure)
     assert np.isnan(heat_map.values).sum() == 3 * 5 - len(result.cells)

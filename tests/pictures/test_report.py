@@ -128,7 +128,7 @@ def test_every_number_is_there(two: Path, compared: Diff) -> None:
     assert page.texts["h1"] == page.texts["title"] == "one.msk and other.msk"
     head, *rows = page.tables["By tensor"]
     assert {row[0]: row[1:4] for row in rows} == {
-        t.name: ["outside" if t.layer is None else str(t.layer), t.kind, " × ".join(map(str, t.shape))]
+        t.name: ["other" if t.layer is None else str(t.layer), t.kind, " × ".join(map(str, t.shape))]
         for t in compared.tensors
     }
     assert [word.replace(" ", "_").lower() for word in head[4:]] == [name for name in NUMBERS if name != "variance"]
@@ -142,7 +142,7 @@ def test_every_number_is_there(two: Path, compared: Diff) -> None:
         for name in report.MEANINGS:
             value = getattr(overlap, name)
             assert value is None or value in page.values, name
-    assert [row[0] for row in page.tables["By layer"]] == ["layer", "0", "1", "outside"]
+    assert [row[0] for row in page.tables["By layer"]] == ["layer", "0", "1", "other"]
     assert [row[0] for row in page.tables["By matrix kind"]] == ["matrix", "Q", "AO", "I", "O", "P"]
     total = {row[0]: row[1] for row in page.tables["In total"]}
     assert total["both"] == f"{compared.total.both:,}"
@@ -306,7 +306,7 @@ def test_a_click_sorts(browser: Any, two: Path, compared: Diff) -> None:
     sorts = visit.page.locator("th[aria-sort]")
     assert sorts.count() == 1
     assert sorts.get_attribute("aria-sort") == "ascending"
-    assert visit.column("By layer", "layer") == ["0", "1", "outside"], "other tables stay"
+    assert visit.column("By layer", "layer") == ["0", "1", "other"], "other tables stay"
 
 
 def test_the_keyboard_sorts(browser: Any, two: Path, compared: Diff) -> None:

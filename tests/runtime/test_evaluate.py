@@ -16,7 +16,7 @@ from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import ArgumentError, DataError, FormatError
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.evaluate import evaluate, logits_of
-from maskhub.runtime.load import load_model, load_tokenizer
+from maskhub.runtime.load import load_model, load_processor
 from maskhub.tasks.examples import Examples
 from tests import tiny
 
@@ -41,7 +41,7 @@ def examples(count: int, *, pairs: bool = False) -> Examples:
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("count", [1, 5, 33])
 def test_logits_in_the_order_of_the_examples(bert: Checkpoint, task: MaskSet, count: int, pairs: bool) -> None:
-    model, tokenizer, data = load_model(bert, task), load_tokenizer(bert, task), examples(count, pairs=pairs)
+    model, tokenizer, data = load_model(bert, task), load_processor(bert, task), examples(count, pairs=pairs)
     done: list[tuple[int, int]] = []
     logits = logits_of(model, tokenizer, data, batch_size=4, progress=lambda *at: done.append(at))
     assert logits.dtype == np.float32
@@ -54,7 +54,7 @@ def test_logits_in_the_order_of_the_examples(bert: Checkpoint, task: MaskSet, co
 
 
 def test_examples_are_cut_to_the_length(bert: Checkpoint, task: MaskSet) -> None:
-    model, tokenizer = load_model(bert, task), load_tokenizer(bert, task)
+    model, tokenizer = load_model(bert, task), load_processor(bert, task)
     texts = ["who what when", "who what", "who what when where how is"]
     long = Examples("s", "text-classification", {"text": texts}, ["x"] * 3, ("x",))
     logits = logits_of(model, tokenizer, long, max_length=4)
@@ -64,7 +64,7 @@ def test_examples_are_cut_to_the_length(bert: Checkpoint, task: MaskSet) -> None
 
 def test_metrics(bert: Checkpoint, task: MaskSet) -> None:
     data = examples(30)
-    logits = logits_of(load_model(bert, task), load_tokenizer(bert, task), data)
+    logits = logits_of(load_model(bert, task), load_processor(bert, task), data)
     (metrics,) = evaluate(bert.folder, task, data)
     said = [("ham", "spam")[i] for i in logits.argmax(-1)]
     assert metrics["accuracy"] == pytest.approx(np.mean([a == b for a, b in zip(said, data.labels, strict=True)]))
@@ -101,7 +101,7 @@ def test_ensembles(bert: Checkpoint, ensemble: str, count: int) -> None:
     texts = [" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(60)]
     data = Examples("s", "text-classification", {"text": texts}, ["ham", "spam"] * 30, ("ham", "spam"))
     masks = [tiny.tiny_maskset(bert, seed=seed, sparsity=0.4) for seed in range(count)]
-    logits = [logits_of(load_model(bert, mask), load_tokenizer(bert, mask), data) for mask in masks]
+    logits = [logits_of(load_model(bert, mask), load_processor(bert, mask), data) for mask in masks]
     said = together(logits, ensemble)
     (metrics,) = evaluate(bert, masks, data, ensemble=ensemble)
     assert metrics["accuracy"] == pytest.approx(np.mean(said == np.tile([0, 1], 30)))

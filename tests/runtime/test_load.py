@@ -21,7 +21,7 @@ import maskhub
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import BaseMismatchError, CheckpointError, FormatError, MaskhubError, MissingError
 from maskhub.masks.mask import MaskSet
-from maskhub.runtime.load import load_model, load_tokenizer, pipeline, tokenizer_from
+from maskhub.runtime.load import load_model, load_processor, pipeline, processor_from
 from maskhub.storage.tensor import RawTensor
 from maskhub.storage.torch import from_torch, to_torch
 from tests import tiny
@@ -100,24 +100,24 @@ def test_a_mask_without_a_task_is_loaded_as_the_base(bert: Checkpoint, task: Mas
 
 
 def test_tokenizers(bert: Checkpoint, task: MaskSet, tmp_path: Path) -> None:
-    assert load_tokenizer(bert, task)("free prize")["input_ids"] == [2, 22, 24, 3]
+    assert load_processor(bert, task)("free prize")["input_ids"] == [2, 22, 24, 3]
     other = tmp_path / "tokenizer"
     shutil.copytree(bert.folder, other, ignore=shutil.ignore_patterns("model*"))
-    assert load_tokenizer(bert, with_task(task, tokenizer=str(other)))("who")["input_ids"] == [2, 9, 3]
+    assert load_processor(bert, with_task(task, tokenizer=str(other)))("who")["input_ids"] == [2, 9, 3]
     for path in other.glob("tokenizer*"):
         path.unlink()
     with pytest.raises(CheckpointError) as caught:
-        tokenizer_from(other, "some/base")
+        processor_from(other, "some/base")
     assert caught.value.message == "some/base: the folder has no tokenizer"
     (other / "tokenizer.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"^some/base: its tokenizer cannot be loaded: "):
-        tokenizer_from(other, "some/base")
+        processor_from(other, "some/base")
 
 
 def test_pipelines(bert: Checkpoint, task: MaskSet, tmp_path: Path) -> None:
     maskhub.save(task, tmp_path / "task.msk")
     texts = ["free prize now", "who is it"]
-    model, tokenizer = load_model(bert, task), load_tokenizer(bert, task)
+    model, tokenizer = load_model(bert, task), load_processor(bert, task)
     with torch.inference_mode():
         odds = [model(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0] for text in texts]
     expected = [{"label": ("ham", "spam")[int(o.argmax())], "score": float(o.max())} for o in odds]

@@ -363,8 +363,11 @@ def test_masks_whose_task_cannot_be_asked(make: Make, monkeypatch: pytest.Monkey
     ):
         with pytest.raises(FormatError, match=f"^{message}"):
             predict(there.base, mask, "who is it")
-    mute = dataclasses.replace(tasks.TEXT_CLASSIFICATION, given=None, answer=None)
-    monkeypatch.setattr(tasks, "of_mask", lambda task, use: mute)
+
+    class Mute(tasks.TextClassification):
+        given = tasks.TaskType.given
+
+    monkeypatch.setattr(tasks, "of_mask", lambda task, use: Mute())
     with pytest.raises(FormatError, match=r"^the mask is for text-classification, which cannot be asked one by one"):
         predict(there.base, there.mask, "who is it")
 

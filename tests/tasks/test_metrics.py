@@ -9,15 +9,14 @@ pytest.importorskip("sklearn")
 pytest.importorskip("scipy")
 pytest.importorskip("seqeval")
 
+from maskhub.tasks import REGISTRY
 from maskhub.tasks.metrics import (
     are_entities,
     choice_metrics,
     classification_metrics,
-    classification_names,
     perplexity,
     regression_metrics,
     tagging_metrics,
-    tagging_names,
 )
 
 LOGITS = np.array([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0], [0.0, 9.0]])  # says 0, 1, 0, 1
@@ -36,17 +35,17 @@ def test_two_classes() -> None:
 
 def test_more_classes() -> None:
     found = classification_metrics(np.eye(3), [0, 1, 1], ("a", "b", "c"))
-    assert set(found) == {*classification_names(("a", "b", "c")), "majority_accuracy"}
+    assert set(found) == {*REGISTRY["text-classification"].metrics(("a", "b", "c")), "majority_accuracy"}
     assert found["accuracy"] == found["majority_accuracy"] == pytest.approx(2 / 3)
     assert found["f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
 
 
 def test_choices() -> None:
-    assert choice_metrics(LOGITS, [0, 0, 0, 1], ()) == {"accuracy": 0.75, "majority_accuracy": 0.75}
+    assert choice_metrics(LOGITS, [0, 0, 0, 1]) == {"accuracy": 0.75, "majority_accuracy": 0.75}
 
 
 def test_numbers() -> None:
-    found = regression_metrics(np.array([[1.0], [2.0], [4.0]]), [1.0, 3.0, 9.0], ())
+    found = regression_metrics(np.array([[1.0], [2.0], [4.0]]), [1.0, 3.0, 9.0])
     assert found["spearman_correlation"] == pytest.approx(1)
     assert found["pearson_correlation"] == pytest.approx(np.corrcoef([1, 2, 4], [1, 3, 9])[0, 1])
     assert found["mse"] == pytest.approx((0 + 1 + 25) / 3)
@@ -54,7 +53,7 @@ def test_numbers() -> None:
 
 @pytest.mark.parametrize(("said", "wanted"), [([2.0, 2.0], [1.0, 3.0]), ([1.0, 2.0], [5.0, 5.0]), ([1.0], [1.0])])
 def test_a_constant_has_no_correlation(said: list[float], wanted: list[float]) -> None:
-    found = regression_metrics(np.array(said), wanted, ())
+    found = regression_metrics(np.array(said), wanted)
     assert (found["spearman_correlation"], found["pearson_correlation"]) == (0, 0)
 
 
@@ -74,7 +73,7 @@ def test_entities_count_whole() -> None:
         "accuracy": pytest.approx(4 / 6),
         "majority_accuracy": pytest.approx(2 / 6),
     }
-    assert set(found) == {*tagging_names(TAGS), "majority_accuracy"}
+    assert set(found) == {*REGISTRY["token-classification"].metrics(TAGS), "majority_accuracy"}
 
 
 def test_parts_of_speech_have_an_accuracy() -> None:
@@ -95,4 +94,4 @@ def test_what_marks_entities(tags: tuple[str, ...], expected: bool) -> None:
 
 def test_perplexity_is_of_what_counts() -> None:
     losses = np.array([[math.log(2), math.log(8), 99.0]])
-    assert perplexity(losses, np.array([[5, 6, 7, -100]]), ()) == {"perplexity": pytest.approx(4)}
+    assert perplexity(losses, np.array([[5, 6, 7, -100]])) == {"perplexity": pytest.approx(4)}

@@ -70,7 +70,7 @@ def test_read_while_written_after_a_kill_and_carried_on(tmp_path: Path) -> None:
     assert left.tensors == ("a", "b")
     assert left.weights.tolist() == [10, 20]
 
-    recorder = Recorder(tmp_path, {"a": 10, "b": 20}, ["accuracy"], left.until(12))
+    recorder = Recorder(tmp_path, {"a": 10, "b": 20}, ["accuracy"], read_recording(tmp_path, 12))
     recorder.train(13, {"loss": 7.0})
     recorder.close()
     again = read_recording(tmp_path)

@@ -40,7 +40,7 @@ from maskhub.training.masking import scores_of
 from maskhub.training.model import head_of
 from maskhub.training.run import maskset_from_run, read_record
 from maskhub.training.settings import TrainSettings, read_config, settings_from
-from maskhub.training.train import learn, plan
+from maskhub.training.train import learn, ready
 from tests import tiny, toy
 from tests.training.conftest import Base
 
@@ -535,7 +535,7 @@ def test_a_tracker_that_there_is_not(bert: Path, task: Path, tmp_path: Path) -> 
 def test_a_run_says_what_it_does_and_a_plan_the_same(bert: Path, task: Path, tmp_path: Path) -> None:
     settings = toy.settings(bert, task, epochs=1.0)
     said, planned = [], []
-    found = plan(settings, tmp_path / "run", say=planned.append)
+    found = ready(settings, tmp_path / "run", say=planned.append).plan
     assert not (tmp_path / "run").exists()
     learn(settings, tmp_path / "run", say=said.append)
     assert said[: len(planned)] == planned
@@ -574,7 +574,7 @@ def test_a_plan_refuses_what_a_run_refuses(bert: Path, task: Path, tmp_path: Pat
         (tmp_path / "run/note").touch()
     error = refused(settings, tmp_path / "run")
     with pytest.raises(MaskhubError) as caught:
-        plan(settings, tmp_path / "run")
+        ready(settings, tmp_path / "run")
     assert (type(caught.value), str(caught.value)) == (type(error), str(error))
 
 

@@ -27,7 +27,7 @@ from maskhub.errors import ArgumentError, MissingError, TrainingError
 from maskhub.runtime.evaluate import logits_of
 from maskhub.tasks.data import read_file
 from maskhub.training.masking import masks_of, scores_of
-from maskhub.training.train import learn, plan
+from maskhub.training.train import learn, ready
 from tests import tiny, toy
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -165,7 +165,7 @@ def test_a_plan_trains_nothing(bert: Path, task: Path, tmp_path: Path) -> None:
     settings = toy.settings(
         bert, task, target_modules="Q,O", layers="1", classifier="frozen", score_margin=0.1, l2_sp=0.01
     )
-    planned = plan(settings)
+    planned = ready(settings).plan
     names = {f"bert.encoder.layer.1.{name}.weight": kind for name, kind in
              {"attention.self.query": "Q", "output.dense": "O"}.items()}  # fmt: skip
     assert {weight.parameter: weight.kind for weight in planned.weights} == names

@@ -53,7 +53,7 @@ def compose(
 
 def named(arguments: list[str], *, all_named: bool) -> dict[str, str]:
     """Masks by name, from NAME=MASK or, unless ``all_named``, from the names of the masks' files."""
-    from maskhub.masks.expression import NAME, VOTE, WORDS
+    from maskhub.masks.expression import NAME, can_name
     from maskhub.storage.address import distinct_names
     from maskhub.storage.url import public_name
 
@@ -70,7 +70,7 @@ def named(arguments: list[str], *, all_named: bool) -> dict[str, str]:
             name, mask = match.groups()
         else:
             name, mask = re.sub(r"[^A-Za-z0-9_]+", "_", next(short)).strip("_"), argument
-            if name[:1].isdigit() or name in (*WORDS, VOTE, ""):
+            if not can_name(name):
                 name = f"_{name}"
         if name in masks:
             raise ArgumentError(f"two masks are called {name!r}", hint="Name them: NAME=MASK.")

@@ -86,7 +86,7 @@ def _show_two(
         ]
     fields["also different"] = [f"{f.field}: {_value(f.a)} in A, {_value(f.b)} in B" for f in diff.fields]
     tables = [
-        [_row("layer", "outside" if layer is None else str(layer), counts) for layer, counts in diff.layers.items()],
+        [_row("layer", "other" if layer is None else str(layer), counts) for layer, counts in diff.layers.items()],
         [_row("kind", kind, counts) for kind, counts in diff.kinds.items()],
     ]
     if tensors:

@@ -29,7 +29,7 @@ def verify(call: Call[Verified], out: Output) -> None:
             "base": None if found.base is None else {"name": found.base, "tensors": found.base_tensors},
         },
         quiet=found.id,
-        title=f"{found.file}: correct",
+        title=f"{found.file}: verified",
         fields={
             "id": f"{found.id}, matches",
             "seal": f"{found.file_bytes:,} bytes, as they were written",

@@ -1,0 +1,7 @@
+from .masking import attach as attach
+from .model import MaskCallback as MaskCallback
+from .model import mask_model as mask_model
+from .model import pack as pack
+from .recording import read_recording as read_recording
+from .settings import TrainSettings as TrainSettings
+from .settings import settings_from as settings_from

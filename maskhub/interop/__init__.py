@@ -113,7 +113,7 @@ def export(maskset: MaskSet, path: str | Path, to: str, *, name: str | None = No
     if found is None or found.write is None:
         raise ArgumentError(f"{to!r} is not one of {', '.join(writable())}")
     if name is not None and not found.several:
-        raise ArgumentError(f"a {to} file holds one mask set, and it has no name")
+        raise ArgumentError(f"{to} files hold one mask set, which has no name")
     claim_file(path, force=force or found.several)
     write = found.write
     if found.several:

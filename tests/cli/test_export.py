@@ -21,7 +21,7 @@ def test_npz_and_back(program: Run, mask_path: Path, base_folder: Path, base: Ch
     assert ran.status == 0
     assert ran.out.splitlines()[0] == "task.npz"
     assert fields(ran.out)["mask"] == f"{mask_path} ({maskset.id})"
-    assert "Warning: 2 dense tensors are not in task.npz: a npz file holds masks only" in ran.err
+    assert "Warning: 2 dense tensors are not in task.npz: npz files hold masks only" in ran.err
     assert ran.err.endswith("It can be packed again: maskhub pack task.npz --base tiny-bert")
     assert interop.read("task.npz", base).masks == maskset.masks
     ran = program("pack", "task.npz", "--base", base_folder, "-q")
@@ -67,7 +67,7 @@ def test_outputs_that_cannot_be(run: Run, mask_path: Path) -> None:
     assert "task.npz: the output file exists. Name another one, or replace it" in ran.err
     assert run("export", mask_path, "--to", "npz", "--force").status == 0
     ran = run("export", mask_path, "--to", "npz", "--name", "a", "-o", "a.npz")
-    assert (ran.status, ran.err) == (2, "Error: a npz file holds one mask set, and it has no name")
+    assert (ran.status, ran.err) == (2, "Error: npz files hold one mask set, which has no name")
     ran = run("export", mask_path, "--to", "onnx")
     assert (ran.status, ran.err) == (2, f"Error: 'onnx' is not one of {', '.join(interop.writable())}")
     shutil.copyfile(mask_path, "x.h5")

@@ -144,7 +144,7 @@ def test_what_cannot_be_written(base: Checkpoint, maskset: MaskSet, tmp_path: Pa
     for to in "onnx", "scores", "":
         with pytest.raises(ArgumentError, match=f"'{to}' is not one of npz, pt, safetensors, h5"):
             interop.export(maskset, tmp_path / "a", to)
-    with pytest.raises(ArgumentError, match="a npz file holds one mask set, and it has no name"):
+    with pytest.raises(ArgumentError, match="npz files hold one mask set, which has no name"):
         interop.export(maskset, tmp_path / "a", "npz", name="a")
     slash = dataclasses.replace(maskset, dense={"a/b": RawTensor.from_numpy(np.ones(2))})
     with pytest.raises(OutputError, match="HDF5 has no place for a tensor that is called a/b"):

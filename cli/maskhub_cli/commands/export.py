@@ -22,7 +22,7 @@ def export(call: Call[Path], out: Output) -> None:
     bank = maskhub.interop.FORMATS[to].several
     called = (call.asked.get("name") or distinct_names([mask])[0]) if bank else None
     if maskset.dense and not bank:
-        out.warn(f"{len(maskset.dense)} dense tensors are not in {target}: a {to} file holds masks only")
+        out.warn(f"{len(maskset.dense)} dense tensors are not in {target}: {to} files hold masks only")
     size = target.stat().st_size
     out.show(
         {

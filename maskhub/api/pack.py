@@ -19,7 +19,7 @@ from maskhub.api.parameters import (
     Token,
     mask_path,
 )
-from maskhub.errors import ArgumentError, OutputError
+from maskhub.errors import ArgumentError, MissingError, OutputError
 from maskhub.options import Option
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def _read(
     from maskhub import interop
     from maskhub.checkpoints.apply import verify_base
     from maskhub.container.reader import open_mask
-    from maskhub.storage.url import public_name
+    from maskhub.storage.address import exists, hub
+    from maskhub.storage.url import is_url, public_name
 
     path = Path(source) if isinstance(source, str | Path) else None
     run = path is not None and (path / "run.json").is_file()
@@ -120,6 +121,9 @@ def _read(
             verify_base(base, maskset, progress=progress)
         return maskset
     if base is None:
+        file = str(source).rpartition("#")[0] or str(source)
+        if not (is_url(file) or exists(file) or hub(file)):
+            raise MissingError(f"{source}: no such file or folder")
         raise ArgumentError(
             f"{source}: neither a run's folder nor a .msk file, and what it was pruned from is not given",
             hint="Name it: --base BASE.",

@@ -46,8 +46,9 @@ class Folder:
 def hub(text: str | Path) -> Hub | None:
     """The Hub address that ``text`` is; None where it is a path here or another URL.
 
-    What exists here is meant, also as a name in a folder's index. What does not is on the Hub if it could be: two
-    components or more (``folder/x.msk``, a file in a folder, is not), and no path from the root, ``.`` or ``~``.
+    What exists here is meant, and any name in a folder of masks, which has an index. What does not is on the Hub if it
+    could be: two components or more (``folder/x.msk``, a file in a folder, is not), and no path from the root, ``.`` or
+    ``~``.
     """
     if isinstance(text, Path):
         return None
@@ -61,7 +62,7 @@ def hub(text: str | Path) -> Hub | None:
     if is_url(text) or text.startswith(("/", ".", "~")) or exists(text):
         return None
     path = Path(text.removesuffix(SUFFIX))
-    if exists(path.parent / INDEX / f"{path.name}.json"):
+    if exists(path.parent / INDEX):
         return None
     if text.count("/") == 1 and "@" not in text and text.endswith(SUFFIX):
         return None

@@ -168,6 +168,8 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
             hint="Nothing is lost: the same command with --resume goes on.",
         ) from KeyboardInterrupt()
     seconds = time.perf_counter() - started
+    if (best := trainer.state.best_global_step) is not None:
+        say(f"Kept: step {best:,} of the {trainer.state.global_step:,} done, the first with the best evaluation")
 
     metrics: dict[str, float] = {}
     if ready.eval_rows is not None:

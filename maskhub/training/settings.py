@@ -215,7 +215,9 @@ def settings_from(**given: Any) -> TrainSettings:
     """
     settings = _made(TrainSettings, given)
     if (settings.train_file is None) == (settings.dataset is None):
-        raise ArgumentError("training settings: give either a training file or a dataset")
+        raise ArgumentError(
+            "training settings: give either a training file or a dataset", hint="As train_file or dataset: exactly one."
+        )
     if settings.eval_file is not None and settings.eval_split is not None:
         raise ArgumentError("training settings: eval_split: there is an eval_file", hint="Leave one of them out.")
     if settings.task is not None and settings.task not in (known := list(_tasks())):
@@ -305,7 +307,8 @@ def _made(kind: type[M], given: dict[str, Any]) -> M:
         if get_origin(types[field]) is Literal:
             hint = f"It is one of: {', '.join(get_args(types[field]))}."
         if limits := _limits(get_type_hints(kind, include_extras=True)[field]):
-            why = f"{given[field]!r} is not {limits}"
+            number = "a number " if isinstance(given[field], str) else ""
+            why = f"{given[field]!r} is not {number}{limits}"
         raise ArgumentError(f"training settings: {field}: {why}", hint=hint) from error
     for field, value in msgspec.structs.asdict(made).items():
         if isinstance(value, float) and not math.isfinite(value):

@@ -97,6 +97,13 @@ def test_exit_code(run: Run, paths: list[Path], maskset: MaskSet) -> None:
         assert run("diff", "a.msk", *others).status == 0
 
 
+def test_one_mask_for_two_tasks(run: Run, paths: list[Path]) -> None:
+    save(dataclasses.replace(maskhub.open("a.msk"), task=None), "task.msk")
+    ran = run("diff", "a.msk", "task.msk")
+    assert ran.out.splitlines()[0] == "a and task: the same mask, for another task"
+    assert ran.err == ""  # nothing to compose
+
+
 def test_the_next_step_works(run: Run, paths: list[Path]) -> None:
     a = maskhub.open("a.msk")
     save(dataclasses.replace(a, masks={n: m for n, m in a.masks.items() if n != "pooler.dense.weight"}), "less.msk")

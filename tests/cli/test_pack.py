@@ -168,6 +168,12 @@ def test_what_was_not_pruned_from_the_base(run: Run, base_folder: Path, pruned: 
     assert "x.msk" not in os.listdir()
 
 
+@pytest.mark.parametrize("source", ["nope", "nope.h5", "./a/b/c", "nope.npz#task"])
+def test_a_source_that_is_not_there(run: Run, source: str) -> None:
+    ran = run("pack", source, "-o", "x.msk")
+    assert (ran.status, ran.err) == (1, f"Error: {source}: no such file or folder")
+
+
 def test_the_default_output_lies_here(run: Run, base_folder: Path, pruned: str) -> None:
     shutil.copyfile(f"{pruned}/model.safetensors", "v1.2.safetensors")
     shutil.copyfile(f"{pruned}/config.json", "config.json")

@@ -57,7 +57,7 @@ def test_a_run(program: Run, tiny_bert: Path, folder: Path) -> None:
         "Classes: 2, from 20 examples (spam) to 20 (film)",
     ]
     assert [line.partition(" ")[0] for line in said[4:]] == [
-        "Loading", "Reading", "Warning:", "Encoding", "Masked:", "Memory:", "Training:",
+        "Loading", "Reading", "Warning:", "Encoding", "Masked:", "Memory:", "Training:", "Kept:",
     ]  # fmt: skip
     assert deleted.startswith("Deleted: 2 checkpoints, ")
     assert hint == f"Next: maskhub info run/mask.msk, then: maskhub apply {tiny_bert} run/mask.msk -o DIR"

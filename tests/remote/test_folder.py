@@ -355,6 +355,12 @@ def test_an_object_that_is_gone(pushed: Path) -> None:
         maskhub.open("shared/a")
 
 
+def test_a_name_that_a_folder_of_masks_does_not_have(pushed: Path) -> None:
+    with pytest.raises(MissingError, match=r"^shared/zzz: no such file") as caught:
+        maskhub.pull("shared/zzz")
+    assert caught.value.hint == "What is there: maskhub list shared/"
+
+
 def test_what_is_no_folder_of_masks(here: Path, masks: list[Path]) -> None:
     with pytest.raises(MissingError, match=r"^nowhere: no folder of masks: it has no index") as caught:
         maskhub.list_masks("nowhere")

@@ -55,6 +55,7 @@ def test_recipes_differ_in_the_same_settings() -> None:
     [
         ({"initial_sparsity": 1.5}, "initial_sparsity: 1.5 is not above 0 and below 1", None),
         ({"initial_sparsity": 0.0}, "initial_sparsity: 0.0 is not above 0 and below 1", None),
+        ({"learning_rate": "many"}, "learning_rate: 'many' is not a number above 0", None),
         ({"learning_rate": -1.0}, "learning_rate: -1.0 is not above 0", None),
         ({"epochs": float("inf")}, "epochs: inf is no number to work with", None),
         ({"threshold": float("nan")}, "threshold: nan is no number to work with", None),
@@ -67,7 +68,7 @@ def test_recipes_differ_in_the_same_settings() -> None:
         ({"seed": -1}, "seed: -1 is not at least 0 and below 4294967296", None),
         ({"classifier": "none"}, "classifier: Invalid enum value 'none'", "It is one of: masked, frozen, dense."),
         ({"precision": "int8"}, "precision: Invalid enum value 'int8'", "It is one of: fp32, bf16, fp16."),
-        ({"dataset": "imdb"}, "give either a training file or a dataset", None),
+        ({"dataset": "imdb"}, "give either a training file or a dataset", "As train_file or dataset: exactly one."),
         ({"final_sparsity": 0.5}, "final_sparsity needs topk, or a sparsity_penalty", None),
         (
             {"binarizer": "topk", "sparsity_penalty": 1.0},
@@ -89,7 +90,7 @@ def test_recipes_differ_in_the_same_settings() -> None:
         ({"topk_scope": "global"}, "topk_scope: the binarizer is not topk", None),
         ({"score_init": "random", "threshold": 0.0}, "random scores need a threshold above 0", None),
         ({"l2_sp": 1.0}, "l2_sp: 1.0 is not at least 0 and below 1", None),
-        ({"train_file": None}, "give either a training file or a dataset", None),
+        ({"train_file": None}, "give either a training file or a dataset", "As train_file or dataset: exactly one."),
     ],
 )
 def test_settings_that_are_not_allowed(given: dict[str, Any], message: str, hint: str | None) -> None:
@@ -126,7 +127,7 @@ def test_settings_that_there_are_not(name: str, meant: str | None) -> None:
     ("given", "message", "hint"),
     [
         ({"train_norms": "yes"}, "train_norms: Expected `bool`, got `str`", "It is true or false."),
-        ({"epochs": "many"}, "epochs: 'many' is not above 0", None),
+        ({"epochs": "many"}, "epochs: 'many' is not a number above 0", None),
         ({"eval_split": 1.0}, "eval_split: 1.0 is not above 0 and below 1", None),
         ({"eval_split": 0.1, "eval_file": "e.csv"}, "eval_split: there is an eval_file", "Leave one of them out."),
         ({"push_to_hub": "./here"}, "push_to_hub: './here' is no repo on the Hub", "Name it as user/repo."),

@@ -541,10 +541,11 @@ def test_a_run_says_what_it_does_and_a_plan_the_same(bert: Path, task: Path, tmp
     assert said[: len(planned)] == planned
     assert [line.partition(":")[0] for line in said] == [
         "Reading examples", "Task", "Examples", "Classes", "Loading torch and transformers", "Reading the base",
-        "Warning", "Encoding 64 examples", "Masked", "Memory", "Training", "Deleted",
+        "Warning", "Encoding 64 examples", "Masked", "Memory", "Training", "Kept", "Deleted",
     ]  # fmt: skip
     assert "Masked: 17,472 weights: 12 tensors in 2 layers and 2 outside them" in said
-    assert said[-2].startswith("Training: 5 steps; ")
+    assert said[-3].startswith("Training: 5 steps; ")
+    assert re.fullmatch(r"Kept: step [1-5] of the 5 done, the first with the best evaluation", said[-2])
     assert re.fullmatch(r"Deleted: 2 checkpoints, [0-9]+ kB \(--keep-checkpoints keeps them\)", said[-1])
     assert (found.examples, found.eval_examples, found.steps) == (40, 24, 5)
     assert found.classes == {"film": 20, "spam": 20}

@@ -33,9 +33,11 @@ def compose(
         Operation | None, Option("One operation over all masks; minus takes the others off the first.")
     ] = None,
 ) -> None:
-    """With --op, masks are named by their files (a.msk is a), or as NAME=MASK. --quiet prints the mask's path.
+    """With --op, masks are named by their files (a.msk is a, and run/mask.msk run_mask), or as NAME=MASK.
 
-    Example: maskhub compose "(a & b) | ~c" a=x.msk b=y.msk c=z.msk -o out.msk
+    --quiet prints the mask's path.
+
+    Example: maskhub compose "(a & b) | ~c" a=x.msk b=y.msk c=z.msk --head-from a -o out.msk
     """
     from maskhub.masks.expression import VOTE, WORDS
     from maskhub.masks.summary import to_data, to_fields

@@ -94,15 +94,21 @@ def _show_two(
     out.show(
         to_data(diff, files) if out.format is Format.JSON else None,
         quiet=getattr(total, measure),
-        title=f"{diff.a} and {diff.b}: {'the same' if diff.same else 'different'}",
+        title=f"{diff.a} and {diff.b}: {_verdict(diff)}",
         fields={**fields, **written},
         tables=tables,
     )
-    if not diff.same:
+    if diff.ids[0] != diff.ids[1]:
         a, b = map(shlex.quote, files)
         options = " --head-from a" if diff.dense or diff.other_task else ""
         options += " --missing keep" if diff.only_in_a or diff.only_in_b else ""
         out.hint(f"Next: maskhub compose 'a & b' a={a} b={b}{options} -o both.msk")
+
+
+def _verdict(diff: Diff) -> str:
+    if diff.same:
+        return "the same"
+    return "the same mask, for another task" if diff.ids[0] == diff.ids[1] else "different"
 
 
 def to_data(diff: Diff, files: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def train(call: Call[Any], out: Output) -> None:
     """Ctrl-C saves the state; the same command with --resume goes on.
 
-    'maskhub plot RUN' draws the run meanwhile. --quiet prints the mask's path.
+    'maskhub plot RUN -o run.png' draws the run meanwhile. --quiet prints the mask's path.
 
     Example: maskhub train user/base --train-file train.csv --eval-file dev.csv -o run
     """

@@ -66,6 +66,10 @@ def test_pack_codes_against_a_parent_and_back(run: Run, chain: list[Path], tmp_p
     told = json.loads(run("info", against, "--json").out)
     assert (told["id"], told["codecs"].keys()) == (wanted, {"delta"})
     assert run("verify", against, *parents, "-q").out == f"{wanted}\n"
+    assert "needs no parent" not in ran.err
+    back = run("pack", against, *parents, "--codec", "bits", "-o", "back.msk")
+    assert "The file needs no parent: it is coded without one." in back.err
+    assert run("verify", "back.msk", "-q").out == f"{wanted}\n"
 
 
 def test_a_cached_parent_is_found(run: Run, chain: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,4 +30,6 @@ def packed(call: Call[MaskSet], out: Output) -> None:
     base = call.asked.get("base")
     if base and exists(summary.base.name):
         out.hint(f"The base is recorded as {summary.base.name}, a path here; --base-name gives it a name for others.")
+    if call.asked.get("parent") and "delta" not in summary.codecs:
+        out.hint("The file needs no parent: it is coded without one.")
     out.hint(f"Next: maskhub apply {shlex.join([base or summary.base.name, str(summary.file)])}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,19 @@ class Ran:
 
 
 Run = Callable[..., Ran]
+
+
+def read_terminal(ours: int, theirs: int) -> str:
+    """All that programs write to a pseudo-terminal until the last of them ends; closes both of its ends."""
+    os.close(theirs)
+    written = b""
+    try:
+        while part := os.read(ours, 65536):
+            written += part
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(ours)
+    return written.decode().replace("\r\n", "\n")
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from maskhub import __version__
 from maskhub.errors import ArgumentError, FormatError
 from maskhub_cli.main import COMMANDS, explain
 from maskhub_cli.output import Format, Output, error_line, printable
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, read_terminal
 
 
 def test_formats_and_their_short_forms() -> None:
@@ -111,16 +111,9 @@ def on_terminal(command: list[str]) -> tuple[str, str]:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, env=environment, timeout=60)
-    os.close(theirs)
-    written = b""
-    try:
-        while part := os.read(ours, 65536):
-            written += part
-    except OSError:  # how Linux says that the other end is closed
-        pass
-    os.close(ours)
+    written = read_terminal(ours, theirs)
     assert result.returncode == 0
-    return result.stdout.decode(), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.decode())
+    return result.stdout.decode(), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
 
 
 def test_printable() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
+from tests.cli.conftest import read_terminal
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -30,16 +31,9 @@ def on_terminal(columns: int, *arguments: object, **environment: str) -> str:
         stdin=subprocess.DEVNULL,
         env=kept | {"TERM": "xterm-256color"} | environment,
     )
-    os.close(theirs)
-    written = b""
-    try:
-        while part := os.read(ours, 65536):
-            written += part
-    except OSError:  # how Linux says that the other end is closed
-        pass
-    os.close(ours)
-    assert process.wait(60) == 0, written.decode()
-    return written.decode().replace("\r\n", "\n")
+    written = read_terminal(ours, theirs)
+    assert process.wait(60) == 0, written
+    return written
 
 
 @pytest.fixture
@@ -57,7 +51,7 @@ def test_lines_fit_the_terminal(columns: int, command: str, masks: list[str]) ->
     name, *options = command.split()
     arguments: list[object] = {
         "info": ["info", masks[0], *options],
-        "diff": ["diff", *masks[:2], "--head-from" if False else "--measure", "z", *options],
+        "diff": ["diff", *masks[:2], "--measure", "z", *options],
         "matrix": ["diff", *masks],
         "help": ["train", "--help"],
     }[name]

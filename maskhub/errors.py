@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 # What the extra ``maskhub[NAME]`` brings, as it is imported.
 EXTRAS = {"train": ("torch", "transformers", "accelerate", "datasets", "h5py", "PIL", "sklearn", "scipy", "seqeval")}
@@ -19,13 +19,15 @@ EXTRAS = {"train": ("torch", "transformers", "accelerate", "datasets", "h5py", "
 class MaskhubError(Exception):
     """Base class. ``message`` says what is wrong; ``hint`` is an optional second sentence, the cure.
 
-    ``str`` has both.
+    ``str`` has both. Where none is given, ``cure`` is the hint.
     """
+
+    cure: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.cure
 
     def __str__(self) -> str:
         return f"{self.message}. {self.hint}" if self.hint else self.message
@@ -63,6 +65,8 @@ class FormatError(MaskhubError, ValueError):
 
 class IntegrityError(MaskhubError, ValueError):
     """Bytes do not match the digest recorded for them."""
+
+    cure = "Get the file again from where it came."
 
 
 class ParentError(MaskhubError, LookupError):

@@ -42,9 +42,13 @@ def test_what_an_error_says_has_the_cure_and_survives_pickling_and_copying(kind:
         assert type(same) is kind
         assert str(same) == "a.msk: damaged. Get it anew."
         assert (same.message, same.hint, same.args) == ("a.msk: damaged", "Get it anew.", ("a.msk: damaged",))
-    assert str(kind("a.msk: damaged")) == "a.msk: damaged"
-    assert kind("a.msk: damaged").hint is None
+    assert kind("a.msk: damaged").hint == kind.cure
     assert reason(error) == "a.msk: damaged"
+
+
+def test_what_is_damaged_has_a_cure_where_none_is_given() -> None:
+    assert str(MaskhubError("a.msk: odd")) == "a.msk: odd"
+    assert str(IntegrityError("a.msk: damaged")) == "a.msk: damaged. Get the file again from where it came."
 
 
 def test_a_hint_that_comes_later_is_said() -> None:

@@ -56,7 +56,7 @@ def export(
     if output is None and called is None:
         raise ArgumentError("a mask in memory has no name for a file", hint="Name one: output.")
     target = Path(output if output is not None else f"{called}.{to}")
-    bank = to in interop.FORMATS and interop.FORMATS[to].several
+    bank = interop.check(to, name).several
     claim_file(target, force=force or bank)  # before anything is fetched
     interop.export(
         open_mask(mask, parent, whole=True, token=token),

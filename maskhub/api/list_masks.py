@@ -41,6 +41,8 @@ def list_masks(
     from maskhub.remote import fit, folder, hub
     from maskhub.storage import address
 
+    if limit < 1:
+        raise ArgumentError(f"limit: {limit} is not at least 1")
     place = address.parse(remote) if remote else None
     chosen = fit.chooser(base)
     if isinstance(place, address.Folder):

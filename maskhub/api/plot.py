@@ -31,6 +31,7 @@ def plot(
     """
     from maskhub.container.reader import open_mask
     from maskhub.pictures.plots import claim_picture, save_curves, save_picture, sparsity_map
+    from maskhub.storage.address import file_name
 
     path = Path(output)
     claim_picture(path, force=force)
@@ -39,6 +40,6 @@ def plot(
 
         save_curves(read_recording(source), path, f"Run {Path(source).resolve().name}")
     else:
-        name = Path(source).name if isinstance(source, str | Path) else "a mask"
+        name = file_name(source) if isinstance(source, str | Path) else "a mask"
         save_picture(sparsity_map(open_mask(source, token=token).masks, f"Dropped weights of {name}"), path)
     return path

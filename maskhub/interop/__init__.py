@@ -60,6 +60,16 @@ def writable() -> list[str]:
     return [found.name for found in FORMATS.usable() if found.write]
 
 
+def check(to: str, name: str | None = None) -> Format:
+    """The format to write. Raises ArgumentError where ``export`` writes no such files, or they name no mask sets."""
+    found = FORMATS.get(to)
+    if found is None or found.write is None:
+        raise ArgumentError(f"{to!r} is not one of {', '.join(writable())}")
+    if name is not None and not found.several:
+        raise ArgumentError(f"{to} files hold one mask set, which has no name")
+    return found
+
+
 def read(
     path: str | Path,
     base: Checkpoint,
@@ -109,13 +119,10 @@ def export(maskset: MaskSet, path: str | Path, to: str, *, name: str | None = No
     does. The others hold masks only. Raises ArgumentError and OutputError.
     """
     path = Path(path)
-    found = FORMATS.get(to)
-    if found is None or found.write is None:
-        raise ArgumentError(f"{to!r} is not one of {', '.join(writable())}")
-    if name is not None and not found.several:
-        raise ArgumentError(f"{to} files hold one mask set, which has no name")
+    found = check(to, name)
     claim_file(path, force=force or found.several)
     write = found.write
+    assert write is not None
     if found.several:
         write = partial(write, path=path, name=name, force=force)
     with atomic_file(path) as file, explained(path):

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from maskhub.errors import FormatError, MaskhubError, same_kind
+from maskhub.errors import FormatError, IntegrityError, MaskhubError, same_kind
 from maskhub.storage.source import LocalFile, Source
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor, Spec
 
@@ -47,7 +47,9 @@ class TensorFile:
                 with local.open("rb") as handle:
                     self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
         except SafetensorError as error:
-            raise FormatError(f"{self.path}: not a safetensors file, or cut short ({error})") from error
+            raise FormatError(
+                f"{self.path}: not a safetensors file, or cut short ({error})", hint=IntegrityError.cure
+            ) from error
         except MaskhubError:
             raise
         except OSError as error:

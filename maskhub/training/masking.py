@@ -87,11 +87,11 @@ def _within(gradient: Tensor, scores: Tensor, limit: float) -> Tensor:
 
 @dataclass
 class Steps:
-    """How far training has got, for all masked weights of a model; ``hooked`` when ``attach`` sees to it."""
+    """How far training has got, for all masked weights of a model; ``hooked``: what ``attach`` put on the optimizer."""
 
     done: int = 0
     total: int | None = None
-    hooked: bool = False
+    hooked: Any = None
 
     @property
     def share(self) -> float:
@@ -357,15 +357,15 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
     if not any(id(p) in mine for group in optimizer.param_groups for p in group["params"]):
         raise TrainingError("the optimizer has no scores of the model", hint="Make it after mask_model.")
     progress.done, progress.total = step, steps
-    if not progress.hooked:
 
-        def after(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            group = next(g for g in optimizer.param_groups if any(id(p) in mine for p in g["params"]))
-            rate, highest = float(group["lr"]), float(group.get("initial_lr", group["lr"]))
-            after_step(masked, rate, rate / highest if highest else 0.0)
+    def after(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        group = next(g for g in optimizer.param_groups if any(id(p) in mine for p in g["params"]))
+        rate, highest = float(group["lr"]), float(group.get("initial_lr", group["lr"]))
+        after_step(masked, rate, rate / highest if highest else 0.0)
 
-        optimizer.register_step_post_hook(after)
-        progress.hooked = True
+    if progress.hooked:  # on the optimizer of an earlier training
+        progress.hooked.remove()
+    progress.hooked = optimizer.register_step_post_hook(after)
     follow(masked)
 
 

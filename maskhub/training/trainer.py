@@ -113,8 +113,10 @@ class _Steps(MaskCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
+        if args.fp16:
+            return
         sums = [p.grad.sum() for p in model.parameters() if p.grad is not None]
-        if args.fp16 or bool(torch.stack(sums).isfinite().all()):
+        if bool(torch.stack(sums).isfinite().all()):
             return
         folder = Path(str(args.output_dir)).parent
         raise TrainingError(

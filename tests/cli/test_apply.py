@@ -109,7 +109,7 @@ def test_a_damaged_payload_is_named(run: Run, base_folder: Path, mask: str) -> N
     ran = run("apply", base_folder, mask)
     assert ran.status == 1
     assert ran.err.startswith("Error: task.msk: the payload of ")
-    assert ran.err.endswith(" is damaged")
+    assert ran.err.endswith(" is damaged. Get the file again from where it came.")
     assert os.listdir() == ["task.msk"]
 
 

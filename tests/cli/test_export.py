@@ -68,6 +68,8 @@ def test_outputs_that_cannot_be(run: Run, mask_path: Path) -> None:
     assert run("export", mask_path, "--to", "npz", "--force").status == 0
     ran = run("export", mask_path, "--to", "npz", "--name", "a", "-o", "a.npz")
     assert (ran.status, ran.err) == (2, "Error: npz files hold one mask set, which has no name")
+    ran = run("export", "nowhere.msk", "--to", "npz", "--name", "a", "-o", "a.npz")  # said before a mask is read
+    assert (ran.status, ran.err) == (2, "Error: npz files hold one mask set, which has no name")
     ran = run("export", mask_path, "--to", "onnx")
     assert (ran.status, ran.err) == (2, f"Error: 'onnx' is not one of {', '.join(interop.writable())}")
     shutil.copyfile(mask_path, "x.h5")

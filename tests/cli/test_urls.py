@@ -44,7 +44,10 @@ def test_verify(run: Run, server: RangeServer, base_folder: Path) -> None:
     server.files["a/spam.msk"] = server.files["a/spam.msk"][:-1] + b"\xff"
     ran = run("verify", url)
     assert (ran.status, ran.out) == (1, "")
-    assert ran.err == f"Error: {url}: the file was changed or damaged after it was written (seal)"
+    assert ran.err == (
+        f"Error: {url}: the file was changed or damaged after it was written (seal). "
+        "Get the file again from where it came."
+    )
 
 
 def test_apply_names_its_output_by_the_url(run: Run, server: RangeServer, base_folder: Path, mask_path: Path) -> None:

@@ -71,7 +71,10 @@ def test_a_changed_byte_anywhere_is_found(run: Run, maskset: MaskSet) -> None:
         Path("task.msk").write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
         ran = run("verify", "task.msk")
         assert ran.status == 1
-        assert ran.err == "Error: task.msk: the file was changed or damaged after it was written (seal)"
+        assert ran.err == (
+            "Error: task.msk: the file was changed or damaged after it was written (seal). "
+            "Get the file again from where it came."
+        )
 
 
 def test_base_that_cannot_be_opened(run: Run, mask_path: Path) -> None:

@@ -361,6 +361,12 @@ def test_a_name_that_a_folder_of_masks_does_not_have(pushed: Path) -> None:
     assert caught.value.hint == "What is there: maskhub list shared/"
 
 
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one(pushed: Path, limit: int) -> None:
+    with pytest.raises(ArgumentError, match=f"^limit: {limit} is not at least 1$"):
+        maskhub.list_masks("shared", limit=limit)
+
+
 def test_what_is_no_folder_of_masks(here: Path, masks: list[Path]) -> None:
     with pytest.raises(MissingError, match=r"^nowhere: no folder of masks: it has no index") as caught:
         maskhub.list_masks("nowhere")

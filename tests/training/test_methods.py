@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -173,6 +174,29 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, passes
             model(INPUT).square().sum().backward()
         optimizer.step()
         optimizer.zero_grad()
+
+
+def test_a_second_optimizer_is_followed_instead_of_the_first() -> None:
+    model = two_layers(msgspec.structs.replace(paper(), l2_sp=0.1))
+    start = {name: scores.detach().clone() for name, scores in scores_of(model).items()}
+    for scores in scores_of(model).values():
+        scores.data += 1
+    first, second, third = (torch.optim.SGD(scores_of(model).values(), 0.0) for _ in range(3))
+    for optimizer in (first, second, second):  # the last one attached counts, once
+        attach(model, optimizer, steps=10)
+    train(model, first, 2)
+    train(model, third, 2)
+    for name, scores in scores_of(model).items():
+        assert torch.allclose(scores, start[name] + 1)
+    attach(model, third, steps=10)
+    assert copy.deepcopy(model).state_dict().keys() == model.state_dict().keys()
+    model = two_layers(msgspec.structs.replace(paper(), l2_sp=0.1))
+    progress = next(iter(masked_weights(model).values())).progress
+    for _ in range(2):
+        optimizer = torch.optim.SGD(scores_of(model).values(), 0.01)
+        attach(model, optimizer, steps=10)
+        train(model, optimizer, 3)
+        assert progress.done == 3
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ def apply(call: Call[list[Built]], out: Output) -> None:
 
     Example: maskhub apply user/base task.msk -o task
     """
+    from maskhub.storage.url import public_name
+
     built = call("Writing")
     rows = [
         {"output": str(one.path), "bytes": one.bytes, "base": one.base, "mask": one.mask, "verified": one.verified}
@@ -32,7 +34,7 @@ def apply(call: Call[list[Built]], out: Output) -> None:
             fields={
                 "size": f"{one.bytes:,} bytes",
                 "base": f"{one.base} ({'verified' if one.verified else 'not verified'})",
-                "mask": f"{mask} ({one.mask})",
+                "mask": f"{public_name(mask)} ({one.mask})",
                 **({"task": f"{one.task.type} ({one.task.architecture})"} if one.task else {}),
             },
         )

@@ -1,0 +1,40 @@
+"""Opening what is a file, and nothing that only looks like one: a pipe would be waited for, a device never ends."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import IO
+
+from maskhub.errors import FormatError, MissingError
+
+KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
+
+
+def open_regular(path: str | Path, name: str | Path | None = None) -> IO[bytes]:
+    """A regular file, open for reading, without a buffer; ``name`` is another one to call it by.
+
+    Raises MissingError where nothing is there, FormatError for what is no regular file, and the system's own OSError.
+    """
+    called = name or path
+    try:
+        _refuse(Path(path).stat().st_mode, called)  # first: opening a device can do something to it
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise MissingError(f"{called}: no such file", hint="Check the name and the folder.") from None
+    file = os.fdopen(handle, "rb", buffering=0)
+    try:
+        _refuse(os.fstat(handle).st_mode, called)
+    except FormatError:
+        file.close()
+        raise
+    return file
+
+
+def _refuse(mode: int, called: str | Path) -> None:
+    if not stat.S_ISREG(mode):
+        raise FormatError(f"{called}: {KINDS.get(stat.S_IFMT(mode), 'no file')}, not a file")

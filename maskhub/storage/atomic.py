@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import io
@@ -136,6 +137,43 @@ def write_atomic(path: str | Path, data: bytes) -> None:
     """Write one whole file."""
     with atomic_file(path) as file:
         file.write(data)
+
+
+def sync_tree(folder: Path) -> None:
+    """Have the disk hold all that lies in a folder: each file, then the folders from the innermost out."""
+    with explained(folder):
+        for where, _, files in os.walk(folder, topdown=False):
+            for name in files:
+                _sync_file(Path(where, name))
+            sync_folder(Path(where))
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk hold a folder's names."""
+    with explained(folder):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _synced_names(handle)
+        finally:
+            os.close(handle)
+
+
+def _sync_file(path: Path) -> None:
+    if not path.is_symlink():
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _synced_names(handle: int) -> None:
+    """Sync an open folder, where its file system can."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 def claim_folder(path: Path) -> None:

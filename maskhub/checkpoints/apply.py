@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -16,9 +14,18 @@ from numpy.typing import NDArray
 
 from maskhub.checkpoints.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint
 from maskhub.checkpoints.scan import Sink, digests, scan
-from maskhub.errors import ArgumentError, BaseMismatchError, OutputError, listed
+from maskhub.errors import (
+    ArgumentError,
+    BaseMismatchError,
+    CheckpointError,
+    MaskhubError,
+    OutputError,
+    listed,
+    same_kind,
+)
 from maskhub.masks.mask import Mask, MaskSet
-from maskhub.storage.atomic import atomic_folder, explained, write_at
+from maskhub.storage.atomic import NewFolder, atomic_folders, explained, write_at
+from maskhub.storage.regular import open_regular
 from maskhub.storage.safetensors import write_header
 from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, Spec, cast, cast_dtype, float_dtype
 from maskhub.storage.work import Progress
@@ -46,6 +53,9 @@ def build(
 ) -> list[Path]:
     """Write the dense checkpoints of tasks, each to a new folder, reading the base once: all of them, or none.
 
+    Only a kill or a power cut in the moment in which they get their names can leave some of several without the others;
+    each one there is whole.
+
     ``verify`` checks every base tensor against its digest, which costs no second read. ``shard_size`` is the most bytes
     of a file (None: sharded as the base is), ``dtype`` what floating-point tensors are cast to. ``code`` copies the
     base's own Python files, and lets its ``config.json`` go on naming them.
@@ -66,12 +76,12 @@ def build(
     for maskset, _ in builds:
         check_structure(base, maskset)
     configs = [task_config(base, maskset, dtype=target, code=code) for maskset, _ in builds]
-    with contextlib.ExitStack() as stack:
-        folders = [stack.enter_context(atomic_folder(output)) for output in outputs]
-        writers = []
-        for (maskset, _), folder, path in zip(builds, folders, outputs, strict=True):
-            with explained(path):
-                writers.append(_Writer(base, maskset, folder, path, limit, target, stack))
+    beside = _beside(base, code=code)
+    with atomic_folders(outputs) as folders:
+        writers = [
+            _Writer(base, maskset, folder, path, limit, target)
+            for (maskset, _), folder, path in zip(builds, folders, outputs, strict=True)
+        ]
         found = scan(
             base,
             [n for n in base if any(n in maskset.base.tensors for maskset, _ in builds)],
@@ -79,16 +89,30 @@ def build(
             digests=verify,
             progress=progress,
         )
-        for (maskset, _), path, writer, folder, config in zip(builds, outputs, writers, folders, configs, strict=True):
+        for (maskset, _), writer, folder, config in zip(builds, writers, folders, configs, strict=True):
             _check_digests(base, maskset, found)
-            with explained(path):
-                writer.finish()
-                (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="ascii")
-                (folder / CARD).write_text(card(base, maskset), encoding="utf-8")
-                for source in base.folder.iterdir():
-                    if source.name in COPIED or (code and source.suffix == ".py"):
-                        shutil.copyfile(source, folder / source.name)
+            writer.finish()
+            folder.write(CONFIG, (json.dumps(config, indent=2) + "\n").encode("ascii"))
+            folder.write(CARD, card(base, maskset).encode())
+            for name, content in beside.items():
+                folder.write(name, content)
     return outputs
+
+
+def _beside(base: Checkpoint, *, code: bool) -> dict[str, bytes]:
+    """What lies beside the base's weights and is copied. Raises CheckpointError, or one of its kind."""
+    files = {}
+    path = base.folder
+    try:
+        for path in base.folder.iterdir():
+            if path.name in COPIED or (code and path.suffix == ".py"):
+                with open_regular(path) as file:
+                    files[path.name] = file.read()
+    except MaskhubError:
+        raise
+    except OSError as error:
+        raise same_kind(error, CheckpointError)(f"{path}: cannot be read: {error.strerror}") from error
+    return files
 
 
 def parse_size(size: int | str) -> int:
@@ -158,11 +182,10 @@ class _Writer:
         self,
         base: Checkpoint,
         maskset: MaskSet,
-        folder: Path,
+        folder: NewFolder,
         output: Path,
         shard_size: int | None,
         dtype: str | None,
-        stack: contextlib.ExitStack,
     ) -> None:
         self._maskset, self._folder, self._output, self._dtype = maskset, folder, output, dtype
         shards = _plan(base, maskset, shard_size, dtype)
@@ -172,12 +195,13 @@ class _Writer:
         self._places: dict[str, int] = {}
         self._total = 0
         for filename, specs in zip(names, shards, strict=True):
-            file = self._files[filename] = stack.enter_context((folder / filename).open("wb"))
+            file = self._files[filename] = folder.create(filename)
             self._places |= write_header(file, specs, {"format": "pt"})
             size = sum(spec.nbytes for spec in specs.values())
             self._total += size
             file.flush()
-            os.truncate(file.fileno(), file.tell() + size)
+            with explained(output):
+                os.truncate(file.fileno(), file.tell() + size)
 
     def sinks(self, name: str, tensor: RawTensor) -> Sequence[Sink]:
         """Where a base tensor's bytes go: to the place of its parameter, masked and cast."""
@@ -203,10 +227,11 @@ class _Writer:
         for name, tensor in self._maskset.dense.items():
             target = cast_dtype(tensor.dtype, self._dtype)
             data = tensor.data if target == tensor.dtype else cast(tensor.data, tensor.dtype, target)
-            write_at(self._files[self._weight_map[name]].fileno(), data, self._places[name])
+            with explained(self._output):
+                write_at(self._files[self._weight_map[name]].fileno(), data, self._places[name])
         if len(self._files) > 1:
             index = {"metadata": {"total_size": self._total}, "weight_map": dict(sorted(self._weight_map.items()))}
-            (self._folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="ascii")
+            self._folder.write(INDEX, (json.dumps(index, indent=2) + "\n").encode("ascii"))
 
 
 def check_structure(base: Checkpoint, maskset: MaskSet) -> None:

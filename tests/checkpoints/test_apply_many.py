@@ -21,7 +21,7 @@ from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.pruned import from_pruned
 from maskhub.errors import ArgumentError, OutputError
 from maskhub.masks.mask import MaskSet
-from maskhub.storage.atomic import atomic_file, atomic_folder
+from maskhub.storage.atomic import atomic_file, atomic_folders
 from maskhub.storage.tensor import RawTensor
 from tests import tiny
 
@@ -188,11 +188,11 @@ def test_a_build_killed_at_any_moment_leaves_all_or_nothing(tmp_path: Path) -> N
 
 
 def test_a_sweep_spares_what_others_are_at_work_on(tmp_path: Path) -> None:
-    with atomic_folder(tmp_path / "out") as folder, atomic_file(tmp_path / "file") as file:
-        (folder / "half").write_text("")
-        with atomic_folder(tmp_path / "out") as second:
-            assert (folder / "half").exists()
-            (second / "whole").write_text("")
+    with atomic_folders([tmp_path / "out"]) as [folder], atomic_file(tmp_path / "file") as file:
+        folder.write("half", b"")
+        with atomic_folders([tmp_path / "out"]) as [second]:
+            assert len(list(tmp_path.glob(".out.*/half"))) == 1
+            second.write("whole", b"")
         (tmp_path / "out" / "whole").unlink()
         file.write(b"1")
     assert os.listdir(tmp_path / "out") == ["half"]

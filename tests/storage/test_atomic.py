@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from maskhub.errors import MissingError, OutputError
-from maskhub.storage.atomic import atomic_file, atomic_folder, claim_file, claim_folder, write_atomic
+from maskhub.storage.atomic import atomic_file, atomic_folders, claim_file, claim_folder, write_atomic
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -32,7 +32,7 @@ def test_a_file_gets_the_usual_permissions(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:
         write_atomic(tmp_path / "f", b"")
-        with atomic_folder(tmp_path / "d"):
+        with atomic_folders([tmp_path / "d"]):
             pass
     finally:
         os.umask(old)
@@ -51,7 +51,7 @@ def test_an_error_leaves_the_old_file(tmp_path: Path, error: type[BaseException]
     assert os.listdir(tmp_path) == ["f"]
 
 
-@pytest.mark.parametrize("output", [atomic_file, atomic_folder])
+@pytest.mark.parametrize("output", [atomic_file, lambda path: atomic_folders([path])])
 def test_what_another_file_raises_in_the_block_is_not_blamed_on_the_output(tmp_path: Path, output: Any) -> None:
     with pytest.raises(FileNotFoundError) as caught, output(tmp_path / "out"):
         (tmp_path / "other").read_bytes()
@@ -60,8 +60,8 @@ def test_what_another_file_raises_in_the_block_is_not_blamed_on_the_output(tmp_p
 
 
 def test_an_error_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "d") as folder:  # noqa: PT012
-        (folder / "half").write_bytes(b"half")
+    with pytest.raises(RuntimeError), atomic_folders([tmp_path / "d"]) as [folder]:  # noqa: PT012
+        folder.write("half", b"half")
         raise RuntimeError
     assert os.listdir(tmp_path) == []
 
@@ -76,12 +76,12 @@ def test_a_link_is_replaced_and_its_target_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_made_with_its_parents_and_may_fill_an_empty_one(tmp_path: Path) -> None:
-    with atomic_folder(tmp_path / "a" / "b") as folder:
-        (folder / "x").write_bytes(b"1")
+    with atomic_folders([tmp_path / "a" / "b"]) as [folder]:
+        folder.write("x", b"1")
     assert (tmp_path / "a" / "b" / "x").read_bytes() == b"1"
     (tmp_path / "empty").mkdir()
-    with atomic_folder(tmp_path / "empty") as folder:
-        (folder / "x").write_bytes(b"2")
+    with atomic_folders([tmp_path / "empty"]) as [folder]:
+        folder.write("x", b"2")
     assert (tmp_path / "empty" / "x").read_bytes() == b"2"
     assert leftovers(tmp_path) == leftovers(tmp_path / "a") == []
 
@@ -101,7 +101,7 @@ def test_a_folder_that_is_taken_is_refused(tmp_path: Path) -> None:
         "file/below": r"file is a file",
         "file/below/deeper": r"file is a file",
     }.items():
-        with pytest.raises(OutputError, match=reason), atomic_folder(tmp_path / name):
+        with pytest.raises(OutputError, match=reason), atomic_folders([tmp_path / name]):
             pytest.fail("the block must not run")
     assert os.listdir(tmp_path / "empty") == []
     assert sorted(os.listdir(tmp_path)) == ["dangling", "empty", "file", "full", "link"]
@@ -120,7 +120,7 @@ def test_a_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
             write_atomic(tmp_path / name, b"x")
     with pytest.raises(MissingError, match="cannot be written"):
         write_atomic("/proc/maskhub", b"x")
-    with pytest.raises(MissingError, match="cannot be written"), atomic_folder("/proc/maskhub"):
+    with pytest.raises(MissingError, match="cannot be written"), atomic_folders(["/proc/maskhub"]):
         pytest.fail("the block must not run")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
@@ -142,9 +142,9 @@ def test_claim_file_says_what_is_in_the_way(tmp_path: Path) -> None:
 
 KILLED = """
 import sys
-from maskhub.storage.atomic import atomic_file, atomic_folder
-with atomic_{kind}(sys.argv[1]) as out:
-    (open(out / "weights", "wb") if {kind!r} == "folder" else out).write(b"half" * 100_000)
+from maskhub.storage.atomic import atomic_file, atomic_folders
+with atomic_file(sys.argv[1]) if {kind!r} == "file" else atomic_folders([sys.argv[1]]) as out:
+    (out[0].create("weights") if {kind!r} == "folder" else out).write(b"half" * 100_000)
     print("writing", flush=True)
     sys.stdin.read()
 """
@@ -172,7 +172,7 @@ def test_a_killed_process_leaves_the_old_state(tmp_path: Path, kind: str) -> Non
     if kind == "file":
         write_atomic(target, b"new")
     else:
-        with atomic_folder(target):
+        with atomic_folders([target]):
             pass
     assert target.exists()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -156,7 +157,9 @@ def extra(name: str, what: str = "this") -> Iterator[None]:
     except LibraryError:
         raise
     except ImportError as error:
-        missing = next((module for module in EXTRAS[name] if importlib.util.find_spec(module) is None), None)
-        if missing is None:
+        told = f"{error.name} {error}"  # transformers names what it lacks in words
+        asked = (module for module in EXTRAS[name] if re.search(rf"\b{module}\b", told, re.IGNORECASE))
+        missing = next((module for module in asked if importlib.util.find_spec(module) is None), None)
+        if missing is None:  # another one, of whoever is called inside
             raise
         raise LibraryError(f"{what} needs {missing}", hint=f"Install it: pip install 'maskhub[{name}]'.") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from maskhub.container.codecs.bits import Bits
 from maskhub.masks.mask import MaskSet
-from maskhub.storage.atomic import explained
+from maskhub.storage.atomic import make_folder
 
 
 def folder() -> Path:
@@ -30,7 +30,6 @@ def keep(maskset: MaskSet) -> Path:
     if not path.is_file():
         from maskhub.container import writer
 
-        with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         writer.save(maskset, path, codec=Bits.name, force=True)  # another process may do the same
     return path

@@ -16,7 +16,7 @@ import msgspec
 from maskhub.container import codecs
 from maskhub.container.codecs.delta import Delta
 from maskhub.container.manifest import KEY, DenseEntry, Manifest, MaskEntry, content_id, parse, render
-from maskhub.errors import BaseMismatchError, CodecError, FormatError
+from maskhub.errors import BaseMismatchError, CodecError, FormatError, OutputError
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import digest
 from maskhub.storage.atomic import atomic_file, claim_file, explained
@@ -50,6 +50,8 @@ def save(
             f"the parent {parent.id} belongs to another base than the mask: {parent.base.name}",
             hint="Pack it without a parent.",
         )
+    if parent is not None and _lies_at(parent, path):
+        raise OutputError(f"{path}: the output is a file that the parent is read from", hint="Name another one.")
     if both := sorted(maskset.masks.keys() & maskset.dense.keys()):
         raise FormatError(f"{path}: {both[0]} is both masked and dense")
     entries: dict[str, MaskEntry | DenseEntry] = {}
@@ -84,6 +86,14 @@ def save(
             file.seek(place)
             file.write(seal.encode())
     return msgspec.structs.replace(manifest, seal=seal)
+
+
+def _lies_at(maskset: MaskSet, path: Path) -> bool:
+    """Whether a mask set, or one that it is coded against, was opened from this file."""
+    if maskset.stored is None or not path.exists():
+        return False
+    files = [maskset.stored.path, *(file for _, file in maskset.stored.chain() if file)]
+    return any(Path(file).exists() and path.samefile(file) for file in files)
 
 
 def _copied(spool: IO[bytes], file: IO[bytes]) -> Iterator[bytes]:

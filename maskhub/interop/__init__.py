@@ -20,7 +20,7 @@ from maskhub.interop import boolean, compressed, hdf5, maskllm, prune, scores, t
 from maskhub.interop.bind import Format
 from maskhub.interop.tensors import CLOSED, NamedTensors, open_tensors
 from maskhub.masks.mask import MaskSet
-from maskhub.storage.atomic import atomic_file, claim_file, explained
+from maskhub.storage.atomic import atomic_file, claim_file
 from maskhub.storage.registry import Registry
 from maskhub.storage.work import Progress
 
@@ -125,5 +125,5 @@ def export(maskset: MaskSet, path: str | Path, to: str, *, name: str | None = No
     assert write is not None
     if found.several:
         write = partial(write, path=path, name=name, force=force)
-    with atomic_file(path) as file, explained(path):
+    with atomic_file(path) as file:
         write(maskset, file)

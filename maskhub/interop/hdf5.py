@@ -31,7 +31,8 @@ CHUNK = 1 << 20
 
 def read(tensors: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:
     """One mask set of a bank; a checked one, and only for its own base."""
-    with _open(Path(tensors.name)) as file:
+    path = Path(tensors.name)
+    with _open(path) as file, damaged(path, "HDF5 bank"):
         name = choose(tensors, list(file))
         source = f"{tensors.name}#{name}"
         group = _member(file, name, source)
@@ -59,7 +60,7 @@ def write(maskset: MaskSet, file: IO[bytes], *, path: Path, name: str | None, fo
     with _library().File(file, "w") as new:
         new.attrs["format"] = BANK
         if path.exists():
-            with _open(path) as old:
+            with _open(path) as old, damaged(path, "HDF5 bank"):
                 if name in old and not force:
                     raise OutputError(
                         f"{path}: holds a mask set {name!r}", hint="Name another with --name, or replace it: --force."
@@ -122,8 +123,11 @@ def _member(group: Any, path: str, source: str) -> Any:
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[Any]:
     h5py = _library()
-    with damaged(path, "HDF5 bank"), h5py.File(path, "r") as file:
-        if file.attrs.get("format") != BANK:
+    with contextlib.ExitStack() as stack:
+        with damaged(path, "HDF5 bank"):
+            file = stack.enter_context(h5py.File(path, "r"))
+            bank = file.attrs.get("format") == BANK
+        if not bank:
             raise FormatError(f"{path}: an HDF5 file, but no bank of mask sets", hint="maskhub export makes one.")
         yield file
 

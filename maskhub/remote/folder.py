@@ -27,6 +27,7 @@ from maskhub.storage import atomic as files
 from maskhub.storage import folderfile
 from maskhub.storage.address import INDEX, SUFFIX, Folder
 from maskhub.storage.folderfile import NAME, OBJECTS, Sha256, join, mask_path, names, read_pointer
+from maskhub.storage.regular import open_regular
 from maskhub.storage.remotefile import file_system, read_small, read_whole
 from maskhub.storage.url import is_url, public_name
 
@@ -156,27 +157,30 @@ def _read(path: str, limit: int) -> bytes | None:
 
 def _download(path: str, address: str, pointer: Pointer | None = None) -> Path:
     """A file in the local cache, fetched by one process at a time; none is fetched that is there and ``pointer``'s."""
-    from filelock import FileLock
-
     place = path if is_url(path) else str(Path(path).absolute())
     key = hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()
     target = cache.folder() / "downloads" / f"{key}{SUFFIX}"
-    with files.explained(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock") if pointer else contextlib.nullcontext():
-            if pointer and target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == pointer.mask:
-                return target
-            with files.atomic_file(target) as file:
-                digest, size = hashlib.sha256(), 0
-                for chunk in read_whole(path):
-                    digest.update(chunk)
-                    file.write(chunk)
-                    size += len(chunk)
-                    if pointer and size > pointer.entry.bytes:
-                        break
-                if pointer and digest.hexdigest() != pointer.mask:
-                    raise IntegrityError(f"{address}: damaged: not the file that the index says", hint=PUSH_AGAIN)
+    files.make_folder(target.parent)
+    with files.locked(target.with_suffix(f"{SUFFIX}.lock")) if pointer else contextlib.nullcontext():
+        if pointer and _is(target, pointer.mask):
+            return target
+        with files.atomic_file(target) as file:
+            digest, size = hashlib.sha256(), 0
+            for chunk in read_whole(path):
+                digest.update(chunk)
+                file.write(chunk)
+                size += len(chunk)
+                if pointer and size > pointer.entry.bytes:
+                    break
+            if pointer and digest.hexdigest() != pointer.mask:
+                raise IntegrityError(f"{address}: damaged: not the file that the index says", hint=PUSH_AGAIN)
     return target
+
+
+def _is(path: Path, sha256: str) -> bool:
+    with contextlib.suppress(OSError, FormatError), open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256  # type: ignore[arg-type]
+    return False
 
 
 def _write(folder: str, name: str, content: bytes) -> None:
@@ -188,7 +192,9 @@ def _write(folder: str, name: str, content: bytes) -> None:
         with file_system(join(folder, name), "written") as (system, there):
             protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
             if isinstance(system, LocalFileSystem):
-                Path(there).parent.mkdir(exist_ok=True)
+                parent = Path(there).parent
+                parent.mkdir(exist_ok=True)
+                files.sync_folder(parent.parent)
                 files.write_atomic(there, content)
             elif protocols & AT_ONCE:
                 system.pipe_file(there, content)

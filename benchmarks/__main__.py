@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.report import Report
 
-BENCHMARKS = ("codecs", "startup", "trained", "patterns", "dense", "training", "sizes", "algebra")
+BENCHMARKS = ("codecs", "startup", "trained", "patterns", "dense", "durability", "training", "sizes", "algebra")
 
 
 def main() -> int:

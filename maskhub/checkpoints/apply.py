@@ -24,7 +24,7 @@ from maskhub.errors import (
     same_kind,
 )
 from maskhub.masks.mask import Mask, MaskSet
-from maskhub.storage.atomic import NewFolder, atomic_folders, explained, write_at
+from maskhub.storage.atomic import NewFolder, atomic_folders, explained, start_sync, write_at
 from maskhub.storage.regular import open_regular
 from maskhub.storage.safetensors import write_header
 from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, Spec, cast, cast_dtype, float_dtype
@@ -218,7 +218,8 @@ class _Writer:
             if target != tensor.dtype:
                 chunk = cast(chunk, tensor.dtype, target)
             with explained(self._output):
-                write_at(handle, chunk, place + start // width * ITEM_SIZE[target])
+                begin = place + start // width * ITEM_SIZE[target]
+                start_sync(handle, begin, write_at(handle, chunk, begin))
 
         return (sink,)
 

@@ -1,4 +1,6 @@
-"""Dense builds and verification, beside copying and syncing the base's files and the way through transformers, and their memory.
+"""Dense builds and verification, beside copying and syncing the base's files and the way through transformers.
+
+Also the memory that they take.
 
 The bases are made of random weights in a temporary folder: BERT-base's shape in F32, one file; and a Llama-like one of
 3 B parameters in BF16, in shards (``python -m benchmarks dense`` needs 25 GB of disk for it; without, it is left out).
@@ -167,7 +169,7 @@ def _measure(report: Report, key: str, what: str, base: Path, folder: Path, runs
         key,
         f"Dense builds, {what}, {size:,} bytes",
         [{"what": w, "seconds": s, "GB/s": size / s / 1e9, "x copy": s / middle["copy"]} for w, s in middle.items()],
-        note=f"Median of {runs} runs that take turns, files in the page cache; apply verifies the base; what is written is synced.",
+        note=f"Median of {runs} runs that take turns, the base in the page cache; apply verifies it; all is synced.",
     )
     report.check(f"{key}: verify, GB/s", size / middle["verify_base"] / 1e9, at_least=3)
     if "apply, three masks" in middle:

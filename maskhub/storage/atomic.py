@@ -357,8 +357,19 @@ def sync_tree(folder: Path) -> None:
     with explained(folder):
         for where, _, files in os.walk(folder, topdown=False):
             for name in files:
-                _sync_file(Path(where, name))
+                if not Path(where, name).is_symlink():
+                    sync_file(Path(where, name))
             sync_folder(Path(where))
+
+
+def sync_file(path: Path) -> None:
+    """Have the disk hold a file's content."""
+    with explained(path):
+        handle = os.open(path, os.O_RDONLY | FOUND)
+        try:
+            _sync(handle)
+        finally:
+            os.close(handle)
 
 
 def sync_folder(folder: Path) -> None:
@@ -367,15 +378,6 @@ def sync_folder(folder: Path) -> None:
         handle = _open_folder(folder)
         try:
             _sync_names(handle)
-        finally:
-            os.close(handle)
-
-
-def _sync_file(path: Path) -> None:
-    if not path.is_symlink():
-        handle = os.open(path, os.O_RDONLY | FOUND)
-        try:
-            _sync(handle)
         finally:
             os.close(handle)
 

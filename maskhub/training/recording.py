@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from maskhub.errors import MissingError, TrainingError, library, reason
-from maskhub.storage.atomic import explained
+from maskhub.storage.atomic import explained, sync_file, sync_folder
 
 RECORDING = "run.h5"
 TRAIN = ("loss", "learning_rate", "grad_norm")
@@ -96,7 +96,10 @@ class Recorder:
             if before is not None:
                 self._copy(before)
             self._file.swmr_mode = True
+            self._file.flush()
+            sync_file(new)
             new.replace(self._path)
+            sync_folder(run)
 
     def train(self, step: int, numbers: Mapping[str, float]) -> None:
         """A row of loss, learning rate and gradient norm; NaN where one is missing."""
@@ -111,7 +114,9 @@ class Recorder:
         self._append("mask", step, {"density": density, "flips": flips})
 
     def close(self) -> None:
+        """Have the disk hold all of it."""
         self._file.close()
+        sync_file(self._path)
 
     def _rows(self, name: str, shape: tuple[int, ...], dtype: type) -> None:
         chunk = tuple(max(1, n) for n in shape)

@@ -142,13 +142,14 @@ class _New:
 
     def appear(self) -> None:
         """Give it its name."""
-        with explained(self._path):
-            if not self._is_at(self._hidden):
-                raise OutputError(
-                    f"{self._path}: cannot be written: another program moved or replaced {self._hidden} beside it",
-                    hint="Write to a folder in which nobody else can.",
-                )
-            os.rename(self._hidden, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
+        with explained(self._path), contextlib.suppress(FileNotFoundError):
+            if self._is_at(self._hidden):
+                os.rename(self._hidden, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
+                return
+        raise OutputError(
+            f"{self._path}: cannot be written: another program moved or replaced {self._hidden} beside it",
+            hint="Write to a folder in which nobody else can.",
+        )
 
     def settle(self) -> None:
         """Have the disk hold its name."""

@@ -133,6 +133,15 @@ def test_without_a_library_of_an_extra_its_name_is_told() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"^No module named 'no_such_module'$"):
         train("no_such_module")  # all of the extra is here: it is none of its libraries
     script = (
+        "import sys; sys.modules['seqeval'] = None\n"
+        "from maskhub.errors import extra\n"
+        "try:\n"
+        "    with extra('train', 'training'): raise ImportError('the callback needs a plugin')\n"
+        "except ImportError as error: print(type(error).__name__, error)\n"
+    )  # one of the extra is missing, and something else of whoever is called inside
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert told == "ImportError the callback needs a plugin\n"
+    script = (
         "import sys; sys.modules['torch'] = None\n"
         "from maskhub.errors import MaskhubError, extra\n"
         "try:\n"

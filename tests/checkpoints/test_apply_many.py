@@ -19,7 +19,7 @@ import maskhub
 from maskhub.checkpoints.apply import build, drop, parse_size, tensors
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.pruned import from_pruned
-from maskhub.errors import ArgumentError, OutputError
+from maskhub.errors import ArgumentError, MaskhubError, OutputError
 from maskhub.masks.mask import MaskSet
 from maskhub.storage.atomic import atomic_file, atomic_folders
 from maskhub.storage.tensor import RawTensor
@@ -185,6 +185,41 @@ def test_a_build_killed_at_any_moment_leaves_all_or_nothing(tmp_path: Path) -> N
     assert begun  # one at least was killed at work
     tiny.build(base, maskset, out)
     assert os.listdir(out.parent) == ["dense"]  # what the killed ones left is gone
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a", "c"), ("new/a", "new/b")])
+def test_where_the_last_output_is_taken_meanwhile_there_is_none(
+    base: Checkpoint, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    outputs = [tmp_path / name for name in names]
+
+    def taken(done: int, total: int) -> None:
+        outputs[-1].mkdir(exist_ok=True)
+        (outputs[-1] / "another").write_bytes(b"")
+
+    builds = [(tiny.tiny_maskset(base, seed=seed), output) for seed, output in enumerate(outputs)]
+    with pytest.raises(OutputError, match=f"{outputs[-1]}: cannot be written: Directory not empty"):
+        build(base, builds, progress=taken)
+    assert os.listdir(outputs[-1]) == ["another"]
+    assert os.listdir(outputs[-1].parent) == [outputs[-1].name]
+
+
+def test_what_of_the_base_cannot_be_read_is_not_blamed_on_the_output(base_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(base_folder, tmp_path / "base")
+    base = open_checkpoint(folder)
+    maskset = tiny.tiny_maskset(base)
+    vocabulary = folder / "vocab.txt"
+    for make, said in (
+        (lambda: vocabulary.symlink_to(vocabulary), "cannot be read: Too many levels of symbolic links"),
+        (lambda: os.mkfifo(vocabulary), "a pipe, not a file"),
+        (lambda: vocabulary.mkdir(), "a folder, not a file"),
+    ):
+        vocabulary.unlink()
+        make()
+        with pytest.raises(MaskhubError, match=f"^{vocabulary}: {said}") as caught:
+            tiny.build(base, maskset, tmp_path / "out")
+        assert not isinstance(caught.value, OutputError)
+    assert os.listdir(tmp_path) == ["base"]
 
 
 def test_a_sweep_spares_what_others_are_at_work_on(tmp_path: Path) -> None:

@@ -176,6 +176,38 @@ def test_a_file_is_saved_over_only_by_force_also_over_itself(maskset: MaskSet, t
     assert read.masks == maskset.masks  # the old file's memory map lives on
 
 
+@pytest.mark.parametrize("codec", ["auto", "bits"])
+def test_what_was_opened_before_its_file_was_saved_over_reads_what_it_was(
+    maskset: MaskSet, tmp_path: Path, codec: str
+) -> None:
+    path = tmp_path / "x.msk"
+    for change in (lambda old: ~old, lambda old: old ^ ~old, lambda old: dataclasses.replace(old, dense={})):
+        save(maskset, path, codec=codec, force=True)
+        old = maskhub.open(path)
+        expected = change(maskset)
+        save(change(old), path, codec=codec, force=True)  # decodes the old file while the new one is written
+        assert MaskFile(path).manifest.id == expected.id
+        MaskFile(path).verify()
+        assert maskhub.open(path).masks == expected.masks
+        assert old.masks == maskset.masks
+        assert all(old.dense[name].data.tobytes() == maskset.dense[name].data.tobytes() for name in maskset.dense)
+    assert os.listdir(tmp_path) == ["x.msk"]
+
+
+def test_a_parent_is_not_saved_over_by_what_needs_it(maskset: MaskSet, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / f"{i}.msk" for i in range(3))
+    flipped = {name: ~mask for name, mask in maskset.masks.items()}
+    save(maskset, first)
+    save(dataclasses.replace(maskset, masks=flipped), second, codec="delta", parent=maskhub.open(first))
+    parent = maskhub.open(second, parent=[first])
+    before = first.read_bytes(), second.read_bytes()
+    third.symlink_to(second)
+    for path in (first, second, third):
+        with pytest.raises(OutputError, match=f"{path}: the output is a file that the parent is read from"):
+            save(maskset, path, parent=parent, force=True)
+    assert (first.read_bytes(), second.read_bytes()) == before
+
+
 def test_the_zstd_codec_is_chosen_for_rows(tmp_path: Path) -> None:
     rows = Mask.from_bool(np.repeat(np.random.default_rng(0).random((256, 1)) < 0.5, 256, axis=1))
     noise = random_mask((256, 256), np.random.default_rng(0))

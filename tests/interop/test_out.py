@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,9 +16,10 @@ import maskhub
 from maskhub import interop
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import ArgumentError, BaseMismatchError, MaskhubError, MissingError, OutputError
+from maskhub.interop import hdf5
 from maskhub.masks.binding import BaseBinding
-from maskhub.masks.mask import Mask, MaskSet
-from maskhub.storage.tensor import RawTensor
+from maskhub.masks.mask import LazyMask, Mask, MaskSet
+from maskhub.storage.tensor import Bytes, RawTensor
 from tests import tiny
 from tests.test_imports import HEAVY, loaded
 
@@ -50,6 +52,50 @@ def test_safetensors_and_pt_hold_booleans(base: Checkpoint, maskset: MaskSet, tm
         assert np.array_equal(of_task[f"bert.{name}.mask"].numpy(), mask.to_bool())
     assert interop.read(tmp_path / "m.safetensors", base).masks == maskset.masks
     assert interop.read(tmp_path / "m.pt", base).masks == maskset.masks
+
+
+LIMITED = """
+import resource, sys
+import maskhub
+mask, output, to = sys.argv[1:]
+maskhub.export(mask, output, to=to)  # what it imports, is
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    maskhub.export(mask, output, to=to, force=True)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("to", ["npz", "pt", "safetensors", "h5"])
+def test_a_full_disk_is_told_as_such_whatever_library_writes(mask_path: Path, tmp_path: Path, to: str) -> None:
+    output = tmp_path / f"m.{to}"
+    arguments = [sys.executable, "-c", LIMITED, mask_path, output, to]
+    child = subprocess.run(arguments, capture_output=True, text=True)
+    assert child.stdout == f"OutputError {output}: cannot be written: File too large\n", child.stderr
+    assert os.listdir(tmp_path) == [output.name]
+
+
+def test_what_a_mask_raises_while_it_is_exported_is_not_blamed_on_the_output(maskset: MaskSet, tmp_path: Path) -> None:
+    name, mask = next(iter(maskset.masks.items()))
+    for error in (OSError(5, "Input/output error"), AttributeError("no such thing")):
+
+        def broken(error: Exception = error) -> Bytes:
+            raise error
+
+        odd = dataclasses.replace(maskset, masks=dict(maskset.masks) | {name: LazyMask(mask.shape, broken)})
+        vars(odd)["id"] = maskset.id
+        for to in ("npz", "pt", "safetensors", "h5"):
+            with pytest.raises(type(error)) as caught:
+                interop.export(odd, tmp_path / "out", to)
+            assert caught.value is error
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_goes_wrong_with_an_open_bank_is_not_called_damage(maskset: MaskSet, tmp_path: Path) -> None:
+    interop.export(maskset, tmp_path / "bank.h5", "h5")
+    with pytest.raises(AttributeError), hdf5._open(tmp_path / "bank.h5") as bank:
+        bank.no_such_thing  # noqa: B018
 
 
 def test_of_a_mask_file(base: Checkpoint, mask_path: Path, maskset: MaskSet, tmp_path: Path) -> None:

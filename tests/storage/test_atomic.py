@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from maskhub.errors import MissingError, OutputError
-from maskhub.storage.atomic import atomic_file, atomic_folders, claim_file, claim_folder, write_atomic
+from maskhub.storage.atomic import atomic_file, atomic_folders, claim_file, claim_folder, make_folder, write_atomic
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -64,6 +64,87 @@ def test_an_error_leaves_no_folder(tmp_path: Path) -> None:
         folder.write("half", b"half")
         raise RuntimeError
     assert os.listdir(tmp_path) == []
+
+
+def test_what_the_block_raises_stays_itself_also_beside_what_was_not_written_yet(tmp_path: Path) -> None:
+    with pytest.raises(AttributeError), atomic_file(tmp_path / "f") as file:  # noqa: PT012
+        file.write(b"half")
+        file.no_such_thing  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(OSError, match="of another file"), atomic_folders([tmp_path / "d"]) as [folder]:  # noqa: PT012
+        folder.create("half").write(b"half")
+        raise OSError("of another file")
+    assert os.listdir(tmp_path) == []
+
+
+HIDDEN = """
+import resource, sys
+from maskhub.storage.atomic import atomic_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    with atomic_file(sys.argv[1]) as file:
+        try:
+            file.write(bytes(200_000))
+        except OSError:
+            raise RuntimeError("the stream ended unexpectedly")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_write_that_failed_is_told_also_where_a_library_hides_it(tmp_path: Path) -> None:
+    child = subprocess.run([sys.executable, "-c", HIDDEN, tmp_path / "f"], capture_output=True, text=True, check=True)
+    assert child.stdout == f"OutputError {tmp_path / 'f'}: cannot be written: File too large\n"
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("taken", ["file", "full folder", "link", "third"])
+def test_several_folders_appear_all_or_none(tmp_path: Path, taken: str) -> None:
+    paths = [tmp_path / name for name in ("new/a", "b", "c")]
+    paths[1].mkdir(mode=0o750)
+    with pytest.raises(OSError, match=r"c: cannot be written"), atomic_folders(paths) as folders:  # noqa: PT012
+        for folder in folders:
+            folder.write("weights", b"1")
+        match taken:
+            case "file":
+                paths[2].write_bytes(b"another's")
+            case "full folder":
+                paths[2].mkdir()
+                (paths[2] / "x").write_bytes(b"another's")
+            case "link":
+                paths[2].symlink_to(tmp_path)
+            case "third":
+                next(tmp_path.glob(".c.*")).rename(tmp_path / "gone")
+    assert sorted(os.listdir(tmp_path)) == sorted(["b", "gone" if taken == "third" else "c", "new"])
+    assert os.listdir(tmp_path / "b") == os.listdir(tmp_path / "new") == []
+    assert stat.S_IMODE(paths[1].stat().st_mode) == 0o750
+    if taken == "file":
+        assert paths[2].read_bytes() == b"another's"
+    if taken == "full folder":
+        assert os.listdir(paths[2]) == ["x"]
+
+
+def test_an_interrupt_between_two_names_takes_the_first_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = os.rename
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        rename(*arguments, **options)
+        monkeypatch.setattr(os, "rename", rename)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), atomic_folders([tmp_path / "a", tmp_path / "b"]) as folders:  # noqa: PT012
+        for folder in folders:
+            folder.write("weights", b"1")
+        monkeypatch.setattr(os, "rename", interrupted)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_made_for_an_output_may_be_made_by_another_one_meanwhile(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: make_folder(tmp_path / "a" / "b" / "c" / str(i)), range(32)))
+    assert len(os.listdir(tmp_path / "a" / "b" / "c")) == 32
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="file"):
+        make_folder(tmp_path / "file" / "below")
 
 
 def test_a_link_is_replaced_and_its_target_left_alone(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def apply(
     """Write the dense checkpoint of a mask's task: the base with its dropped weights 0.
 
     Plain ``from_pretrained`` loads it. Several masks are built in one pass over the base, each in a folder called as
-    the mask; all of them appear, or none.
+    the mask; all of them appear, or none (a kill or a power cut in the moment in which they do can leave some, whole).
 
     Gives what was built, one for each mask.
 

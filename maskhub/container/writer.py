@@ -57,7 +57,8 @@ def save(
     entries: dict[str, MaskEntry | DenseEntry] = {}
     payloads: dict[str, Spec] = {}
     encoder = codecs.encoder(codec)
-    # The header comes first, and is not known yet: payloads wait in memory while they are few, else beside the target.
+    # The header comes first, and is not known yet: payloads wait in memory while they are few, else in a file without a
+    # name beside the target.
     with tempfile.SpooledTemporaryFile(SPOOL, dir=str(path.absolute().parent)) as spool:
         for name, entry, payload in _encode_all(maskset, encoder, parent, progress):
             entries[name] = entry

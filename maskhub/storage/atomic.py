@@ -23,7 +23,7 @@ import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -64,7 +64,7 @@ def atomic_folders(paths: Sequence[str | Path]) -> Iterator[list[NewFolder]]:
     with contextlib.ExitStack() as stack:
         new = []
         for path in targets:
-            make_folder(path.absolute().parent)
+            stack.push(partial(_unmade, make_folder(path.absolute().parent)))
             new.append(stack.enter_context(NewFolder(path)))
         yield new
         for step in (NewFolder.sync, NewFolder.appear, NewFolder.settle):
@@ -344,13 +344,23 @@ def _sync_file_range() -> Any:
     return getattr(ctypes.CDLL(None), "sync_file_range", None)  # Linux has it
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder, and those above it, where they are missing, and have the disk hold their names."""
+def make_folder(path: Path) -> list[Path]:
+    """Make a folder, and those above it, where they are missing, and have the disk hold their names; those it made."""
     with explained(path):
-        if not path.is_dir():
-            make_folder(path.absolute().parent)
-            path.mkdir(exist_ok=True)
-            sync_folder(path.absolute().parent)
+        if path.is_dir():
+            return []
+        made = make_folder(path.absolute().parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.absolute().parent)
+        return [*made, path]
+
+
+def _unmade(made: Sequence[Path], kind: object, *_: object) -> None:
+    """Remove what was made for an output that did not come about, unless others use it."""
+    if kind is not None:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def sync_tree(folder: Path) -> None:

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from maskhub.checkpoints.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint
 from maskhub.checkpoints.scan import Sink, digests, scan
-from maskhub.errors import ArgumentError, BaseMismatchError, OutputError, listed
+from maskhub.errors import ArgumentError, BaseMismatchError, CheckpointError, OutputError, listed
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.atomic import atomic_folder, explained, write_at
+from maskhub.storage.regular import open_regular
 from maskhub.storage.safetensors import write_header
 from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, Spec, cast, cast_dtype, float_dtype
 from maskhub.storage.work import Progress
+from maskhub.text import markdown, printable
 
 CARD = "README.md"
 # Beside weights and config.json: what a tokenizer, a processor or text generation needs.
@@ -66,6 +68,9 @@ def build(
     for maskset, _ in builds:
         check_structure(base, maskset)
     configs = [task_config(base, maskset, dtype=target, code=code) for maskset, _ in builds]
+    wanted = (path for path in base.folder.iterdir() if path.name in COPIED or (code and path.suffix == ".py"))
+    copied = {path.name: _own_file(base, path) for path in (base.folder / CONFIG, *wanted)}
+    copied.pop(CONFIG)  # written anew
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(atomic_folder(output)) for output in outputs]
         writers = []
@@ -85,10 +90,26 @@ def build(
                 writer.finish()
                 (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="ascii")
                 (folder / CARD).write_text(card(base, maskset), encoding="utf-8")
-                for source in base.folder.iterdir():
-                    if source.name in COPIED or (code and source.suffix == ".py"):
-                        shutil.copyfile(source, folder / source.name)
+                for name, source in copied.items():
+                    with open_regular(source) as file, (folder / name).open("wb") as copy:
+                        shutil.copyfileobj(file, copy)
     return outputs
+
+
+def _own_file(base: Checkpoint, path: Path) -> Path:
+    """Where a file of a base lies that goes into others' hands. CheckpointError for a link to what is not the base's.
+
+    What belongs to a base lies in its folder, or, of a snapshot in the Hub's cache, beside it in ``blobs``.
+    """
+    found, own = Path(os.path.realpath(path)), [base.folder.resolve()]
+    if own[0].parent.name == "snapshots":
+        own.append(own[0].parent.parent / "blobs")
+    if not any(found.is_relative_to(folder) for folder in own):
+        raise CheckpointError(
+            f"{path}: a link that leads out of the base's folder, and would be copied into the output",
+            hint="Put the file itself there, if it belongs to the base.",
+        )
+    return found
 
 
 def parse_size(size: int | str) -> int:
@@ -243,7 +264,7 @@ def card(base: Checkpoint, maskset: MaskSet) -> str:
     front: dict[str, Any] = {"library_name": "transformers", "base_model": maskset.base.name, "tags": ["maskhub"]}
     if maskset.task:
         front["pipeline_tag"] = maskset.task.type
-    lines = [f"{key}: {json.dumps(value)}" for key, value in front.items()]  # JSON is YAML
+    lines = [f"{key}: {printable(json.dumps(value, ensure_ascii=False))}" for key, value in front.items()]  # as YAML
     return "\n".join(
         [
             "---",
@@ -252,9 +273,9 @@ def card(base: Checkpoint, maskset: MaskSet) -> str:
             "",
             "A dense checkpoint built by MaskHub: the weights of the base, those that the mask drops set to 0.",
             "",
-            f"- base: `{maskset.base.name}`, root `{maskset.base.root}`",
+            f"- base: {markdown(maskset.base.name)}, root `{maskset.base.root}`",
             f"- mask: `{maskset.id}`",
-            *(f"- {name}: {value:.4f}" for name, value in sorted(maskset.metrics.items())),
+            *(f"- {markdown(name)}: {value:.4f}" for name, value in sorted(maskset.metrics.items())),
             "",
         ]
     )

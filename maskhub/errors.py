@@ -22,7 +22,7 @@ EXTRAS = {"train": ("torch", "transformers", "accelerate", "datasets", "h5py", "
 class MaskhubError(Exception):
     """Base class. ``message`` says what is wrong; ``hint`` is an optional second sentence, the cure.
 
-    ``str`` has both. Where none is given, ``cure`` is the hint. What does not print in them is escaped: they quote files.
+    ``str`` has both. Where none is given, ``cure`` is the hint. They quote files, so what does not print is escaped.
     """
 
     cure: ClassVar[str | None] = None
@@ -37,9 +37,10 @@ class MaskhubError(Exception):
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what another error says, without a cure."""
-    text = error.message if isinstance(error, MaskhubError) else str(error)
-    return (text.strip() or type(error).__name__).splitlines()[0]
+    """The first line of what another error says, without a cure, and without a full stop: a sentence goes on."""
+    if isinstance(error, MaskhubError):
+        return error.message
+    return (str(error).strip(" .\n") or type(error).__name__).splitlines()[0].rstrip(" .")
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

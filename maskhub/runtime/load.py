@@ -11,7 +11,16 @@ from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
 from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import TOKENIZER_FILES, Checkpoint, open_checkpoint
 from maskhub.container.reader import open_mask
-from maskhub.errors import CheckpointError, FormatError, MissingError, OutOfMemoryError, out_of_memory, reason
+from maskhub.errors import (
+    CheckpointError,
+    ForbiddenError,
+    FormatError,
+    MissingError,
+    OutOfMemoryError,
+    RemoteError,
+    out_of_memory,
+    reason,
+)
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.torch import to_torch
@@ -113,7 +122,7 @@ def pipeline(
         checkpoint = (
             _named_base(maskset, token) if base is None else open_checkpoint(base, revision=revision, token=token)
         )
-    except (CheckpointError, MissingError) as error:
+    except (CheckpointError, MissingError, ForbiddenError, RemoteError) as error:
         if base is not None:
             raise
         raise type(error)(

@@ -283,10 +283,20 @@ def test_names_never_become_paths(pushed: Path, masks: list[Path], here: Path) -
     for name in ("a.json", "b c.json", "..json", ".hidden.json", "-x.json", "x\ny.json", "é.json", "a.json.tmp"):
         (pushed / "index" / name).write_text(json.dumps(entry))
     (pushed / "index" / "folder").mkdir()
-    (listed,) = maskhub.list_masks("shared")
+    odd, listed = maskhub.list_masks("shared")[:0], None
+    for one in maskhub.list_masks("shared"):
+        if one.entry:
+            assert listed is None
+            listed = one
+        else:
+            odd.append(one)
+    assert listed is not None
     assert listed.address == "shared/a.msk"
     assert listed.entry is not None
     assert listed.entry.name == "a.msk"
+    assert sorted(one.problem or "" for one in odd) == [
+        f"shared: {name!r}: not a name for a mask in a folder; left out" for name in ("-x", "b c", "x\ny", "é")
+    ]
     maskhub.pull("shared")
     assert {p.name for p in here.iterdir()} == {"shared", "cache"}
     for name in ("../x", "x/y", ".x", "x y", "é", "x" * 101, "x\0"):

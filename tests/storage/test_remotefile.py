@@ -262,7 +262,7 @@ def test_what_cannot_be_reached(server: RangeServer) -> None:
         closed = other.port
     for url, message in {
         f"http://127.0.0.1:{closed}/x.msk?token=hidden": f"http://127.0.0.1:{closed}/x.msk: cannot be reached: Conn",
-        "http://u:pw@nowhere.invalid/x.msk": "http://nowhere.invalid/x.msk: cannot be reached: ",
+        "http://u:pw@nowhere.invalid/x.msk": "http://nowhere.invalid/x.msk: its host is not found. Check the name and ",
         f"https://127.0.0.1:{server.port}/big.msk": f"https://127.0.0.1:{server.port}/big.msk: cannot be reached: ",
         "http://127.0.0.1:port/x.msk": "http://127.0.0.1:port/x.msk: not a valid URL",
         "http://[::1/x.msk": "http://[::1/x.msk: not a valid URL",

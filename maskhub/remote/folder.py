@@ -177,7 +177,7 @@ def _download(path: str, address: str, pointer: Pointer | None = None) -> Path:
     from filelock import FileLock
 
     place = path if is_url(path) else str(Path(path).absolute())
-    key = hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()
+    key = hashlib.sha256(place.encode(errors="surrogatepass")).hexdigest()
     target = cache.folder() / "downloads" / f"{key}{SUFFIX}"
     with contextlib.ExitStack() as stack:
         with files.explained(target):

@@ -64,7 +64,7 @@ def push(file: MaskFile, entry: Entry, place: Folder, *, signature: bytes | None
     content = bytes(file.content())
     sha256 = hashlib.sha256(content).hexdigest()
     if there and there.mask != sha256 and not force:
-        claim_name(file, partial(MaskFile, mask_path(folder, there)), address)
+        claim_name(file, partial(_open, mask_path(folder, there)), address)
     objects: dict[str, bytes] = {}
     if force or _digest(join(folder, OBJECTS, sha256 + SUFFIX), len(content)) != sha256:
         objects[sha256 + SUFFIX] = content
@@ -125,14 +125,19 @@ def _listed(folder: str, name: str) -> tuple[Listed, Opener] | None:
     address = public_name(path)
     if not NAME.fullmatch(name):
         problem = f"{public_name(folder)}: {short(name)}: not a name for a mask in a folder; left out"
-        return Listed(address, None, problem=problem), lambda: MaskFile(path)
+        return Listed(address, None, problem=problem), partial(_open, path)
     try:
         pointer = read_pointer(folder, name, Pointer)
     except MaskhubError as error:
-        return Listed(address, None, problem=error.message), lambda: MaskFile(path)
+        return Listed(address, None, problem=error.message), partial(_open, path)
     if pointer is None:
         return None
-    return Listed(address, replace(pointer.entry, name=name + SUFFIX)), lambda: MaskFile(mask_path(folder, pointer))
+    return Listed(address, replace(pointer.entry, name=name + SUFFIX)), partial(_open, mask_path(folder, pointer))
+
+
+def _open(path: str) -> MaskFile:
+    """A mask in a folder. One that is gone is not looked for on the Hub."""
+    return MaskFile(path if is_url(path) else Path(path))
 
 
 def _there(folder: str, name: str, force: bool) -> Pointer | None:

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from maskhub.checkpoints.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint
 from maskhub.checkpoints.scan import Sink, digests, scan
-from maskhub.errors import ArgumentError, BaseMismatchError, CheckpointError, OutputError, listed
+from maskhub.errors import (
+    ArgumentError,
+    BaseMismatchError,
+    CheckpointError,
+    MaskhubError,
+    OutputError,
+    listed,
+    same_kind,
+)
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.atomic import atomic_folder, explained, write_at
 from maskhub.storage.regular import open_regular
@@ -109,6 +117,12 @@ def _own_file(base: Checkpoint, path: Path) -> Path:
             f"{path}: a link that leads out of the base's folder, and would be copied into the output",
             hint="Put the file itself there, if it belongs to the base.",
         )
+    try:
+        open_regular(found, path).close()  # before long work
+    except MaskhubError:
+        raise
+    except OSError as error:
+        raise same_kind(error, CheckpointError)(f"{path}: cannot be read: {error.strerror}") from error
     return found
 
 

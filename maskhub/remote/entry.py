@@ -13,13 +13,17 @@ from maskhub.container.reader import MaskFile
 from maskhub.errors import FormatError, IntegrityError, MissingError, RemoteError
 from maskhub.masks.binding import Digest
 from maskhub.masks.summary import MaskSummary
+from maskhub.text import printable
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A mask on a remote, as cards and indexes keep it. ``name`` is its file's, ``id`` that of its content."""
+    """A mask on a remote, as cards and indexes keep it. ``name`` is its file's, ``id`` that of its content.
+
+    What does not print in its texts is escaped, as cards are for people.
+    """
 
     name: str
     id: Digest
@@ -31,6 +35,11 @@ class Entry:
     bits_per_weight: float
     task: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        task = self.task and printable(self.task)
+        metrics = {printable(name): value for name, value in self.metrics.items()}
+        self.__dict__.update(base=printable(self.base), task=task, metrics=metrics)
 
     @classmethod
     def of(cls, summary: MaskSummary, name: str) -> Entry:

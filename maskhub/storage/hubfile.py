@@ -19,7 +19,6 @@ from maskhub.storage.remotefile import (
     Reader,
     RemoteFile,
     brief,
-    causes,
     unknown_host,
 )
 from maskhub.storage.source import LocalFile, Source
@@ -170,7 +169,9 @@ def ask(place: Hub | None, call: Callable[P, T], *args: P.args, **options: P.kwa
 def _explain(place: Hub | None, error: BaseException) -> MaskhubError | None:
     from huggingface_hub import errors
 
-    chain = causes(error)
+    chain = [error]  # and what it came from
+    while (cause := chain[-1].__cause__) and len(chain) < 20:
+        chain.append(cause)
 
     def find(kind: type[BaseException]) -> Any:
         return next((e for e in chain if isinstance(e, kind)), None)

@@ -330,19 +330,14 @@ class FileReader:
 Reader = HttpReader | FileReader
 
 
-def causes(error: BaseException) -> list[BaseException]:
-    """An error, and what it came from."""
-    chain = [error]
-    while (cause := chain[-1].__cause__ or getattr(chain[-1], "reason", None)) and len(chain) < 20:
-        if not isinstance(cause, BaseException):
-            break
-        chain.append(cause)
-    return chain
-
-
-def unknown_host(error: BaseException) -> bool:
+def unknown_host(error: BaseException | None) -> bool:
     """Whether an error came of a host's name that nobody knows, or of having no network to ask."""
-    return any(isinstance(cause, socket.gaierror) for cause in causes(error))
+    for _ in range(20):  # a loop of causes, at worst
+        if error is None or isinstance(error, socket.gaierror):
+            break
+        wrapped = error.reason if isinstance(error, URLError) else None
+        error = wrapped if isinstance(wrapped, BaseException) else error.__cause__ or error.__context__
+    return isinstance(error, socket.gaierror)
 
 
 def brief(error: BaseException) -> str:

@@ -84,21 +84,21 @@ def test_commands_print_it_escaped(
     monkeypatch.setenv("MASKHUB_CACHE", str(folder / "cache"))
     a, b = files
     Path("shared").mkdir()
-    for number, command in enumerate(
-        (
-            ["info", a], ["info", a, "--all", "--tensors"], ["verify", a], ["diff", a, b], ["diff", a, b, "--tensors"],
-            ["diff", a, b, a], ["push", a, "shared", "--name", "x"], ["list", "shared"], ["pull", "shared/x"],
-            ["pack", a, "-o", "packed.msk"], 
-            ["compose", "--op", "and", a, b, "-o", "c.msk"], ["apply", base_folder, a, "-o", "out"], ["verify", a, "--base", base_folder], ["info", f"{a}.gone"],
-            ["push", b, "shared", "--name", "x"],
-        )
-    ):  # fmt: skip
+    done = (
+        ["info", a], ["info", a, "--all", "--tensors"], ["verify", a], ["diff", a, b], ["diff", a, b, "--tensors"],
+        ["diff", a, b, a], ["push", a, "shared", "--name", "x"], ["list", "shared"], ["pull", "shared/x"],
+        ["pack", a, "-o", "packed.msk"],
+    )  # fmt: skip
+    refused = (
+        ["compose", "--op", "and", a, b, "-o", "c.msk"], ["apply", base_folder, a, "-o", "out"],
+        ["verify", a, "--base", base_folder], ["info", f"{a}.gone"], ["push", b, "shared", "--name", "x"],
+    )  # fmt: skip
+    for command in (*done, *refused):
         ran = run(*command, *form)
-        assert ran.status in (0, 1), (command, ran.stderr)
-        assert (ran.status == 1) == (number > 9), (command, ran.stderr)
+        assert (ran.status == 0) == (command in done), (command, ran.stderr)
         clean(ran.out + ran.stderr)
         assert "unexpected error" not in ran.stderr
-        if form == ["--json"] and ran.status == 0:
+        if form == ["--json"] and command in done:
             json.loads(ran.out)
     for command in (["info", f"{a}.gone"], ["verify", a, "--base", base_folder]):
         ran = run("--debug", *command)

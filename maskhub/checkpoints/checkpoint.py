@@ -141,13 +141,18 @@ def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path,
 
     from maskhub.storage.hubfile import ask, client
 
-    token = client(token).token  # checked
+    client(token)  # which refuses a token that no header can carry
 
     def snapshot(revision: str | None, files: list[str]) -> Path:
         place = address.Hub(repo, revision=revision)
-        wanted: dict[str, Any] = {"allow_patterns": files, "ignore_patterns": ["*/*"]}
+
+        def get() -> str:
+            return snapshot_download(
+                repo, revision=revision, token=token, allow_patterns=files, ignore_patterns=["*/*"]
+            )
+
         try:
-            return Path(ask(place, snapshot_download, repo, revision=revision, token=token, **wanted))
+            return Path(ask(place, get))
         except MaskhubError as error:
             why = error.message.removeprefix(f"{place}: ").removeprefix(f"{repo}: ")
             hint = f"{error.hint or ''} Or name a folder here.".lstrip()

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from maskhub.text import printable
+
 # What the extra ``maskhub[NAME]`` brings, as it is imported.
 EXTRAS = {"train": ("torch", "transformers", "accelerate", "datasets", "h5py", "PIL", "sklearn", "scipy", "seqeval")}
 
@@ -20,24 +22,25 @@ EXTRAS = {"train": ("torch", "transformers", "accelerate", "datasets", "h5py", "
 class MaskhubError(Exception):
     """Base class. ``message`` says what is wrong; ``hint`` is an optional second sentence, the cure.
 
-    ``str`` has both. Where none is given, ``cure`` is the hint.
+    ``str`` has both. Where none is given, ``cure`` is the hint. They quote files, so what does not print is escaped.
     """
 
     cure: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint or self.cure
+        self.message = printable(message)
+        super().__init__(self.message)
+        self.hint = printable(hint) if hint else self.cure
 
     def __str__(self) -> str:
         return f"{self.message}. {self.hint}" if self.hint else self.message
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what another error says, without a cure."""
-    text = error.message if isinstance(error, MaskhubError) else str(error)
-    return (text.strip() or type(error).__name__).splitlines()[0]
+    """The first line of what another error says, without a cure, and without a full stop: a sentence goes on."""
+    if isinstance(error, MaskhubError):
+        return error.message
+    return (str(error).strip(" .\n") or type(error).__name__).splitlines()[0].rstrip(" .")
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
@@ -98,6 +101,12 @@ class SignatureError(MaskhubError, ValueError):
     """A mask's signature is missing or wrong, or a key cannot be used."""
 
 
+class OutOfMemoryError(MaskhubError, MemoryError):
+    """There is not enough memory, of the machine or of an accelerator. No file is to blame."""
+
+    cure = "Free some, or take a machine with more."
+
+
 class DataError(MaskhubError, ValueError):
     """Training or evaluation examples cannot be used as they are."""
 
@@ -124,6 +133,17 @@ def same_kind(error: BaseException, otherwise: type[MaskhubError]) -> type[Maskh
     return next((ours for kind, ours in kinds.items() if isinstance(error, kind)), otherwise)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error, perhaps torch's, says that there is not enough memory."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (
+            type(error).__name__ == "OutOfMemoryError"
+            or re.search("allocate memory|out of memory", str(error)) is not None
+        )
+    )
+
+
 @contextlib.contextmanager
 def damaged(path: Path, kind: str) -> Iterator[None]:
     """What another library raises over a file, as one FormatError: they raise every kind of error over hostile ones."""
@@ -134,6 +154,8 @@ def damaged(path: Path, kind: str) -> Iterator[None]:
     except (FileNotFoundError, PermissionError) as error:
         raise same_kind(error, FormatError)(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:
+        if out_of_memory(error):
+            raise OutOfMemoryError(f"{path}: not enough memory to read it") from error
         raise FormatError(f"{path}: damaged, or no {kind}: {reason(error)}") from error
 
 

@@ -24,10 +24,12 @@ from maskhub.errors import (
     LibraryError,
     MaskhubError,
     MissingError,
+    OutOfMemoryError,
     OutputError,
     RemoteError,
     damaged,
     extra,
+    out_of_memory,
     reason,
     same_kind,
 )
@@ -150,3 +152,34 @@ def test_without_a_library_of_an_extra_its_name_is_told() -> None:
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert told == "True training needs torch. Install it: pip install 'maskhub[train]'.\n"
+
+
+def test_out_of_memory_blames_no_file() -> None:
+    """As NumPy says it, and as torch does."""
+    import numpy as np
+
+    torch = pytest.importorskip("torch")
+    for allocate in (lambda: np.empty(1 << 62, np.uint8), lambda: torch.empty(1 << 60)):
+        with pytest.raises(MemoryError) as caught, damaged(Path("x.h5"), "HDF5 file"):
+            allocate()
+        assert isinstance(caught.value, OutOfMemoryError)
+        assert str(caught.value) == "x.h5: not enough memory to read it. Free some, or take a machine with more."
+    for error in (
+        ValueError("out of memory"),
+        RuntimeError("it does not fit"),
+        OSError("cannot allocate memory"),
+    ):
+        assert not out_of_memory(error)
+
+
+def test_another_errors_full_stop_does_not_stand_twice() -> None:
+    assert reason(ValueError("404 Client Error.\n\nDetails.")) == "404 Client Error"
+    assert reason(OSError()) == "OSError"
+    assert reason(ValueError(" . ")) == "ValueError"
+    assert str(MissingError(f"x: {reason(OSError('Not found.'))}", hint="Look.")) == "x: Not found. Look."
+
+
+def test_what_does_not_print_is_escaped() -> None:
+    error = FormatError("a\x1b[31m\n.msk: damaged\u202e", hint="b\x07")
+    assert (error.message, error.hint) == ("a\\x1b[31m\\n.msk: damaged\\u202e", "b\\x07")
+    assert str(copy.copy(error)) == str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -12,10 +13,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from maskhub.errors import ArgumentError, MaskhubError
+from maskhub.errors import ArgumentError, MaskhubError, OutOfMemoryError, out_of_memory
 from maskhub.interrupts import status as interrupted
 from maskhub.interrupts import word
 from maskhub.options import nearest
+from maskhub.text import printable
 from maskhub_cli.command import Command
 from maskhub_cli.output import DEBUG, ERROR_STATUS, error_line, warning_line
 
@@ -100,8 +102,12 @@ class Commands(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
         except Exception as error:
-            if isinstance(error, typer.Exit) or hasattr(error, "format_message") or debug(ctx):
+            if isinstance(error, typer.Exit) or hasattr(error, "format_message"):
                 raise
+            if debug(ctx):  # names in it may come from files
+                shown = "".join(traceback.format_exception(error)).splitlines()
+                typer.echo("\n".join(map(printable, shown)), err=True)
+                raise typer.Exit(1) from None
             typer.echo(error_line(explain(error)), err=True)
             status = 2 if isinstance(error, ArgumentError) else ctx.meta.get(ERROR_STATUS, 1)
             if isinstance(error.__cause__, KeyboardInterrupt):  # what was under way has been saved
@@ -123,6 +129,8 @@ def explain(error: BaseException) -> str:
     """An error that is not the user's way to type, as one line."""
     if isinstance(error, MaskhubError):
         return str(error)
+    if out_of_memory(error):
+        return str(OutOfMemoryError("not enough memory"))
     return f"unexpected error: {type(error).__name__}: {error}. Run again with --debug"
 
 

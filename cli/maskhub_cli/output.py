@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 import typer
 
 from maskhub.errors import ArgumentError
+from maskhub.text import printable
 
 Cell = str | int | float
 ERROR_STATUS = "error_status"  # key of a context's meta: the exit status of an error, where it is not 1
@@ -89,9 +91,7 @@ class Output:
         rows with the same keys, the most telling ones first: what does not fit the terminal is left out from the right.
         """
         if self.format is Format.JSON:
-            import msgspec
-
-            typer.echo(json.dumps(msgspec.to_builtins(data, enc_hook=str)))
+            typer.echo(strict(data))
         elif self.format is Format.QUIET:
             for value in quiet if isinstance(quiet, list) else [quiet]:
                 typer.echo(printable(str(value)))
@@ -189,9 +189,20 @@ def as_called(text: str) -> str:
     return re.sub(r"\bmaskhub (?=[a-z])", "hf mask ", text) if Path(sys.argv[0]).stem == "hf-mask" else text
 
 
-def printable(text: str) -> str:
-    """``text`` with control characters escaped: what a file says of itself must not steer the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+def strict(data: Any) -> str:
+    """``data`` as JSON on one line: null for what is no finite number, and escapes for what does not print."""
+    import msgspec
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        if isinstance(value, dict):
+            return {str(key): finite(one) for key, one in value.items()}
+        return [finite(one) for one in value] if isinstance(value, list | tuple) else value
+
+    text = json.dumps(finite(msgspec.to_builtins(data, enc_hook=str)), ensure_ascii=False, allow_nan=False)
+    # Such characters stand in strings alone.
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1].replace("\x7f", "\\u007f") for c in text)
 
 
 def error_line(text: str) -> str:
@@ -217,8 +228,8 @@ def terminal_width() -> int | None:
 
 def _lines(fields: Mapping[str, str | Sequence[str]], width: int | None) -> Iterator[str]:
     """Labels and values; a value that does not fit beside its label goes on below it, whole words at a time."""
-    wide = max(map(len, fields), default=0)
-    for label, value in fields.items():
+    wide = max((len(printable(label)) for label in fields), default=0)
+    for label, value in ((printable(label), value) for label, value in fields.items()):
         for i, line in enumerate([value] if isinstance(value, str) else value):
             start = "" if i else f"{label:<{wide}}"
             head = styled(f"  {start:<{wide}}", dim=True)
@@ -238,7 +249,7 @@ def _lines(fields: Mapping[str, str | Sequence[str]], width: int | None) -> Iter
 
 def _table(rows: Sequence[Mapping[str, Cell]], width: int | None) -> Iterator[str]:
     """Columns under their keys, numbers to the right. Names stay whole, to be copied and searched for."""
-    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    lines = [list(map(printable, rows[0])), *([_cell(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     left = [isinstance(value, str) for value in rows[0].values()]
     fits = [i for i in range(len(widths)) if i == 0 or width is None or sum(widths[: i + 1]) + 2 * i <= width]
@@ -247,7 +258,7 @@ def _table(rows: Sequence[Mapping[str, Cell]], width: int | None) -> Iterator[st
         text = "  ".join(cells).rstrip()
         yield styled(text, dim=True) if number == 0 else text
     if len(fits) < len(widths):
-        text = f"(no room for {', '.join(list(rows[0])[len(fits) :])}: --json has all)"
+        text = f"(no room for {', '.join(lines[0][len(fits) :])}: --json has all)"
         yield from textwrap.wrap(text, width or len(text))
 
 

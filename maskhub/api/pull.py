@@ -11,8 +11,11 @@ from maskhub.errors import CodecError, FormatError, IntegrityError, SignatureErr
 from maskhub.options import Option
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     from maskhub.container.reader import MaskFile
     from maskhub.remote.entry import Fetched, Pulled
+    from maskhub.storage.address import Folder, Hub
     from maskhub.storage.work import Progress
 
 
@@ -46,18 +49,22 @@ def pull(
     >>> maskhub.pull("./masks/task", "here.msk").path
     PosixPath('here.msk')
     """
-    from maskhub.remote import fit
+    from maskhub.remote import fit, signing
     from maskhub.remote.entry import Pulled
+    from maskhub.storage import address
     from maskhub.storage.atomic import atomic_file, claim_file
 
     if output is not None:
         claim_file(Path(output), force=force)
-    key = require_signature
-    found = _fetch(mask, token, again=False, signed=key is not None)
+    key = None if require_signature is None else signing.public_key(require_signature)
+    place = address.parse(mask)
+    found = _fetch(place, token, again=False, signed=key is not None)
     try:
         file = _checked(found, key, parent, token)
-    except (FormatError, IntegrityError, CodecError, SignatureError):  # perhaps in the cache only
-        found = _fetch(mask, token, again=True, signed=key is not None)
+    except (FormatError, IntegrityError, CodecError, SignatureError):  # perhaps in the Hub's cache only
+        if isinstance(place, address.Folder) or (key and found.signature is None):
+            raise
+        found = _fetch(place, token, again=True, signed=key is not None)
         file = _checked(found, key, parent, token)
     fits = None if base is None else fit.check_base(file, base, token=token, progress=progress)
     path = found.path
@@ -68,17 +75,16 @@ def pull(
     return Pulled(path, found.address, file.manifest.id, file.file_size, fits)
 
 
-def _fetch(source: str, token: str | None, *, again: bool, signed: bool) -> Fetched:
+def _fetch(place: Hub | Folder, token: str | None, *, again: bool, signed: bool) -> Fetched:
     from maskhub.remote import folder, hub
     from maskhub.storage import address
 
-    place = address.parse(source)
     if isinstance(place, address.Hub):
         return hub.fetch(place, token=token, again=again, signed=signed)
     return folder.fetch(place, signed=signed)
 
 
-def _checked(found: Fetched, key: PathLike | None, parent: Sequence[MaskLike], token: str | None) -> MaskFile:
+def _checked(found: Fetched, key: Ed25519PublicKey | None, parent: Sequence[MaskLike], token: str | None) -> MaskFile:
     from maskhub.container.reader import MaskFile
     from maskhub.remote import signing
 

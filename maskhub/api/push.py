@@ -48,6 +48,7 @@ def push(
     from maskhub.remote.entry import Entry
     from maskhub.storage import address
 
+    key = None if sign is None else signing.private_key(sign)  # first: what comes next takes long
     place = address.parse(remote)
     if name is not None and place.name not in (None, address.with_suffix(name)):
         raise ArgumentError(f"{remote}: names another mask than {name}", hint="Leave one of the names out.")
@@ -63,7 +64,7 @@ def push(
             mask = path
         file = MaskFile(mask, parent, token=token)
         file.verify()
-        signature = None if sign is None else signing.sign(file.content(), sign)
+        signature = None if key is None else signing.sign(file.content(), key)
         called = place.name or address.with_suffix(address.file_name(file.path) if name is None else name)
         entry = Entry.of(file.maskset().summary(), called)
         if isinstance(place, address.Folder):

@@ -29,6 +29,7 @@ from maskhub.storage.regular import open_regular
 from maskhub.storage.safetensors import write_header
 from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, Spec, cast, cast_dtype, float_dtype
 from maskhub.storage.work import Progress
+from maskhub.text import markdown, printable
 
 CARD = "README.md"
 # Beside weights and config.json: what a tokenizer, a processor or text generation needs.
@@ -101,18 +102,32 @@ def build(
 
 def _beside(base: Checkpoint, *, code: bool) -> dict[str, bytes]:
     """What lies beside the base's weights and is copied. Raises CheckpointError, or one of its kind."""
-    files = {}
-    path = base.folder
+    wanted = (path for path in base.folder.iterdir() if path.name in COPIED or (code and path.suffix == ".py"))
+    files = {path.name: _own_file(base, path) for path in (base.folder / CONFIG, *wanted)}
+    files.pop(CONFIG)  # written anew
+    return files
+
+
+def _own_file(base: Checkpoint, path: Path) -> bytes:
+    """A file of a base that goes into others' hands. CheckpointError for a link to what is not the base's.
+
+    What belongs to a base lies in its folder, or, of a snapshot in the Hub's cache, beside it in ``blobs``.
+    """
+    found, own = Path(os.path.realpath(path)), [base.folder.resolve()]
+    if own[0].parent.name == "snapshots":
+        own.append(own[0].parent.parent / "blobs")
+    if not any(found.is_relative_to(folder) for folder in own):
+        raise CheckpointError(
+            f"{path}: a link that leads out of the base's folder, and would be copied into the output",
+            hint="Put the file itself there, if it belongs to the base.",
+        )
     try:
-        for path in base.folder.iterdir():
-            if path.name in COPIED or (code and path.suffix == ".py"):
-                with open_regular(path) as file:
-                    files[path.name] = file.read()
+        with open_regular(found, path) as file:
+            return file.read()
     except MaskhubError:
         raise
     except OSError as error:
         raise same_kind(error, CheckpointError)(f"{path}: cannot be read: {error.strerror}") from error
-    return files
 
 
 def parse_size(size: int | str) -> int:
@@ -269,7 +284,7 @@ def card(base: Checkpoint, maskset: MaskSet) -> str:
     front: dict[str, Any] = {"library_name": "transformers", "base_model": maskset.base.name, "tags": ["maskhub"]}
     if maskset.task:
         front["pipeline_tag"] = maskset.task.type
-    lines = [f"{key}: {json.dumps(value)}" for key, value in front.items()]  # JSON is YAML
+    lines = [f"{key}: {printable(json.dumps(value, ensure_ascii=False))}" for key, value in front.items()]  # as YAML
     return "\n".join(
         [
             "---",
@@ -278,9 +293,9 @@ def card(base: Checkpoint, maskset: MaskSet) -> str:
             "",
             "A dense checkpoint built by MaskHub: the weights of the base, those that the mask drops set to 0.",
             "",
-            f"- base: `{maskset.base.name}`, root `{maskset.base.root}`",
+            f"- base: {markdown(maskset.base.name)}, root `{maskset.base.root}`",
             f"- mask: `{maskset.id}`",
-            *(f"- {name}: {value:.4f}" for name, value in sorted(maskset.metrics.items())),
+            *(f"- {markdown(name)}: {value:.4f}" for name, value in sorted(maskset.metrics.items())),
             "",
         ]
     )

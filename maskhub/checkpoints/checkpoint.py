@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskhub.errors import ArgumentError, CheckpointError, FormatError, MissingError, same_kind
+from maskhub.errors import ArgumentError, CheckpointError, FormatError, MaskhubError, MissingError, same_kind
 from maskhub.masks.binding import HubRevision
 from maskhub.storage import address, digest
 from maskhub.storage.safetensors import TensorFile
@@ -138,22 +138,29 @@ def _open_sharded(name: str, index: Path, hub: HubRevision | None) -> Checkpoint
 
 def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path, HubRevision]:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    from maskhub.storage.hubfile import ask, client
+
+    client(token)  # which refuses a token that no header can carry
 
     def snapshot(revision: str | None, files: list[str]) -> Path:
-        return Path(
-            snapshot_download(repo, revision=revision, token=token, allow_patterns=files, ignore_patterns=["*/*"])
-        )
+        place = address.Hub(repo, revision=revision)
 
-    try:
-        folder = snapshot(revision, ["model*.safetensors", "*.json", *TOKENIZER_FILES])
-        if not any((folder / f).is_file() for f in (INDEX, WEIGHTS)):
-            snapshot(folder.name, [TORCH_WEIGHTS, "pytorch_model-*.bin"])
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise MissingError(
-            f"{repo}: no such folder, and the Hub could not give it: {str(error).splitlines()[0]}",
-            hint="Check the name, the token (for private models) and the network, or name a local folder.",
-        ) from error
+        def get() -> str:
+            return snapshot_download(
+                repo, revision=revision, token=token, allow_patterns=files, ignore_patterns=["*/*"]
+            )
+
+        try:
+            return Path(ask(place, get))
+        except MaskhubError as error:
+            why = error.message.removeprefix(f"{place}: ").removeprefix(f"{repo}: ")
+            hint = f"{error.hint or ''} Or name a folder here.".lstrip()
+            raise type(error)(f"{place}: no such folder, and not from the Hub: {why}", hint=hint) from error
+
+    folder = snapshot(revision, ["model*.safetensors", "*.json", *TOKENIZER_FILES])
+    if not any((folder / f).is_file() for f in (INDEX, WEIGHTS)):
+        snapshot(folder.name, [TORCH_WEIGHTS, "pytorch_model-*.bin"])
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     return folder, HubRevision(repo, folder.name, {name: blob.name for name, blob in blobs(files).items()})
 

@@ -14,7 +14,7 @@ from maskhub.checkpoints.checkpoint import Checkpoint, blobs
 from maskhub.errors import MaskhubError
 from maskhub.masks.binding import HubRevision
 from maskhub.storage.address import Hub, exists
-from maskhub.storage.hubfile import client, explained
+from maskhub.storage.hubfile import ask, client
 
 ID = re.compile(r"(?:[\w-][\w.-]*/)?[\w-][\w.-]*")
 Files = dict[str, tuple[int, str]]  # size and SHA-256
@@ -81,7 +81,10 @@ def _in_cache() -> Iterator[tuple[str, str, Files]]:
 
 def _on_hub(name: str, token: str | None) -> Iterator[tuple[str, str, Files]]:
     id, _, revision = name.partition("@")
-    with contextlib.suppress(MaskhubError), explained(Hub(id, revision=revision or None)):
-        info = client(token).model_info(id, revision=revision or None, files_metadata=True, timeout=10)
-        if info.sha:
-            yield info.id, info.sha, {s.rfilename: (s.lfs.size, s.lfs.sha256) for s in info.siblings or () if s.lfs}
+    place = Hub(id, revision=revision or None)
+    try:
+        info = ask(place, client(token).model_info, id, revision=place.revision, files_metadata=True, timeout=10)
+    except MaskhubError:
+        return
+    if info.sha:
+        yield info.id, info.sha, {s.rfilename: (s.lfs.size, s.lfs.sha256) for s in info.siblings or () if s.lfs}

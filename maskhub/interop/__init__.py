@@ -15,7 +15,7 @@ from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.pruned import from_pruned
 from maskhub.container.manifest import KEY
 from maskhub.container.reader import open_mask
-from maskhub.errors import ArgumentError, FormatError, MaskhubError, reason
+from maskhub.errors import ArgumentError, FormatError, MaskhubError, OutOfMemoryError, reason
 from maskhub.interop import boolean, compressed, hdf5, maskllm, prune, scores, tall
 from maskhub.interop.bind import Format
 from maskhub.interop.tensors import CLOSED, NamedTensors, open_tensors
@@ -105,6 +105,8 @@ def read(
     except (ValueError, OverflowError, MemoryError) as error:  # sizes and shapes that no library takes
         if isinstance(error, MaskhubError) and not isinstance(error, ArgumentError):
             raise
+        if isinstance(error, MemoryError):
+            raise OutOfMemoryError(f"{source}: not enough memory for what it says it holds") from error
         raise FormatError(f"{source}: damaged, or no {found.title}: {reason(error)}") from error
     if found.whole:
         return maskset

@@ -221,6 +221,11 @@ class MaskSet(Mapping[str, Mask]):
     def __hash__(self) -> int:
         return hash(self.id)
 
+    def told_otherwise(self, other: MaskSet) -> list[str]:
+        """What differs of what equal ids say nothing about: the base's names, task, initial mask, metrics, lineage."""
+        told = (field.name for field in dataclasses.fields(self) if field.name not in ("masks", "dense", "stored"))
+        return [name for name in told if getattr(self, name) != getattr(other, name)]
+
     def __repr__(self) -> str:
         """What is known without decoding."""
         masks = f"{len(self)} of {self.weights:,} weights"

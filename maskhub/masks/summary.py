@@ -13,6 +13,7 @@ import msgspec
 
 from maskhub.masks.binding import HubRevision, Task
 from maskhub.masks.mask import Mask, MaskSet
+from maskhub.text import printable
 
 METRICS, LINEAGE, CHAIN = 4, 8, 2  # lines of each that fit one screen with all the rest
 # What of a training run one wants to know first.
@@ -191,13 +192,16 @@ def to_html(summary: MaskSummary) -> str:
     """The text of ``to_fields`` as a table."""
     from html import escape
 
+    def shown(text: str) -> str:
+        return escape(printable(text))
+
     rows = [
-        f'<tr><th style="text-align: left">{escape(label)}</th><td style="text-align: left">'
-        f"{'<br>'.join(map(escape, [value] if isinstance(value, str) else value))}</td></tr>"
+        f'<tr><th style="text-align: left">{shown(label)}</th><td style="text-align: left">'
+        f"{'<br>'.join(map(shown, [value] if isinstance(value, str) else value))}</td></tr>"
         for label, value in to_fields(summary).items()
         if value
     ]
-    return f"<table><caption>{escape(summary.file or 'mask set')}</caption>{''.join(rows)}</table>"
+    return f"<table><caption>{shown(summary.file or 'mask set')}</caption>{''.join(rows)}</table>"
 
 
 def entropy(sparsity: float) -> float:

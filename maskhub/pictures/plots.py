@@ -20,6 +20,7 @@ from maskhub.masks.compare import MEASURES, Diff, Matrix, Measure
 from maskhub.masks.mask import Mask
 from maskhub.masks.names import locate, order
 from maskhub.storage.atomic import claim_file, write_atomic
+from maskhub.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -179,7 +180,7 @@ def _curves(recording: Recording, title: str) -> Figure:
     for axes in (loss, metrics, flips):
         if axes.lines:
             axes.legend(title="layer" if axes is flips else None, fontsize=8, ncols=1 + len(axes.lines) // 8)
-    figure.suptitle("\n".join(textwrap.wrap(title, 80)), parse_math=False)
+    figure.suptitle("\n".join(textwrap.wrap(printable(title), 80)), parse_math=False)
     return figure
 
 
@@ -207,7 +208,7 @@ def _figure(heat_map: HeatMap) -> Figure:
         axes.tick_params("x", labelrotation=90)
     axes.set_xlabel(heat_map.column_label)
     axes.set_ylabel(heat_map.row_label)
-    figure.suptitle("\n".join(textwrap.wrap(heat_map.title, max(20, int(width * 8)))), parse_math=False)
+    figure.suptitle("\n".join(textwrap.wrap(printable(heat_map.title), max(20, int(width * 8)))), parse_math=False)
     numbers = [(place, value, f"{value:,.{heat_map.digits}f}") for place, value in np.ndenumerate(values)]
     longest = max((len(text) for _, value, text in numbers if np.isfinite(value)), default=1)
     points = min(8.0, 45 * high, 110 * wide / longest)  # at which every number fits its cell
@@ -237,4 +238,5 @@ def _scale(heat_map: HeatMap) -> tuple[float, float, str]:
 
 
 def _shortened(name: str) -> str:
+    name = printable(name)
     return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 :]}"

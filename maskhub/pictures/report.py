@@ -21,6 +21,7 @@ from maskhub.masks.compare import MEASURES, Diff, Matrix, Overlap
 from maskhub.masks.mask import MaskSet
 from maskhub.pictures import plots
 from maskhub.storage.atomic import claim_file, write_atomic
+from maskhub.text import printable
 
 Cell = str | int | float | None
 LONG = 100  # letters of a cell, beyond which it is broken into lines
@@ -251,10 +252,10 @@ def _number(numeric: bool) -> dict[str, str]:
 
 
 def _tag(name: str, /, *children: str | Element, **attributes: str) -> Element:
-    element = Element(name, attributes)
+    element = Element(name, {key: printable(value) for key, value in attributes.items()})
     for child in children:
         if isinstance(child, str):
-            element.text = child
+            element.text = child if name in ("style", "script") else printable(child)
         else:
             element.append(child)
     return element

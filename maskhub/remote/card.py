@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import msgspec
 
 from maskhub.errors import RemoteError, reason
 from maskhub.remote.entry import Entry
+from maskhub.text import markdown
 
 if TYPE_CHECKING:
     from huggingface_hub import CardData
@@ -115,7 +115,7 @@ def _section(masks: list[Entry], repo: str) -> str:
         for e in masks
     ]
     head = ("mask", "task", "base", "bytes", "weights", "bits a weight", "dropped", "metrics")
-    table = ["|".join(["", *row, ""]) for row in [head, ("---",) * len(head), *(map(_plain, row) for row in rows)]]
+    table = ["|".join(["", *row, ""]) for row in [head, ("---",) * len(head), *(map(markdown, row) for row in rows)]]
     return "\n".join(
         [
             "## Masks",
@@ -131,11 +131,6 @@ def _section(masks: list[Entry], repo: str) -> str:
             "```",
         ]
     )
-
-
-def _plain(text: str) -> str:
-    """Text of a file that cannot be anything but text in a table of Markdown."""
-    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape("".join(c for c in text if c.isprintable()), quote=False))
 
 
 def _word(text: str, otherwise: str) -> str:

@@ -15,7 +15,7 @@ from maskhub.remote.entry import Entry
 from maskhub.storage import address
 from maskhub.storage.address import Hub
 from maskhub.storage.digest import base_root
-from maskhub.storage.hubfile import client, explained
+from maskhub.storage.hubfile import ask, client
 from maskhub.storage.work import Progress
 
 Opener = Callable[[], MaskFile]
@@ -68,8 +68,7 @@ def check_base(
             hint="Download the base, and name its folder.",
         )
     place = Hub(match[1], revision=match[2])
-    with explained(place):
-        info = client(token).model_info(place.repo, revision=place.revision, files_metadata=True)
+    info = ask(place, client(token).model_info, place.repo, revision=place.revision, files_metadata=True)
     there = {s.rfilename: s.lfs.sha256 for s in info.siblings or () if s.lfs}
     if wrong := sorted(name for name, sha256 in known.files.items() if there.get(name) != sha256):
         raise BaseMismatchError(

@@ -12,6 +12,7 @@ import re
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,13 @@ from maskhub.container import cache
 from maskhub.container.reader import MaskFile
 from maskhub.errors import ForbiddenError, FormatError, IntegrityError, MaskhubError, MissingError, RemoteError
 from maskhub.remote import card, signing
-from maskhub.remote.entry import Entry, Fetched, Listed, Pushed
+from maskhub.remote.entry import Entry, Fetched, Listed, Pushed, claim_name
 from maskhub.remote.fit import Opener
 from maskhub.storage import atomic as files
 from maskhub.storage import folderfile
-from maskhub.storage.address import INDEX, SUFFIX, Folder
-from maskhub.storage.folderfile import NAME, OBJECTS, Sha256, join, mask_path, names, read_pointer
-from maskhub.storage.regular import open_regular
-from maskhub.storage.remotefile import file_system, read_small, read_whole
+from maskhub.storage.address import INDEX, SUFFIX, Folder, short
+from maskhub.storage.folderfile import NAME, OBJECTS, Sha256, join, mask_path, read_pointer
+from maskhub.storage.remotefile import FileReader, ask, file_system, read_small, read_whole
 from maskhub.storage.url import is_url, public_name
 
 # File systems of fsspec where a written file appears at once and whole, also in the place of another one.
@@ -61,22 +61,19 @@ def push(file: MaskFile, entry: Entry, place: Folder, *, signature: bytes | None
         )
     address = public_name(join(folder, entry.name))
     there = _there(folder, name, force)
-    if there and there.entry.id != entry.id and not force:
-        raise RemoteError(
-            f"{address}: the name is taken by another mask, {there.entry.id[:16]}",
-            hint="Take another name with --name, or replace it with --force.",
-        )
     content = bytes(file.content())
     sha256 = hashlib.sha256(content).hexdigest()
+    if there and there.mask != sha256 and not force:
+        claim_name(file, partial(_open, mask_path(folder, there)), address)
     objects: dict[str, bytes] = {}
-    if force or not _has(folder, sha256 + SUFFIX, len(content)):
+    if force or _digest(join(folder, OBJECTS, sha256 + SUFFIX), len(content)) != sha256:
         objects[sha256 + SUFFIX] = content
     signed = sha256 + SUFFIX + signing.SUFFIX
-    if signature and _read(join(folder, OBJECTS, signed), MAX_SIGNATURE) != signature:
+    if signature and (force or _read(join(folder, OBJECTS, signed), MAX_SIGNATURE) != signature):
         objects[signed] = signature
     pointer = there
-    if force or not there or there.mask != sha256:
-        old = _read(join(folder, OBJECTS, f"{there.card}.md"), MAX_CARD) if there else None
+    if force or not there or (there.mask, there.entry) != (sha256, entry):
+        old = _card(folder, there, force) if there else None
         text = old.decode(errors="surrogateescape") if old else None
         text = card.updated(text, entry, address, [entry.name])
         new = text.encode(errors="surrogateescape")
@@ -101,7 +98,8 @@ def fetch(place: Folder, *, signed: bool = False) -> Fetched:
         here = _download(path, address)
     except (MissingError, ForbiddenError) as error:
         if (found := folderfile.find(path, Pointer)) is None:
-            error.hint = error.hint or f"What is there: maskhub list {public_name(folderfile.split(path)[0])}"
+            if isinstance(error, MissingError):
+                error.hint = f"What is there: maskhub list {public_name(folderfile.split(path)[0])}"
             raise
         path, pointer = mask_path(*found), found[1]
         here = _download(path, address, pointer)
@@ -113,7 +111,7 @@ def fetch(place: Folder, *, signed: bool = False) -> Fetched:
 def entries(place: Folder, *, search: str | None = None) -> list[tuple[Listed, Opener]]:
     """Masks in a folder's index, by name, and how to open each: with ``search`` in their names. Raises RemoteError."""
     try:
-        found = names(place.url)
+        found = folderfile.entries(place.url)
     except MissingError as error:
         hint = f"Masks get there by: maskhub push MASK {public_name(place.url)}"
         raise MissingError(f"{public_name(place.url)}: no folder of masks: it has no index", hint=hint) from error
@@ -125,13 +123,21 @@ def entries(place: Folder, *, search: str | None = None) -> list[tuple[Listed, O
 def _listed(folder: str, name: str) -> tuple[Listed, Opener] | None:
     path = join(folder, name + SUFFIX)
     address = public_name(path)
+    if not NAME.fullmatch(name):
+        problem = f"{public_name(folder)}: {short(name)}: not a name for a mask in a folder; left out"
+        return Listed(address, None, problem=problem), partial(_open, path)
     try:
         pointer = read_pointer(folder, name, Pointer)
     except MaskhubError as error:
-        return Listed(address, None, problem=error.message), lambda: MaskFile(path)
+        return Listed(address, None, problem=error.message), partial(_open, path)
     if pointer is None:
         return None
-    return Listed(address, replace(pointer.entry, name=name + SUFFIX)), lambda: MaskFile(mask_path(folder, pointer))
+    return Listed(address, replace(pointer.entry, name=name + SUFFIX)), partial(_open, mask_path(folder, pointer))
+
+
+def _open(path: str) -> MaskFile:
+    """A mask in a folder. One that is gone is not looked for on the Hub."""
+    return MaskFile(path if is_url(path) else Path(path))
 
 
 def _there(folder: str, name: str, force: bool) -> Pointer | None:
@@ -143,10 +149,26 @@ def _there(folder: str, name: str, force: bool) -> Pointer | None:
         raise
 
 
-def _has(folder: str, name: str, size: int) -> bool:
-    with contextlib.suppress(MissingError, ForbiddenError), file_system(join(folder, OBJECTS, name)) as (system, path):
-        return bool(system.info(path)["size"] == size)
-    return False
+def _digest(path: str, size: int) -> str | None:
+    """The SHA-256 of a file of this size; None where there is none."""
+    with contextlib.suppress(MissingError, ForbiddenError):
+        reader = FileReader(path, public_name(path))
+        if reader.size == size:
+            digest = hashlib.sha256()
+            for chunk in reader.read(0, size):
+                digest.update(chunk)
+            return digest.hexdigest()
+    return None
+
+
+def _card(folder: str, pointer: Pointer, force: bool) -> bytes | None:
+    """A mask's card, to be written anew with what people wrote into it; with ``force`` None for one that is none."""
+    try:
+        return _read(join(folder, OBJECTS, f"{pointer.card}.md"), MAX_CARD)
+    except (FormatError, RemoteError):
+        if force:
+            return None
+        raise
 
 
 def _read(path: str, limit: int) -> bytes | None:
@@ -158,29 +180,20 @@ def _read(path: str, limit: int) -> bytes | None:
 def _download(path: str, address: str, pointer: Pointer | None = None) -> Path:
     """A file in the local cache, fetched by one process at a time; none is fetched that is there and ``pointer``'s."""
     place = path if is_url(path) else str(Path(path).absolute())
-    key = hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()
+    key = hashlib.sha256(place.encode(errors="surrogatepass")).hexdigest()
     target = cache.folder() / "downloads" / f"{key}{SUFFIX}"
     files.make_folder(target.parent)
     with files.locked(target.with_suffix(f"{SUFFIX}.lock")) if pointer else contextlib.nullcontext():
-        if pointer and _is(target, pointer.mask):
+        if pointer and target.is_file() and _digest(str(target), target.stat().st_size) == pointer.mask:
             return target
         with files.atomic_file(target) as file:
-            digest, size = hashlib.sha256(), 0
-            for chunk in read_whole(path):
+            digest = hashlib.sha256()
+            for chunk in read_whole(path, target.parent):
                 digest.update(chunk)
                 file.write(chunk)
-                size += len(chunk)
-                if pointer and size > pointer.entry.bytes:
-                    break
             if pointer and digest.hexdigest() != pointer.mask:
                 raise IntegrityError(f"{address}: damaged: not the file that the index says", hint=PUSH_AGAIN)
     return target
-
-
-def _is(path: Path, sha256: str) -> bool:
-    with contextlib.suppress(OSError, FormatError), open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256  # type: ignore[arg-type]
-    return False
 
 
 def _write(folder: str, name: str, content: bytes) -> None:
@@ -188,20 +201,21 @@ def _write(folder: str, name: str, content: bytes) -> None:
     from fsspec.implementations.local import LocalFileSystem
     from fsspec.spec import AbstractFileSystem
 
+    place = join(folder, name)
+    system, there = file_system(place)
+    protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
     try:
-        with file_system(join(folder, name), "written") as (system, there):
-            protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
-            if isinstance(system, LocalFileSystem):
-                parent = Path(there).parent
-                parent.mkdir(exist_ok=True)
-                files.sync_folder(parent.parent)
-                files.write_atomic(there, content)
-            elif protocols & AT_ONCE:
-                system.pipe_file(there, content)
-            elif type(system).mv is not AbstractFileSystem.mv:  # that would copy
-                _write_and_move(system, there, content)
-            else:
-                raise _only_read(folder)
+        if isinstance(system, LocalFileSystem):
+            parent = Path(there).parent
+            ask(place, parent.mkdir, exist_ok=True, doing="written")
+            files.sync_folder(parent.parent)
+            files.write_atomic(there, content)
+        elif protocols & AT_ONCE:
+            ask(place, system.pipe_file, there, content, doing="written")
+        elif type(system).mv is not AbstractFileSystem.mv:  # that would copy
+            ask(place, _write_and_move, system, there, content, doing="written")
+        else:
+            raise _only_read(folder)
     except MissingError as error:
         raise MissingError(f"{public_name(folder)}: no such folder or bucket", hint="Make it first.") from error
 

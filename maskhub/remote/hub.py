@@ -7,16 +7,17 @@ import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskhub.container.reader import MaskFile
-from maskhub.errors import ArgumentError, FormatError, MaskhubError, MissingError, RemoteError
+from maskhub.errors import ArgumentError, MaskhubError, MissingError, RemoteError
 from maskhub.remote import card, signing
-from maskhub.remote.entry import Entry, Fetched, Listed, Pushed
+from maskhub.remote.entry import Entry, Fetched, Listed, Pushed, claim_name
 from maskhub.remote.fit import Opener
-from maskhub.storage.address import Hub
-from maskhub.storage.hubfile import client, download, explained, masks, named
+from maskhub.storage.address import SUFFIX, Hub, is_name, short
+from maskhub.storage.hubfile import RefusedError, ask, client, download, named
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -49,36 +50,38 @@ def push(
     api = client(token)
     tries = TRIES
     while True:
-        with explained(place):
-            info = _repo(api, place, private, create_pr)
-            present = {s.rfilename: s for s in info.siblings or ()}
-            now = replace(place, revision=info.sha)
-            text = None
-            if card.FILE in present:
-                text = download(replace(now, name=card.FILE), token).read_bytes().decode(errors="surrogateescape")
-            if entry.name in present and not force and not _same(present[entry.name], file.content()):
-                _check_id(entry, now, token)
-            changes = _changes(file, entry, place.repo, present, text, signature)
-            pushed = Pushed(str(place), f"{api.endpoint}/{place.repo}", entry.id, bool(changes))
-            if not changes:
-                return pushed
-            try:
-                commit = api.create_commit(
-                    place.repo,
-                    [CommitOperationAdd(name, content) for name, content in changes.items()],
-                    commit_message=message or f"Add the mask {entry.name}",
-                    revision=place.revision,
-                    create_pr=create_pr,
-                    parent_commit=info.sha,
-                )
-            except HfHubHTTPError as error:
-                tries -= 1
-                if error.response.status_code != 412 or not tries:  # 412: there is a newer commit
-                    raise
-            else:
-                if commit.pr_revision:  # the mask is on no branch yet
-                    pushed = replace(pushed, address=str(replace(place, revision=commit.pr_revision)))
-                return replace(pushed, url=commit.pr_url or commit.commit_url)
+        info = ask(place, _repo, api, place, private, create_pr)
+        present = {s.rfilename: s for s in info.siblings or ()}
+        now = replace(place, revision=info.sha)
+        text = None
+        if card.FILE in present:
+            text = download(replace(now, name=card.FILE), token).read_bytes().decode(errors="surrogateescape")
+        if entry.name in present and not force and not _same(present[entry.name], file.content()):
+            claim_name(file, partial(MaskFile, f"hf://{now}", token=token), f"{place.repo}/{entry.name}")
+        changes = _changes(file, entry, place.repo, present, text, signature)
+        pushed = Pushed(str(place), f"{api.endpoint}/{place.repo}", entry.id, bool(changes))
+        if not changes:
+            return pushed
+        try:
+            commit = ask(
+                place,
+                api.create_commit,
+                place.repo,
+                [CommitOperationAdd(name, content) for name, content in changes.items()],
+                commit_message=message or f"Add the mask {entry.name}",
+                revision=place.revision,
+                create_pr=create_pr,
+                parent_commit=info.sha,
+            )
+        except RemoteError as error:
+            tries -= 1
+            cause = error.__cause__
+            if not tries or not isinstance(cause, HfHubHTTPError) or cause.response.status_code != 412:
+                raise  # 412: there is a newer commit
+        else:
+            if commit.pr_revision:  # the mask is on no branch yet
+                pushed = replace(pushed, address=str(replace(place, revision=commit.pr_revision)))
+            return replace(pushed, url=commit.pr_url or commit.commit_url)
 
 
 def _repo(api: HfApi, place: Hub, private: bool, create_pr: bool) -> ModelInfo:
@@ -127,19 +130,6 @@ def _changes(
     return contents
 
 
-def _check_id(entry: Entry, place: Hub, token: str | None) -> None:
-    """RemoteError where the mask of this name is another one. The same mask coded anew may take its place."""
-    try:
-        there = MaskFile(f"hf://{place}", token=token).manifest.id
-    except FormatError:
-        there = "what is no mask"
-    if there != entry.id:
-        raise RemoteError(
-            f"{Hub(place.repo, entry.name)}: the name is taken by another mask, {there}",
-            hint="Take another name with --name, or replace it with --force.",
-        )
-
-
 def _same(there: RepoSibling | None, content: bytes | memoryview) -> bool:
     """Whether a file of the repo has this content, by the digest that the Hub keeps of it."""
     if there is None or there.size != len(content):
@@ -182,16 +172,29 @@ def entries(
     """
     api = client(token)
     revision = place.revision if place else None
-    with explained(place):
-        if place:
-            repos = [api.model_info(place.repo, revision=revision)]
-        else:
-            filters = [card.TAG, *([f"base_model:{base}"] if base else [])]
-            found = api.list_models(filter=filters, author=author, search=search, limit=limit, full=True, cardData=True)
-            repos = list(found)
+    if place:
+        repos = [ask(place, api.model_info, place.repo, revision=revision)]
+    else:
+        filters = [card.TAG, *([f"base_model:{base}"] if base else [])]
+
+        def look(cards: bool) -> list[ModelInfo]:
+            found = api.list_models(
+                filter=filters, author=author, search=search, limit=limit, full=True, cardData=cards
+            )
+            return list(found)
+
+        try:
+            repos = ask(None, look, True)
+        except RefusedError:  # the client refuses all of a list for one card that it cannot take in
+            repos = ask(None, look, False)
     with ThreadPoolExecutor(READERS) as pool:
-        found_in = [(i, n, revision, token) for i in repos for n in masks(s.rfilename for s in i.siblings or ())]
+        found_in = [(info, name, revision, token) for info in repos for name in _mask_files(info)]
         return list(pool.map(lambda one: _listed(*one), found_in))
+
+
+def _mask_files(info: ModelInfo) -> list[str]:
+    """A repo's files that are called masks, by names of any kind."""
+    return sorted(s.rfilename for s in info.siblings or () if s.rfilename.endswith(SUFFIX))
 
 
 def _listed(info: ModelInfo, name: str, revision: str | None, token: str | None) -> tuple[Listed, Opener]:
@@ -202,6 +205,8 @@ def _listed(info: ModelInfo, name: str, revision: str | None, token: str | None)
     def opener() -> MaskFile:
         return MaskFile(f"hf://{place}", token=token)
 
+    if not is_name(name):
+        return Listed(str(place), None, updated, f"{info.id}: {short(name)}: not a name for a mask; left out"), opener
     try:
         entry = described[name] if name in described else Entry.of(opener().maskset().summary(), name)
     except MaskhubError as error:

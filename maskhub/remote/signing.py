@@ -27,24 +27,18 @@ class Signature(msgspec.Struct, frozen=True):
     signature: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{128}$", max_length=128)]
 
 
-def sign(content: bytes | memoryview, key: str | Path) -> bytes:
-    """The signature's file for a mask file of this content, by the private key in the file ``key``.
-
-    That is PEM (PKCS 8) or OpenSSH's; the variable MASKHUB_KEY_PASSPHRASE opens an encrypted one. Equal content and
-    key give equal bytes. Raises SignatureError.
-    """
-    private = _private_key(key)
+def sign(content: bytes | memoryview, private: Ed25519PrivateKey) -> bytes:
+    """The signature's file for a mask file of this content. Equal content and key give equal bytes."""
     public = private.public_key().public_bytes_raw()
     made = Signature("maskhub-signature-1", public.hex(), private.sign(_statement(content)).hex())
     return msgspec.json.encode(made)
 
 
-def check(content: bytes | memoryview, signature: bytes | None, key: str | Path, name: str) -> None:
-    """SignatureError, about ``name``, unless ``signature`` is of this content and by the key in the file ``key``.
+def check(content: bytes | memoryview, signature: bytes | None, public: Ed25519PublicKey, name: str) -> None:
+    """SignatureError, about ``name``, unless ``signature`` is of this content and by this key.
 
-    ``signature`` is its file's content, None where there is none; ``key`` is public, PEM or a line of OpenSSH's.
+    ``signature`` is its file's content, None where there is none.
     """
-    public = public_key(key)
     if signature is None:
         raise SignatureError(f"{name}: not signed", hint="Ask its maker to push it with --sign.")
     try:
@@ -54,7 +48,8 @@ def check(content: bytes | memoryview, signature: bytes | None, key: str | Path,
     wanted = public.public_bytes_raw().hex()
     if found.key != wanted:
         raise SignatureError(
-            f"{name}: signed with another key than {key}: {found.key}, not {wanted}", hint="Name its maker's key."
+            f"{name}: signed with another key than the one asked for: {found.key}, not {wanted}",
+            hint="Name its maker's key.",
         )
     from cryptography.exceptions import InvalidSignature
 
@@ -81,7 +76,11 @@ def public_key(path: str | Path) -> Ed25519PublicKey:
     return key
 
 
-def _private_key(path: str | Path) -> Ed25519PrivateKey:
+def private_key(path: str | Path) -> Ed25519PrivateKey:
+    """The private key in a file: PEM (PKCS 8) or OpenSSH's; MASKHUB_KEY_PASSPHRASE opens an encrypted one.
+
+    Raises SignatureError.
+    """
     content = _read(path)
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
@@ -106,7 +105,7 @@ def _read(path: str | Path) -> bytes:
     """A key's file; MaskhubError where the library that reads keys is missing."""
     library("cryptography", "signatures", "'maskhub[sign]'")
     try:
-        return Path(path).read_bytes()
+        return Path(path).read_bytes()  # a pipe, too: keys come from programs that keep them
     except OSError as error:
         raise same_kind(error, SignatureError)(
             f"{path}: the key cannot be read: {error.strerror}", hint=MAKE

@@ -11,7 +11,16 @@ from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
 from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import TOKENIZER_FILES, Checkpoint, open_checkpoint
 from maskhub.container.reader import open_mask
-from maskhub.errors import CheckpointError, FormatError, MissingError, reason
+from maskhub.errors import (
+    CheckpointError,
+    ForbiddenError,
+    FormatError,
+    MissingError,
+    OutOfMemoryError,
+    RemoteError,
+    out_of_memory,
+    reason,
+)
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.torch import to_torch
@@ -40,6 +49,8 @@ def load_model(
             config = model_class.config_class.from_dict(config_dict)
             loaded = model_class.from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
         except Exception as error:  # transformers and torch raise many kinds for a configuration that cannot be
+            if out_of_memory(error):
+                raise OutOfMemoryError(f"not enough memory for {model_class.__name__}") from error
             raise FormatError(f"the mask does not fit {model_class.__name__}: {reason(error)}") from error
     model: PreTrainedModel = loaded[0]
     if wrong := sorted({*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]}):
@@ -111,7 +122,7 @@ def pipeline(
         checkpoint = (
             _named_base(maskset, token) if base is None else open_checkpoint(base, revision=revision, token=token)
         )
-    except (CheckpointError, MissingError) as error:
+    except (CheckpointError, MissingError, ForbiddenError, RemoteError) as error:
         if base is not None:
             raise
         raise type(error)(

@@ -14,6 +14,7 @@ from maskhub.errors import RemoteError
 from maskhub.storage.url import SCHEMES, is_url, public_name
 
 SUFFIX = ".msk"
+LONGEST = 200  # bytes of a part of a name: with what is put before and after it, it is still a file's
 INDEX = "index"  # in a folder of masks: a JSON file for each name
 # `user/repo@REVISION/name.msk`, as URLs have it, or `user/repo/name@REVISION`; a revision may hold slashes.
 _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<early>[^@]+?)(?=/[^/@]+\.msk$|$))?(?:/(?P<rest>.+))?")
@@ -124,11 +125,26 @@ def _components(mask: str | Path) -> tuple[str, ...]:
 
 
 def with_suffix(name: str) -> str:
-    """A mask's file name. Raises RemoteError for one that leads elsewhere, or is hidden."""
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or any(part.startswith(".") for part in parts) or not name.isprintable():
-        raise RemoteError(f"{name!r}: not a name for a mask", hint="Take letters, digits, '-', '_' and '.'.")
-    return "/".join(parts).removesuffix(SUFFIX) + SUFFIX
+    """A mask's file name. Raises RemoteError for one that leads elsewhere, is hidden, or cannot be a file's."""
+    found = "/".join(PurePosixPath(name).parts).removesuffix(SUFFIX) + SUFFIX
+    if name.startswith("/") or not is_name(found):
+        raise RemoteError(f"{short(name)}: not a name for a mask", hint="Take letters, digits, '-', '_' and '.'.")
+    return found
+
+
+def is_name(name: str) -> bool:
+    """Whether a mask's file in a repo can be called so: a path of plain names. ``@`` is where a revision begins."""
+    return (
+        name.isprintable()
+        and not set(name) & set("\\@")
+        and len(name.encode()) <= 5 * LONGEST
+        and all(part and not part.startswith(".") and len(part.encode()) <= LONGEST for part in name.split("/"))
+    )
+
+
+def short(name: str) -> str:
+    """A name in quotes, of a very long one its start."""
+    return repr(name if len(name) <= LONGEST else f"{name[:40]}…")
 
 
 def _parse(text: str) -> Hub | None:

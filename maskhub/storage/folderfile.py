@@ -13,7 +13,7 @@ import msgspec
 
 from maskhub.errors import ForbiddenError, FormatError, MissingError, RemoteError, listed
 from maskhub.storage.address import INDEX, SUFFIX, exists
-from maskhub.storage.remotefile import RemoteFile, file_system, read_small
+from maskhub.storage.remotefile import RemoteFile, ask, file_system, read_small
 from maskhub.storage.source import LocalFile, Source
 from maskhub.storage.url import SCHEMES, is_url, public_name
 
@@ -104,10 +104,15 @@ def read_pointer(folder: str, name: str, kind: type[AnyPointer]) -> AnyPointer |
 
 def names(folder: str) -> list[str]:
     """The names in a folder's index. Raises MissingError where there is none, RemoteError where it cannot be listed."""
-    with file_system(join(folder, INDEX)) as (system, there):
-        found = system.ls(there, detail=False)
-    files = (str(file).rstrip("/").rpartition("/")[2] for file in found)
-    return sorted(file[:-5] for file in files if file.endswith(".json") and NAME.fullmatch(file[:-5]))
+    return [name for name in entries(folder) if NAME.fullmatch(name)]
+
+
+def entries(folder: str) -> list[str]:
+    """As ``names``, with what somebody put there that no name can be; not what is hidden, as unfinished files are."""
+    place = join(folder, INDEX)
+    system, there = file_system(place)
+    files = (str(file).rstrip("/").rpartition("/")[2] for file in ask(place, system.ls, there, detail=False))
+    return sorted(file[:-5] for file in files if file.endswith(".json") and not file.startswith("."))
 
 
 def mask_path(folder: str, pointer: Pointer) -> str:

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 from maskhub import __version__
 from maskhub.errors import ForbiddenError, MaskhubError, MissingError, RemoteError, listed
-from maskhub.storage.address import SUFFIX, Hub
-from maskhub.storage.remotefile import HEAD, FileReader, HttpReader, Reader, RemoteFile, brief
+from maskhub.storage.address import SUFFIX, Hub, is_name
+from maskhub.storage.remotefile import (
+    HEAD,
+    FileReader,
+    HttpReader,
+    Reader,
+    RemoteFile,
+    brief,
+    unknown_host,
+)
 from maskhub.storage.source import LocalFile, Source
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+P = ParamSpec("P")
+T = TypeVar("T")
 LIBRARY: dict[str, Any] = {"library_name": "maskhub", "library_version": __version__}
-AGAIN = "Run it again."
 LOG_IN = "Log in with 'hf auth login', set HF_TOKEN, or pass --token."
 
 
 class UnreachableError(RemoteError):
     """The Hub gives no answer, or may not be asked. What lies in the cache can be used all the same."""
+
+
+class RefusedError(RemoteError):
+    """The Hub's client does not take what it is given, by us or by the Hub."""
 
 
 def client(token: str | None) -> HfApi:
@@ -42,8 +55,8 @@ def open_hub(place: Hub, token: str | None = None) -> Source:
 
     place, name = named(place, token)
     try:
-        with explained(place):
-            found = client(token).get_hf_file_metadata(url=hf_hub_url(place.repo, name, revision=place.revision))
+        url = hf_hub_url(place.repo, name, revision=place.revision)
+        found = ask(place, client(token).get_hf_file_metadata, url=url)
         exact = replace(place, revision=found.commit_hash)
     except UnreachableError:
         exact = place
@@ -81,8 +94,8 @@ def download(place: Hub, token: str | None = None, *, again: bool = False) -> Pa
     """A file of a repo, in the Hub's cache; with ``again`` fetched anew. Raises RemoteError."""
     assert place.name is not None
     try:
-        with explained(place):
-            path = client(token).hf_hub_download(place.repo, place.name, revision=place.revision, force_download=again)
+        get = client(token).hf_hub_download
+        path = ask(place, get, place.repo, place.name, revision=place.revision, force_download=again)
     except UnreachableError:
         if again or (found := cached(place)) is None:
             raise
@@ -94,7 +107,7 @@ def cached(place: Hub) -> Path | None:
     """A file of a repo, if it lies in the Hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(place.repo, place.name or "", revision=place.revision)
+    found = ask(place, try_to_load_from_cache, place.repo, place.name or "", revision=place.revision)
     return Path(found) if isinstance(found, str) else None
 
 
@@ -103,8 +116,7 @@ def named(place: Hub, token: str | None = None) -> tuple[Hub, str]:
     if place.name is not None:
         return place, place.name
     try:
-        with explained(place):
-            info = client(token).model_info(place.repo, revision=place.revision)
+        info = ask(place, client(token).model_info, place.repo, revision=place.revision)
         names = masks(s.rfilename for s in info.siblings or ())
     except UnreachableError:
         names = _cached_names(place)
@@ -121,8 +133,8 @@ def named(place: Hub, token: str | None = None) -> tuple[Hub, str]:
 
 
 def masks(files: Iterable[str]) -> list[str]:
-    """Which of a repo's files are masks."""
-    return sorted(name for name in files if name.endswith(SUFFIX) and not name.startswith("."))
+    """Which of a repo's files are masks with names that can be asked for, and that lead nowhere else."""
+    return sorted(name for name in files if name.endswith(SUFFIX) and is_name(name))
 
 
 def _cached_names(place: Hub) -> list[str]:
@@ -138,14 +150,14 @@ def _cached_names(place: Hub) -> list[str]:
     return masks(path.relative_to(found).as_posix() for path in Path(found).rglob(f"*{SUFFIX}"))
 
 
-@contextlib.contextmanager
-def explained(place: Hub | None = None) -> Iterator[None]:
-    """Turn what the Hub's client raises over a place, or over none, into a RemoteError, MissingError or ForbiddenError.
+def ask(place: Hub | None, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """What a call of the Hub's client gives, over a place or over none.
 
-    Its messages are not passed on as they are: they hold URLs, some of them signed.
+    What it raises becomes a RemoteError, MissingError or ForbiddenError. Its messages are not passed on as they are:
+    they hold URLs, some of them signed.
     """
     try:
-        yield
+        return call(*args, **options)
     except MaskhubError:
         raise
     except Exception as error:
@@ -200,10 +212,19 @@ def _explain(place: Hub | None, error: BaseException) -> MaskhubError | None:
     if status:
         return RemoteError(f"{repo}: the server answers {status}: {brief(find(errors.HfHubHTTPError))}")
     if local := next((e for e in chain if isinstance(e, OSError) and e.errno and e.filename), None):
-        return RemoteError(f"{local.filename}: the Hub's cache cannot be used: {local.strerror}")
+        return RemoteError(f"{local.filename}: the Hub's client cannot use it: {local.strerror}")
+    if unknown_host(error):
+        from huggingface_hub.constants import ENDPOINT
+
+        return UnreachableError(
+            f"{repo}: the Hub's host {urlsplit(ENDPOINT).hostname} is not found",
+            hint="Check the network, and the variable HF_ENDPOINT if it is set.",
+        )
     # The client's own library for HTTP differs between its versions.
     if wire := [e for e in chain if isinstance(e, OSError) or type(e).__module__.startswith("httpx")]:
         # Of what came too short, the client says so with the end of a signed URL.
         why = "the file ended early" if "Consistency check" in str(wire[-1]) else brief(wire[-1])
-        return UnreachableError(f"{repo}: cannot be reached, or broke off: {why}", hint=AGAIN)
+        return UnreachableError(f"{repo}: cannot be reached, or broke off: {why}", hint="Run it again.")
+    if isinstance(error, ValueError | TypeError | KeyError):  # of a repo that says of itself what nobody expected
+        return RefusedError(f"{repo}: the Hub's client refuses it: {brief(error)}")
     return None

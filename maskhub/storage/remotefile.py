@@ -6,10 +6,12 @@ import base64
 import contextlib
 import os
 import re
+import shutil
+import socket
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
@@ -21,6 +23,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from maskhub import __version__
 from maskhub.errors import ForbiddenError, MaskhubError, MissingError, RemoteError, reason
 from maskhub.storage.atomic import write_at
+from maskhub.storage.regular import open_regular
 from maskhub.storage.url import public_name, without_logins
 
 HEAD = 3 << 14  # bytes that the first request asks for: all of the header of most masks
@@ -28,9 +31,19 @@ MAX_HEADER = 100_000_000  # what safetensors allows
 MAX_SIZE = 1 << 40  # of a file
 WHOLE = 1 << 26  # bytes taken from a server that gives files only whole; also kept in memory at most
 CHUNK = 1 << 20
+FILLED = 0.9  # of what a disk has free: more is not taken
 RIGHTS = "You lack the rights, or credentials are missing or wrong."
-CREDENTIALS = "For S3 they are in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile that AWS_PROFILE names."
 TIMEOUT = 30  # seconds without an answer
+# Where the packages that fsspec takes look for credentials, by the schemes of URLs.
+AWS = "For S3 they are in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile that AWS_PROFILE names."
+GOOGLE = "For Google they are in the file that GOOGLE_APPLICATION_CREDENTIALS names, or of 'gcloud auth'."
+AZURE = "For Azure they are in AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY."
+SSH = "For SSH they are the keys of the agent or in ~/.ssh, or stand in the URL: ssh://USER:PASSWORD@HOST."
+LOGINS = {
+    "s3": AWS, "s3a": AWS, "gs": GOOGLE, "gcs": GOOGLE, "az": AZURE, "abfs": AZURE, "abfss": AZURE, "adl": AZURE,
+    "ssh": SSH, "sftp": SSH, "ftp": "For FTP they stand in the URL: ftp://USER:PASSWORD@HOST.",
+}  # fmt: skip
+NETWORK = "Check the name and the network."
 
 
 class RemoteFile:
@@ -68,6 +81,7 @@ class RemoteFile:
             if first < stop:
                 start = max(start, last)
         if start < stop:
+            need_room(stop - start, Path(tempfile.gettempdir()), str(self.name))
             self._take(start, stop)
 
     def _start(self, url: str) -> None:
@@ -89,53 +103,75 @@ class RemoteFile:
 
 
 def read_small(url: str, limit: int) -> bytes:
-    """A whole file of at most ``limit`` bytes, as it is at one time. Raises MissingError and RemoteError."""
+    """A whole file of at most ``limit`` bytes, as it is at one time.
+
+    Raises MissingError, RemoteError, and FormatError for what is here and no file.
+    """
     if _is_http(url):
         content = b"".join(_reader(url).read(0, limit + 1))
     else:
-        with file_system(url) as (system, path):
-            if system.async_impl:  # object stores: a second request could meet another file
-                content = system.cat_file(path, start=0, end=limit + 1)
-            else:
-                with system.open(path, "rb", cache_type="none") as file:
-                    content = file.read(limit + 1)
+        system, path = file_system(url)
+        if system.async_impl:  # object stores: a second request could meet another file
+            content = ask(url, system.cat_file, path, start=0, end=limit + 1)
+        else:
+            content = b"".join(FileReader(url, public_name(url)).read(0, limit + 1))
     if len(content) > limit:
         raise RemoteError(f"{public_name(url)}: larger than {limit:,} bytes")
     return content
 
 
-def read_whole(url: str) -> Iterator[bytes]:
-    """A file in pieces. Raises MissingError and RemoteError."""
-    return _reader(url).read(0, MAX_SIZE)
+def read_whole(url: str, folder: Path) -> Iterator[bytes]:
+    """A file in pieces, to be written to ``folder``. Raises MissingError, RemoteError, FormatError as ``read_small``.
+
+    Its size is what its server says; where there is no room for that, nothing is given.
+    """
+    reader = _reader(url)
+    for number, chunk in enumerate(reader.read(0, MAX_SIZE)):
+        if number == 0:
+            need_room(reader.size, folder, public_name(url))
+        yield chunk
 
 
-@contextlib.contextmanager
-def file_system(url: str, doing: str = "read") -> Iterator[tuple[Any, str]]:
-    """Fsspec's file system of a URL or path, and its name for the place; what it raises in the block is explained."""
-    with explained(public_name(url), doing):
-        import fsspec
+def need_room(size: int, folder: Path, name: str) -> None:
+    """RemoteError where a file of this size is none that a mask can have, or would fill the disk of ``folder``."""
+    if size > MAX_SIZE:
+        raise RemoteError(f"{name}: said to have {size:,} bytes, which no mask has")
+    free = shutil.disk_usage(folder).free
+    if size > free * FILLED:
+        raise RemoteError(
+            f"{name}: no room for its {size:,} bytes: the disk of {folder} has {free:,}",
+            hint="The variables MASKHUB_CACHE and TMPDIR name other folders.",
+        )
 
-        system, path = fsspec.url_to_fs(url)
-        system.invalidate_cache()  # of what lies where: others write, too
-        yield system, path
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Fsspec's file system of a URL or path, and its name for the place. Call it by ``ask``."""
+    import fsspec
+
+    system, path = ask(url, fsspec.url_to_fs, url)
+    system.invalidate_cache()  # of what lies where: others write, too
+    return system, path
 
 
-@contextlib.contextmanager
-def explained(name: str, doing: str = "read") -> Iterator[None]:
-    """Turn what a file system raises inside the block into a RemoteError (or MissingError, ...) about ``name``."""
+def ask(url: str, call: Callable[..., Any], *args: Any, doing: str = "read", **options: Any) -> Any:
+    """What a call of a file system gives; what it raises becomes a RemoteError (or MissingError, ...) about ``url``."""
+    name = public_name(url)
     try:
-        yield
+        return call(*args, **options)
     except MaskhubError:
         raise
     except FileNotFoundError as error:
         raise MissingError(f"{name}: no such file") from error
     except IsADirectoryError as error:
         raise MissingError(f"{name}: a folder, not a file") from error
-    except PermissionError as error:
-        raise ForbiddenError(f"{name}: cannot be {doing}: {brief(error)}", hint=RIGHTS) from error
     except Exception as error:  # every file system raises its own kinds
-        hint = CREDENTIALS if "credentials" in brief(error) else None
-        raise RemoteError(f"{name}: cannot be {doing}: {brief(error)}", hint=hint) from error
+        schemes = re.findall(r"([a-z0-9+.-]+)(?=://)", url.lower())
+        where = next((LOGINS[scheme] for scheme in schemes if scheme in LOGINS), None)
+        what = f"{name}: cannot be {doing}: {brief(error)}"
+        if isinstance(error, PermissionError):
+            raise ForbiddenError(what, hint=f"{RIGHTS} {where}" if where else RIGHTS) from error
+        hint = where if re.search("credential", brief(error), re.IGNORECASE) else None
+        raise RemoteError(what, hint=NETWORK if unknown_host(error) else hint) from error
 
 
 def _reader(url: str) -> Reader:
@@ -205,6 +241,8 @@ class HttpReader:
             raise
         except (OSError, HTTPException) as error:
             if length is None and not done:
+                if unknown_host(error):
+                    raise RemoteError(f"{self._name}: its host is not found", hint=NETWORK) from error
                 raise RemoteError(f"{self._name}: cannot be reached: {brief(error)}") from error
             raise self._ended(done, length, brief(error)) from error
         if done < length:
@@ -257,20 +295,32 @@ class FileReader:
     def __init__(self, url: str, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()  # the file has one position
-        with file_system(url) as (system, path):
-            self._system = system  # kept: an archive closes its files when it goes
-            self._file = system.open(path, "rb", cache_type="none")  # nothing is read ahead
-            self._file.seek(0, os.SEEK_END)
-            self.size = int(self._file.tell())
-            if not self.size and system.isdir(path):  # object stores open those, too
-                raise IsADirectoryError(path)
+        self._url = url
+        self._system, path = file_system(url)  # kept: an archive closes its files when it goes
+        self._file, self.size = ask(url, self._open, path)
+
+    def _open(self, path: str) -> tuple[Any, int]:
+        from fsspec.implementations.local import LocalFileSystem
+
+        if isinstance(self._system, LocalFileSystem) and not self._system.isdir(path):
+            file: Any = open_regular(path, self._name)
+        else:
+            file = self._system.open(path, "rb", cache_type="none")  # nothing is read ahead
+        file.seek(0, os.SEEK_END)
+        size = int(file.tell())
+        if not size and self._system.isdir(path):  # object stores open those, too
+            raise IsADirectoryError(path)
+        return file, size
+
+    def _read(self, start: int, size: int) -> bytes:
+        with self._lock:
+            self._file.seek(start)
+            return bytes(self._file.read(size))
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         stop = min(stop, self.size)
         while start < stop:
-            with explained(self._name), self._lock:
-                self._file.seek(start)
-                chunk = self._file.read(min(WHOLE, stop - start))
+            chunk = ask(self._url, self._read, start, min(WHOLE, stop - start))
             if not chunk:
                 raise RemoteError(f"{self._name}: ends after {start:,} of {self.size:,} bytes")
             yield chunk[: stop - start]
@@ -280,8 +330,18 @@ class FileReader:
 Reader = HttpReader | FileReader
 
 
+def unknown_host(error: BaseException | None) -> bool:
+    """Whether an error came of a host's name that nobody knows, or of having no network to ask."""
+    for _ in range(20):  # a loop of causes, at worst
+        if error is None or isinstance(error, socket.gaierror):
+            break
+        wrapped = error.reason if isinstance(error, URLError) else None
+        error = wrapped if isinstance(wrapped, BaseException) else error.__cause__ or error.__context__
+    return isinstance(error, socket.gaierror)
+
+
 def brief(error: BaseException) -> str:
     """What went wrong in a few words, without secrets: other libraries' messages name URLs."""
     cause = error.reason if isinstance(error, URLError) else error
     text = cause if isinstance(cause, str) else getattr(cause, "strerror", None) or reason(cause)
-    return re.sub(r"(\w://[^\s?#]*)[?#]\S*", r"\1", without_logins(text))
+    return re.sub(r"(\w://[^\s?#]*)[?#]\S*", r"\1", without_logins(text)).rstrip(" .")

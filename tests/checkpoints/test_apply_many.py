@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +14,7 @@ import time
 from pathlib import Path
 
 import ml_dtypes
+import msgspec
 import numpy as np
 import pytest
 
@@ -19,7 +22,7 @@ import maskhub
 from maskhub.checkpoints.apply import build, drop, parse_size, tensors
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.pruned import from_pruned
-from maskhub.errors import ArgumentError, MaskhubError, OutputError
+from maskhub.errors import ArgumentError, FormatError, MaskhubError, OutputError
 from maskhub.masks.mask import MaskSet
 from maskhub.storage.atomic import atomic_file, atomic_folders
 from maskhub.storage.tensor import RawTensor
@@ -123,6 +126,80 @@ def test_the_card_names_base_and_mask(base: Checkpoint, maskset: MaskSet, tmp_pa
     assert text.startswith("---\nlibrary_name: ")
     assert f"- mask: `{maskset.id}`" in text
     assert f"root `{maskset.base.root}`" in text
+
+
+HOSTILE = (
+    "` [x](javascript:alert(1)) <script>alert(2)</script> | a\nb\r---\n# Head\n\x1b[31mred\x07\x9b1m \u202eksm\u2066 "
+    "\ud800 \U0001f600 &lt; $x$ @all https://evil.example www.evil.example <!-- ![i](http://e/x.png) ``` ~~~ \x7f \x00"
+)
+
+
+def test_hostile_names_stay_text_in_the_card(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
+    """Rendered as Markdown of the Hub's kind, the card has the marks that it has with harmless names, and no others."""
+    import yaml
+    from markdown_it import MarkdownIt
+
+    assert maskset.task
+    task = msgspec.structs.replace(maskset.task, type=HOSTILE)
+    named = maskset.with_base_name(HOSTILE)
+    evil = dataclasses.replace(named, task=task, metrics={HOSTILE: 0.5}, lineage={HOSTILE: HOSTILE})
+    pages = []
+    for number, one in enumerate((maskset, evil)):
+        text = (tiny.build(base, one, tmp_path / str(number)) / "README.md").read_text(encoding="utf-8")
+        assert all(line.isprintable() for line in text.split("\n"))
+        _, front, body = text.split("---\n", 2)
+        page = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(body)
+        pages.append(re.sub(r">[^<]*<", "><", page))
+        data = yaml.safe_load(front)
+        assert list(data) == ["library_name", "base_model", "tags", "pipeline_tag"]
+    assert (data["base_model"], data["pipeline_tag"]) == (HOSTILE, HOSTILE)
+    assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "modeling.py", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("target", ["outside", "missing", "/etc/hostname", "loop"])
+def test_links_out_of_the_base_are_not_copied(base_folder: Path, tmp_path: Path, name: str, target: str) -> None:
+    folder = Path(shutil.copytree(base_folder, tmp_path / "base"))
+    outside = tmp_path / "outside"
+    config = folder / "config.json"
+    outside.write_bytes(config.read_bytes())
+    (folder / name).unlink(missing_ok=True)
+    places = {"outside": outside, "missing": tmp_path / "missing", "loop": folder / name}
+    (folder / name).symlink_to(places.get(target, Path(target)))
+    base = open_checkpoint(folder)
+    maskset = tiny.tiny_maskset(open_checkpoint(base_folder))
+    with pytest.raises(MaskhubError) as caught:
+        tiny.build(base, maskset, tmp_path / "out", code=True)
+    assert str(folder / name) in caught.value.message
+    if target == "outside" or (target == "/etc/hostname" and name != "config.json"):
+        assert caught.value.message.endswith(
+            ": a link that leads out of the base's folder, and would be copied into the output"
+        )
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "outside"}
+
+
+def test_links_that_stay_with_the_base_are_copied(base_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base_folder, tmp_path / "base"))
+    content = (folder / "vocab.txt").read_bytes()
+    (folder / "deep").mkdir()
+    (folder / "vocab.txt").rename(folder / "deep" / "words")
+    (folder / "vocab.txt").symlink_to("deep/words")
+    snapshot, _ = tiny.hub_cache(tmp_path / "cache", "ann/tiny", base_folder)
+    maskset = tiny.tiny_maskset(base_folder)
+    (tmp_path / "way").symlink_to(folder)
+    for number, place in enumerate((folder, snapshot, tmp_path / "way")):
+        out = tiny.build(open_checkpoint(place), maskset, tmp_path / str(number))
+        assert (out / "vocab.txt").read_bytes() == content
+        assert not (out / "vocab.txt").is_symlink()
+
+
+def test_what_is_no_file_is_not_copied(base_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base_folder, tmp_path / "base"))
+    (folder / "vocab.txt").unlink()
+    os.mkfifo(folder / "vocab.txt")
+    with pytest.raises(FormatError, match=r"vocab\.txt: a pipe, not a file"):
+        tiny.build(open_checkpoint(folder), tiny.tiny_maskset(base_folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_code_only_when_asked_for(base_folder: Path, tmp_path: Path) -> None:

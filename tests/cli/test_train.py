@@ -211,7 +211,7 @@ def test_bases_that_cannot_be_used(train: Train, tiny_bert: Path) -> None:
 
     for base, message in {
         "/no/base": "/no/base: no such folder. Name a folder with config.json and model.safetensors, or a Hub id.",
-        "nobase": "nobase: no such folder, and the Hub could not give it: ",
+        "nobase": "nobase: no such folder, and not from the Hub: ",
         "train.jsonl": "train.jsonl: not a checkpoint: expected a folder, a .safetensors or a PyTorch file",
         copy("mute", "tokenizer.json", "tokenizer_config.json"): "mute: the folder has no tokenizer. Put the ",
         copy("light", "model.safetensors"): "light: the folder has neither model.safetensors nor ",

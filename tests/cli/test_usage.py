@@ -75,6 +75,13 @@ def test_a_text_may_look_like_the_option(run: Run) -> None:
     assert (ran.status, ran.stderr) == (1, "Error: --debug: no such file\n")
 
 
+def test_out_of_memory_is_no_unexpected_error(run: Run, mask_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maskhub.masks.summary.summarize", lambda _: bytes(1 << 62))
+    ran = run("info", mask_path)
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err == "Error: not enough memory. Free some, or take a machine with more."
+
+
 def test_what_nobody_expected_says_how_to_see_more(run: Run, mask_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("odd")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,48 @@ def test_a_busy_or_broken_hub(hub: TestHub, there: None, mask_path: Path, base: 
     ran = hub("push", "task.msk", "alice/fresh")
     assert ran.status == 0
     assert "is there already" in ran.out
+
+
+def test_a_host_that_nobody_knows(hub: TestHub) -> None:
+    for command in (("info", "alice/masks"), ("pull", "alice/masks"), ("list",), ("verify", "x.msk", "--base", "a/b")):
+        if command[0] == "verify":
+            save(tiny.tiny_maskset(tiny.write_base(hub.folder / "base")), hub.folder / "x.msk")
+        ran = hub(*command, HF_ENDPOINT="http://nowhere.invalid")
+        assert (ran.status, ran.out, ran.stderr.count("\n")) == (1, "", 1), ran.stderr
+        assert "the Hub's host nowhere.invalid is not found. Check the network, and the variable HF_END" in ran.err
+        assert "Run it again" not in ran.err
+
+
+@pytest.mark.parametrize("fault", [{"status": 404}, {"status": 403}, {"kind": "reset"}, {"kind": "truncate"}])
+def test_a_base_that_the_hub_does_not_give(
+    hub: TestHub, base_folder: Path, mask_path: Path, fault: dict[str, object]
+) -> None:
+    """One line without a URL, least of all a signed one."""
+    hub.put("base/tiny", **{path.name: path.read_bytes() for path in base_folder.iterdir()})
+    hub.control(faults=[{"kind": "status", "match": "/cdn/", "times": 99} | fault])
+    for base in ("base/tiny", "base/tiny@main", "base/none"):
+        ran = hub("verify", mask_path, "--base", base)
+        assert (ran.status, ran.out, ran.stderr.count("\n")) == (1, "", 1), ran.stderr
+        assert ran.err.startswith(f"Error: {base}: no such folder, and not from the Hub: ")
+        assert ran.err.endswith("Or name a folder here.")
+        for word in ("http", "?", "Client Error", "..", "s3cret", "unexpected"):
+            assert word not in ran.err, ran.err
+
+
+def test_what_the_client_does_not_expect_is_its_own_error(hub: TestHub, there: None, mask_path: Path) -> None:
+    """Only what the client raises is explained: not a fault of our own beside it, or of a local file."""
+    script = """if True:
+        import maskhub, sys
+        from maskhub.remote import card
+        def odd(*_): raise AttributeError("ours")
+        card.updated = odd
+        try:
+            maskhub.push(sys.argv[1], "alice/masks/new")
+        except AttributeError as error:
+            print(type(error).__name__, error)
+    """
+    ran = hub.program([sys.executable, "-c", script, str(mask_path)])
+    assert ran.stdout == "AttributeError ours\n", ran.stderr
 
 
 def test_no_secret_is_told(hub: TestHub, there: None, mask_path: Path) -> None:

@@ -115,7 +115,9 @@ def test_push_warns_of_a_base_that_others_cannot_find(
     assert "Warning: others cannot find the base ./elsewhere: name it by " in hub("push", "x.msk", "shared", "-q").err
 
     def warning(name: str) -> str | None:
-        return maskhub.push(tiny.tiny_maskset(open_checkpoint("base"), name=name), "shared", name="x").warning
+        return maskhub.push(
+            tiny.tiny_maskset(open_checkpoint("base"), name=name), "shared", name="x", force=True
+        ).warning
 
     assert warning("ann/tiny") is None
     cure = "name it by maskhub pack MASK -o NEW.msk --base-name"

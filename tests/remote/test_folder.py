@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
+import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ from maskhub.errors import (
     RemoteError,
     SignatureError,
 )
+from maskhub.masks.binding import Task
 from tests import tiny
 
 # Processes with the library imported already.
@@ -168,6 +172,40 @@ def test_the_same_mask_coded_anew_takes_the_name(shared: str, masks: list[Path],
     assert Path("out.msk").read_bytes() == (here / "a.msk").read_bytes() != masks[0].read_bytes()
 
 
+OTHERWISE = {
+    "metrics": {"accuracy": 0.1},
+    "task": Task("text-classification", "BertForSequenceClassification", {"id2label": {"0": "no", "1": "yes"}}),
+    "lineage": {"operation": "train", "seed": 77},
+}
+
+
+@pytest.mark.parametrize("field", OTHERWISE)
+def test_the_same_weights_with_other_notes_are_another_file(
+    shared: str, masks: list[Path], here: Path, field: str
+) -> None:
+    maskhub.push(masks[0], shared)
+    changes: dict[str, Any] = {field: OTHERWISE[field]}
+    other = maskhub.save(dataclasses.replace(maskhub.open(masks[0]), **changes), here / "a.msk")
+    assert id_of(other) == id_of(masks[0])
+    before = files(shared)
+    address = f"{shared.rstrip('/')}/a.msk"
+    with pytest.raises(RemoteError) as caught:
+        maskhub.push(other, shared)
+    assert caught.value.message == f"{address}: the name is taken by the same weights with other notes ({field})"
+    assert files(shared) == before
+    assert maskhub.push(other, shared, force=True).changed
+    maskhub.pull(address, "out.msk")
+    assert Path("out.msk").read_bytes() == other.read_bytes() != masks[0].read_bytes()
+
+
+def test_a_mask_that_needs_a_parent_does_not_replace_one_that_does_not(masks: list[Path], here: Path) -> None:
+    (here / "shared").mkdir()
+    maskhub.push(masks[0], "shared")
+    save(maskhub.open(masks[0]), here / "a.msk", codec="delta", parent=maskhub.open(masks[1]))
+    with pytest.raises(RemoteError, match=r"taken by the same weights with other notes \(parent\)"):
+        maskhub.push(here / "a.msk", "shared", parent=[masks[1]])
+
+
 def test_a_folder_with_one_mask_needs_no_name(shared: str, masks: list[Path]) -> None:
     maskhub.push(masks[0], shared)
     assert maskhub.pull(shared).id == maskhub.open(shared).id == id_of(masks[0])
@@ -283,10 +321,20 @@ def test_names_never_become_paths(pushed: Path, masks: list[Path], here: Path) -
     for name in ("a.json", "b c.json", "..json", ".hidden.json", "-x.json", "x\ny.json", "é.json", "a.json.tmp"):
         (pushed / "index" / name).write_text(json.dumps(entry))
     (pushed / "index" / "folder").mkdir()
-    (listed,) = maskhub.list_masks("shared")
+    odd, listed = maskhub.list_masks("shared")[:0], None
+    for one in maskhub.list_masks("shared"):
+        if one.entry:
+            assert listed is None
+            listed = one
+        else:
+            odd.append(one)
+    assert listed is not None
     assert listed.address == "shared/a.msk"
     assert listed.entry is not None
     assert listed.entry.name == "a.msk"
+    assert sorted(one.problem or "" for one in odd) == [
+        f"shared: {name!r}: not a name for a mask in a folder; left out" for name in ("-x", "b c", "x\ny", "é")
+    ]
     maskhub.pull("shared")
     assert {p.name for p in here.iterdir()} == {"shared", "cache"}
     for name in ("../x", "x/y", ".x", "x y", "é", "x" * 101, "x\0"):
@@ -313,8 +361,6 @@ def test_what_an_index_says_must_be_true(pushed: Path, masks: list[Path]) -> Non
 
 
 def remove_cache() -> None:
-    import shutil
-
     shutil.rmtree(os.environ["MASKHUB_CACHE"], ignore_errors=True)
 
 
@@ -337,6 +383,124 @@ def test_any_changed_byte_is_found_and_mended(pushed: Path, masks: list[Path]) -
         stored.write_bytes(content[:-1])
     assert maskhub.push(masks[0], "shared", force=True).changed
     assert maskhub.pull("shared/a", "out.msk").id == id_of(masks[0])
+
+
+def test_a_wrong_entry_is_mended_by_a_push_of_the_right_mask(pushed: Path, masks: list[Path]) -> None:
+    """An index that lies about the file is not taken for what is there already."""
+    place = pushed / "index/a.json"
+    right = json.loads(place.read_text())
+    for wrong in ({"metrics": {"accuracy": 1.0}}, {"id": "0" * 64}, {"bytes": 7}, {"task": None}):
+        place.write_text(json.dumps(right | {"entry": right["entry"] | wrong}))
+        assert maskhub.push(masks[0], "shared").changed
+        assert json.loads(place.read_text())["entry"] == right["entry"]
+    assert not maskhub.push(masks[0], "shared").changed
+
+
+def test_an_object_of_the_right_size_is_not_taken_for_the_right_one(pushed: Path, masks: list[Path]) -> None:
+    (stored,) = pushed.glob("objects/*.msk")
+    stored.write_bytes(bytes(stored.stat().st_size))
+    assert maskhub.push(masks[0], "shared").changed
+    assert stored.read_bytes() == masks[0].read_bytes()
+
+
+def test_an_object_that_is_gone_or_no_mask_keeps_its_name(pushed: Path, masks: list[Path]) -> None:
+    (stored,) = pushed.glob("objects/*.msk")
+    for what, change in {
+        "what is no mask": lambda: stored.write_bytes(b"x"),
+        "a mask that is gone": stored.unlink,
+    }.items():
+        change()
+        with pytest.raises(RemoteError, match=f"^shared/a.msk: the name is taken by {what}. Take another name "):
+            maskhub.push(masks[1], "shared", name="a")
+
+
+@pytest.mark.parametrize("said", [0, 7, 10**15, 1 << 62])
+def test_what_an_index_says_of_the_size_limits_nothing(pushed: Path, masks: list[Path], said: int) -> None:
+    """A small number must not cut an honest file, and a large one allows nothing."""
+    place = pushed / "index/a.json"
+    pointer = json.loads(place.read_text())
+    place.write_text(json.dumps(pointer | {"entry": pointer["entry"] | {"bytes": said}}))
+    assert maskhub.pull("shared/a", "out.msk").bytes == masks[0].stat().st_size
+    assert Path("out.msk").read_bytes() == masks[0].read_bytes()
+
+
+def test_a_file_that_would_fill_the_disk_is_refused_before_it_is_written(pushed: Path, here: Path) -> None:
+    (stored,) = pushed.glob("objects/*.msk")
+    Path("plain.msk").touch()
+    for path in (stored, Path("plain.msk")):
+        os.truncate(path, min(shutil.disk_usage(here).free, 1 << 40))
+    for address in ("shared/a", "./plain.msk"):
+        with pytest.raises(
+            RemoteError, match=r"no room for its [\d,]+ bytes: the disk of \S+/downloads has "
+        ) as caught:
+            maskhub.pull(address, "out.msk")
+        assert caught.value.hint == "The variables MASKHUB_CACHE and TMPDIR name other folders."
+    os.truncate("plain.msk", (1 << 40) + 1)
+    with pytest.raises(RemoteError, match="said to have 1,099,511,627,777 bytes, which no mask has"):
+        maskhub.pull("./plain.msk", "out.msk")
+    assert not [path for path in (here / "cache").rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("socket")  # whose path must be short
+    os.replace("socket", path)
+
+
+NO_FILES: dict[str, Callable[[Path], None]] = {
+    "a pipe": os.mkfifo, "a socket": make_socket, "a device": lambda path: path.symlink_to("/dev/zero"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def soon() -> Iterator[None]:
+    """A test that waits for a pipe fails."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError("it waits")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+@pytest.mark.parametrize("what", ["index/a.json", "objects/*.msk", "objects/*.md", "objects/*.sig"])
+def test_what_is_no_file_is_neither_waited_for_nor_read(
+    soon: None, pushed: Path, masks: list[Path], keys: tuple[Path, Path], what: str, kind: str
+) -> None:
+    private, public = keys
+    maskhub.push(masks[0], "shared", sign=private)
+    maskhub.push(masks[1], "shared")
+    (place,) = [p for p in pushed.glob(what) if p.name.startswith(("a.", *_objects_of(pushed)))]
+    place.unlink()
+    NO_FILES[kind](place)
+
+    (first, second) = maskhub.list_masks("shared")
+    assert second.entry is not None
+    assert (first.entry is None) == (what == "index/a.json")
+    refusal = f"{place.relative_to(pushed.parent)}: {kind}, not a file"
+    if what == "index/a.json":
+        assert first.problem == refusal
+    if what != "objects/*.md":
+        for call in (
+            lambda: maskhub.pull("shared/a", require_signature=public),
+            lambda: maskhub.push(masks[0], "shared", sign=private),
+        ):
+            with pytest.raises(MaskhubError) as caught:
+                call()
+            assert caught.value.message == refusal
+    assert maskhub.push(masks[0], "shared", sign=private, force=True).changed
+    assert maskhub.pull("shared/a", require_signature=public).id == id_of(masks[0])
+    assert [one.problem for one in maskhub.list_masks("shared")] == [None, None]
+
+
+def _objects_of(folder: Path) -> tuple[str, str]:
+    """How the names of the objects of ``a`` start."""
+    pointer = json.loads((folder / "index/a.json").read_text())
+    return pointer["mask"], pointer["card"]
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_anew(pushed: Path, masks: list[Path]) -> None:

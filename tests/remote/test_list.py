@@ -94,5 +94,5 @@ def test_cards_of_strangers(hub: TestHub, base: Checkpoint, tmp_path: Path, mask
     save(tiny.tiny_maskset(base, name="x|`$(touch y)`<b>"), tmp_path / "z.msk")
     assert hub("push", "z.msk", "alice/masks").status == 0
     text = hub.files("alice/masks")["README.md"].decode()
-    assert "|x\\|\\`$(touch y)\\`&lt;b&gt;|" in text
+    assert "|x\\|\\`\\$(touch y)\\`&lt;b&gt;|" in text
     assert "maskhub apply BASE alice/masks" in text

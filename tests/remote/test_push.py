@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
+import maskhub
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.container.writer import save
 from maskhub.masks.mask import MaskSet
 from tests import tiny
 from tests.remote.conftest import TestHub
+from tests.remote.keys import pair
 
 
 def front(card: bytes) -> dict[str, object]:
@@ -181,6 +185,46 @@ def test_a_taken_name_needs_force(hub: TestHub, mask_path: Path, base: Checkpoin
     save(other, tmp_path / "task.msk", codec="zstd", force=True)
     assert hub("push", tmp_path / "task.msk", "alice/masks").status == 0
     assert hub.files("alice/masks")["task.msk"] == (tmp_path / "task.msk").read_bytes()
+
+
+def test_the_same_weights_with_other_notes_are_another_file(hub: TestHub, mask_path: Path, tmp_path: Path) -> None:
+    assert hub("push", mask_path, "alice/masks").status == 0
+    maskset = maskhub.open(mask_path)
+    other = maskhub.save(dataclasses.replace(maskset, metrics={"accuracy": 0.1}), tmp_path / "other.msk")
+    assert maskhub.open(other).id == maskset.id
+    before = hub.files("alice/masks")
+    ran = hub("push", other, "alice/masks/task")
+    assert (ran.status, ran.out, ran.stderr) == (1, "", (
+        "Error: alice/masks/task.msk: the name is taken by the same weights with other notes (metrics). "
+        "Take another name with --name, or replace it with --force.\n"
+    ))  # fmt: skip
+    assert hub.files("alice/masks") == before
+    assert "is there already" not in hub("push", other, "alice/masks/task", "--force").out
+    assert hub.files("alice/masks")["task.msk"] == other.read_bytes()
+
+
+def test_a_key_that_cannot_be_used_is_found_before_anything_else(hub: TestHub, tmp_path: Path) -> None:
+    tiny.megabyte(tmp_path / "big.msk")
+    hub.put("alice/big", big__msk=(tmp_path / "big.msk").read_bytes())
+    (tmp_path / "junk").write_text("no key")
+    hub.requests()
+    for key, says in (("none.pem", "none.pem: the key cannot be read: No such"), ("junk", "junk: not a p")):
+        for command in (
+            ("push", "alice/big/big", "alice/copy", "--sign", key),
+            ("pull", "alice/big", "-o", "x.msk", "--require-signature", key),
+        ):
+            ran = hub(*command)
+            assert (ran.status, ran.stderr.count("\n")) == (1, 1), ran.stderr
+            assert ran.err.startswith(f"Error: {says}")
+    assert hub.requests() == []
+
+
+def test_an_unsigned_mask_is_downloaded_once(hub: TestHub, mask_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(hub.folder)
+    _, public = pair()
+    hub.put("alice/masks", spam__msk=mask_path.read_bytes())
+    assert "not signed" in hub("pull", "alice/masks", "--require-signature", public).err
+    assert sum(line.startswith("GET /cdn/") for line in hub.lines()) == 1
 
 
 def test_private_revision_pull_request_and_message(hub: TestHub, mask_path: Path) -> None:

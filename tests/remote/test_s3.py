@@ -206,7 +206,10 @@ def test_with_wrong_credentials(s3: Proxy, masks: list[Path], monkeypatch: pytes
         for command in (["pull", "s3://bucket/a"], ["push", masks[0], "s3://bucket/masks"], ["list", "s3://bucket"]):
             message = failed(run(*command))
             assert re.match(r"s3://bucket\S*: cannot be read: ", message), message
-            assert message.endswith("You lack the rights, or credentials are missing or wrong."), message
+            advice = (
+                "does not exist in our records. You lack the rights, or credentials are missing or wrong. For S3 they"
+            )
+            assert advice in message
 
 
 def test_without_s3fs_the_error_names_the_package(s3: Proxy, tmp_path: Path) -> None:

@@ -27,19 +27,23 @@ def keys(folder: Path) -> tuple[Path, Path]:
     return pair()
 
 
+def sign(key: Path | str, content: bytes | memoryview = CONTENT) -> bytes:
+    return signing.sign(content, signing.private_key(key))
+
+
 def refusal(content: bytes, signature: bytes | None, key: Path | str) -> str:
     with pytest.raises((SignatureError, MissingError)) as caught:
-        signing.check(content, signature, key, "x.msk")
+        signing.check(content, signature, signing.public_key(key), "x.msk")
     assert "\n" not in str(caught.value)
     return caught.value.message
 
 
 def test_what_was_signed_passes(keys: tuple[Path, Path]) -> None:
     private, public = keys
-    signature = signing.sign(CONTENT, private)
-    signing.check(CONTENT, signature, public, "x.msk")
-    signing.check(memoryview(CONTENT), signature, str(public), "x.msk")
-    assert signing.sign(memoryview(CONTENT), str(private)) == signature  # nothing random in it
+    signature = sign(private)
+    signing.check(CONTENT, signature, signing.public_key(public), "x.msk")
+    signing.check(memoryview(CONTENT), signature, signing.public_key(str(public)), "x.msk")
+    assert sign(str(private), memoryview(CONTENT)) == signature  # nothing random in it
 
 
 def test_openssl_agrees(keys: tuple[Path, Path]) -> None:
@@ -47,7 +51,7 @@ def test_openssl_agrees(keys: tuple[Path, Path]) -> None:
     import hashlib
 
     private, public = keys
-    found = json.loads(signing.sign(CONTENT, private))
+    found = json.loads(sign(private))
     Path("statement").write_text(f"maskhub signature 1\nsha256 {hashlib.sha256(CONTENT).hexdigest()}\n")
     Path("raw").write_bytes(bytes.fromhex(found["signature"]))
     openssl("pkeyutl", "-verify", "-pubin", "-inkey", str(public), "-rawin", "-in", "statement", "-sigfile", "raw")
@@ -57,7 +61,7 @@ def test_openssl_agrees(keys: tuple[Path, Path]) -> None:
 
 def test_what_is_not_accepted(keys: tuple[Path, Path]) -> None:
     private, public = keys
-    signature = signing.sign(CONTENT, private)
+    signature = sign(private)
     assert refusal(CONTENT, None, public) == "x.msk: not signed"
     assert refusal(CONTENT + b".", signature, public) == "x.msk: its signature is not one of this file"
     parts = json.loads(signature)
@@ -66,9 +70,9 @@ def test_what_is_not_accepted(keys: tuple[Path, Path]) -> None:
 
     _, other = pair("other")
     message = refusal(CONTENT, signature, other)
-    assert message.startswith(f"x.msk: signed with another key than other.pub.pem: {parts['key']}, not ")
+    assert message.startswith(f"x.msk: signed with another key than the one asked for: {parts['key']}, not ")
     # A right signature by another key, under the name of the wanted one.
-    forged = json.loads(signing.sign(CONTENT, "other.pem")) | {"key": parts["key"]}
+    forged = json.loads(sign("other.pem")) | {"key": parts["key"]}
     assert refusal(CONTENT, json.dumps(forged).encode(), public) == "x.msk: its signature is not one of this file"
 
 
@@ -93,19 +97,19 @@ def test_a_broken_signature_is_one_line(keys: tuple[Path, Path], case: str) -> N
 def test_an_encrypted_key(monkeypatch: pytest.MonkeyPatch) -> None:
     private, public = pair("key", "-aes256", "-pass", "pass:open sesame")
     with pytest.raises(SignatureError, match=r"key.pem: the key is encrypted") as caught:
-        signing.sign(CONTENT, private)
+        sign(private)
     assert caught.value.hint == "Put its passphrase into the variable MASKHUB_KEY_PASSPHRASE."
     monkeypatch.setenv(signing.PASSPHRASE, "a secret guess")
     with pytest.raises(SignatureError, match=r"key.pem: not a private key, or not usable: ") as caught:
-        signing.sign(CONTENT, private)
+        sign(private)
     assert "guess" not in str(caught.value)
     monkeypatch.setenv(signing.PASSPHRASE, "open sesame")
-    signing.check(CONTENT, signing.sign(CONTENT, private), public, "x.msk")
+    signing.check(CONTENT, sign(private), signing.public_key(public), "x.msk")
 
 
 def test_keys_of_ssh_keygen() -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "me@home", "-f", "id"], check=True)
-    signing.check(CONTENT, signing.sign(CONTENT, "id"), "id.pub", "x.msk")
+    signing.check(CONTENT, sign("id"), signing.public_key("id.pub"), "x.msk")
 
 
 @pytest.fixture
@@ -145,7 +149,7 @@ def test_public_keys_that_are_none(wrong: None, key: str, message: str) -> None:
 )
 def test_private_keys_that_are_none(wrong: None, key: str, message: str) -> None:
     with pytest.raises((SignatureError, MissingError)) as caught:
-        signing.sign(CONTENT, key)
+        sign(key)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
     assert caught.value.hint == signing.MAKE
@@ -155,7 +159,7 @@ def test_without_the_library_the_error_names_it(keys: tuple[Path, Path], monkeyp
     for name in [name for name in sys.modules if name.partition(".")[0] == "cryptography"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    for call in (lambda: signing.sign(CONTENT, keys[0]), lambda: signing.public_key(keys[1])):
+    for call in (lambda: sign(keys[0]), lambda: signing.public_key(keys[1])):
         with pytest.raises(MaskhubError, match=r"^signatures need cryptography") as caught:
             call()
         assert caught.value.hint == "Install it: pip install 'maskhub[sign]'."

@@ -19,7 +19,7 @@ import transformers
 
 import maskhub
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from maskhub.errors import BaseMismatchError, CheckpointError, FormatError, MaskhubError, MissingError
+from maskhub.errors import BaseMismatchError, CheckpointError, FormatError, MaskhubError, MissingError, OutOfMemoryError
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.load import load_model, load_processor, pipeline, processor_from
 from maskhub.storage.tensor import RawTensor
@@ -74,6 +74,15 @@ def test_another_base(task: MaskSet, tmp_path: Path) -> None:
 def with_task(task: MaskSet, **changes: Any) -> MaskSet:
     assert task.task is not None
     return dataclasses.replace(task, task=msgspec.structs.replace(task.task, **changes))
+
+
+def test_out_of_memory_is_not_the_masks_fault(bert: Checkpoint, task: MaskSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own error, at the place where a model is made."""
+    kind = transformers.BertForSequenceClassification
+    monkeypatch.setattr(kind, "from_pretrained", lambda *_, **__: torch.empty(1 << 60))
+    with pytest.raises(OutOfMemoryError) as caught:
+        load_model(bert, task)
+    assert caught.value.message == "not enough memory for BertForSequenceClassification"
 
 
 def test_masks_that_make_no_model(bert: Checkpoint, task: MaskSet) -> None:

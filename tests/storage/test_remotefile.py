@@ -23,7 +23,7 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 import maskhub
 from maskhub.container.reader import MaskFile, open_mask
 from maskhub.container.writer import save
-from maskhub.errors import FormatError, IntegrityError, MissingError, RemoteError
+from maskhub.errors import ForbiddenError, FormatError, IntegrityError, MissingError, RemoteError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import remotefile
@@ -262,7 +262,7 @@ def test_what_cannot_be_reached(server: RangeServer) -> None:
         closed = other.port
     for url, message in {
         f"http://127.0.0.1:{closed}/x.msk?token=hidden": f"http://127.0.0.1:{closed}/x.msk: cannot be reached: Conn",
-        "http://u:pw@nowhere.invalid/x.msk": "http://nowhere.invalid/x.msk: cannot be reached: ",
+        "http://u:pw@nowhere.invalid/x.msk": "http://nowhere.invalid/x.msk: its host is not found. Check the name and ",
         f"https://127.0.0.1:{server.port}/big.msk": f"https://127.0.0.1:{server.port}/big.msk: cannot be reached: ",
         "http://127.0.0.1:port/x.msk": "http://127.0.0.1:port/x.msk: not a valid URL",
         "http://[::1/x.msk": "http://[::1/x.msk: not a valid URL",
@@ -272,6 +272,43 @@ def test_what_cannot_be_reached(server: RangeServer) -> None:
             MaskFile(url)
         assert str(caught.value).startswith(message)
         assert "\n" not in str(caught.value)
+
+
+ADVICE = {
+    "s3": "AWS_ACCESS_KEY_ID", "gs": "GOOGLE_APPLICATION_CREDENTIALS", "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_KEY", "abfs": "AZURE_STORAGE_ACCOUNT_KEY", "ssh": "~/.ssh", "sftp": "~/.ssh",
+    "ftp": "ftp://USER", "odd": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ADVICE)
+@pytest.mark.parametrize(
+    "error", [PermissionError("Forbidden"), ValueError("Your default Credentials were not found.")], ids=str
+)
+def test_the_advice_is_for_the_place(scheme: str, error: Exception) -> None:
+    """These are errors as s3fs, gcsfs, adlfs and sshfs raise them."""
+
+    def refuse() -> None:
+        raise error
+
+    for url in (f"{scheme}://u:secret@bucket/x.msk?sig=1", f"simplecache::{scheme.upper()}://bucket/x.msk"):
+        with pytest.raises(RemoteError if isinstance(error, ValueError) else ForbiddenError) as caught:
+            remotefile.ask(url, refuse)
+        assert caught.value.message == f"{public_name(url)}: cannot be read: {str(error).rstrip('.')}"
+        advice, hint = ADVICE[scheme], caught.value.hint or ""
+        assert [word for word in set(ADVICE.values()) if word and word in hint] == ([advice] if advice else [])
+
+
+def test_what_is_wrong_with_the_caller_is_not_the_files_fault(path: Path) -> None:
+    """Only the file system's own call is explained."""
+
+    def use(chunks: Iterator[bytes]) -> None:
+        for _ in chunks:
+            raise AttributeError("ours")
+
+    for chunks in (remotefile.read_whole(str(path), path.parent), remotefile.FileReader(str(path), "x").read(0, 10)):
+        with pytest.raises(AttributeError, match="ours"):
+            use(chunks)
 
 
 def test_an_empty_file_is_no_mask(server: RangeServer) -> None:

@@ -18,11 +18,12 @@ def list_masks(call: Call[list[Listed]], out: Output) -> None:
     Example: maskhub list --base user/base
     """
     found = call()
+    usable = [one for one in found if one.entry]
     out.show(
         found,
-        quiet=[one.address for one in found],
-        title="" if found else "No masks found.",
-        tables=[[_row(one) for one in found if one.entry]],
+        quiet=[one.address for one in usable],
+        title="" if usable else "No masks found.",
+        tables=[list(map(_row, usable))],
     )
     for one in found:
         if one.problem:
@@ -30,8 +31,8 @@ def list_masks(call: Call[list[Listed]], out: Output) -> None:
     limit = call.asked["limit"]
     if len(found) == limit:
         out.hint(f"There may be more: --limit {2 * limit}")
-    elif found:
-        out.hint(f"Next: maskhub pull {shlex.quote(found[0].address)}")
+    elif usable:
+        out.hint(f"Next: maskhub pull {shlex.quote(usable[0].address)}")
 
 
 def _row(one: Listed) -> dict[str, Cell]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from maskhub_cli.command import Call
-from maskhub_cli.output import Cell, Format, Output
+from maskhub_cli.output import Cell, Format, Output, strict
 
 LONGEST = 60  # letters of a text in a table
 
@@ -19,7 +18,7 @@ def predict(call: Call[list[dict[str, Any]]], out: Output) -> None:
     """
     answers = call("Predicting", unit="examples")
     if out.format is Format.JSON or (out.auto and call.asked.get("file")):
-        out.lines(json.dumps(answer, ensure_ascii=False) for answer in answers)
+        out.lines(map(strict, answers))
     elif out.format is Format.QUIET:
         out.show(None, quiet=[_short(answer) for answer in answers])
     else:

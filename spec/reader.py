@@ -585,7 +585,7 @@ def describe(file: File) -> dict[str, Any]:
     for name, entry in dense_entries(manifest).items():
         file.dense(name)
         dense[name] = {key: entry[key] for key in ("dtype", "shape", "digest")}
-    base = {"name": manifest["base"]["name"], "root": manifest["base"]["root"]}
+    base = {"name": manifest["base"].get("name"), "root": manifest["base"]["root"]}
     head = {"version": manifest["version"], "id": manifest["id"], "parent": manifest.get("parent")}
     return {**head, "base": base, "masks": masks, "dense": dense}
 

@@ -86,7 +86,8 @@ def _read_chunks(payload: bytes, values: NDArray[np.unsignedinteger]) -> None:
         at += 4
         mode, delta = payload[at] % 16, payload[at] >> 4
         if mode or delta:
-            raise CodecError(f"pcodec payload: mode {mode}, delta encoding {delta}; only 0 (classic, none) is read")
+            what = f"mode {mode}, and only 0 (classic)" if mode else f"delta encoding {delta}, and only 0 (none)"
+            raise CodecError(f"pcodec payload: {what} is read")
         # What comes next has no length of its own; as many bytes as it can have at most are cut out, not all the rest.
         table = int.from_bytes(payload[at + 1 : at + 4], "little")
         state, bins = table % 16, table >> 4 & 0x7FFF

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import math
 import re
@@ -442,14 +443,19 @@ def decode_drift(payload: bytes, codec: dict[str, Any], target: Target) -> bytes
     return pack(flags)
 
 
+@functools.cache
+def patterns(n: int, m: int) -> NDArray[np.uint16]:
+    """All 16-bit integers of which each ``m`` bits have ``n`` ones, in rising order."""
+    groups = [(shift, (1 << m) - 1) for shift in range(0, 16, m)]
+    return np.array([w for w in range(1 << 16) if all((w >> s & mask).bit_count() == n for s, mask in groups)], "<u2")
+
+
 def decode_nm(payload: bytes, codec: dict[str, Any], target: Target) -> bytes:
     n, m = codec["n"], codec["m"]
     rows = bool(target.shape) and target.shape[-1] % m == 0
     need(rows, "nm.rows", f"nm: {m} does not divide the last dimension")
     symbols = integers(payload, -(-target.size // 16), 16)
-    words = np.array(
-        [w for w in range(1 << 16) if all((w >> s & ((1 << m) - 1)).bit_count() == n for s in range(0, 16, m))], "<u2"
-    )
+    words = patterns(n, m)
     need(bool((symbols < words.size).all()), "nm.symbol", "nm: a symbol that no word has")
     found = words.take(symbols, mode="clip")
     return pack(np.unpackbits(found.view(np.uint8), count=target.size, bitorder="little"))

@@ -25,7 +25,7 @@ import numpy as np
 import zstandard
 from blake3 import blake3
 from numpy.typing import NDArray
-from pcodec import ChunkConfig, PagingSpec, standalone
+from pcodec import ChunkConfig, DeltaSpec, ModeSpec, PagingSpec, standalone
 
 from maskhub.checkpoints.apply import drop
 from maskhub.container.codecs import pco
@@ -131,8 +131,8 @@ def with_header(header: dict[str, Any], data: bytes, **style: Any) -> bytes:
 
 def resealed(content: bytes) -> bytes:
     """With a right seal, if there is a place for one."""
-    seal = parts(content)[0].get("seal")
-    place = content.find(seal.encode()) if isinstance(seal, str) and re.fullmatch("[0-9a-f]{64}", seal) else -1
+    found = re.search(rb'"seal\\": ?\\"([0-9a-f]{64})\\"', content)
+    place = found.start(1) if found else -1
     return content if place < 0 else content[:place] + digest.seal(content, place).encode() + content[place + 64 :]
 
 
@@ -326,233 +326,804 @@ def manifest_vectors() -> Iterable[tuple[str, Vector]]:
     yield "other-writer.msk", (data, expected(foreign, data))
 
 
+def put(path: str, value: Any) -> Change:
+    """A change that sets (or with ``...`` removes) what is at ``path`` in the manifest."""
+
+    def change(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
+        *outer, last = path.split("/")
+        inner: Any = manifest
+        for key in outer:
+            inner = inner[key]
+        if value is ...:
+            del inner[last]
+        else:
+            inner[last] = value
+
+    return change
+
+
+def together(*changes: Change) -> Change:
+    def change(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
+        for one in changes:
+            one(manifest, payloads)
+
+    return change
+
+
+def decodes(value: bytes, flags: Flags, **entry: Any) -> Change:
+    """A change that replaces the mask's payload by one that decodes to ``flags``, with shape, kept and digest of it."""
+
+    def change(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
+        mask = Mask.from_bool(flags)
+        payloads["w"] = value
+        manifest["masks"]["w"] |= {"shape": list(mask.shape), "kept": mask.kept, "digest": mask.digest} | entry
+
+    return change
+
+
+def shaped(shape: list[Any], written: str | None = None) -> Change:
+    """A change of the mask's shape, and of its digest, in which it may be ``written`` otherwise."""
+    said = ",".join(map(str, shape)) if written is None else written
+
+    def change(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
+        mask = manifest["masks"]["w"]
+        mask |= {"shape": shape, "digest": blake3(f"mask {said}\n".encode() + payloads["w"]).hexdigest()}
+
+    return change
+
+
+def listed(values: list[int], width: pco.Width = 16) -> bytes:
+    return pco.compress(np.array(values), width)
+
+
+def coded(values: list[int], dtype: str, **config: Any) -> bytes:
+    """The same by pcodec with other settings."""
+    said = {"mode_spec": ModeSpec.classic(), "delta_spec": DeltaSpec.no_op()} | config
+    return bytes(standalone.simple_compress(np.array(values, dtype), ChunkConfig(**said)))
+
+
+def framed(data: bytes, window: int) -> bytes:
+    """A Zstandard frame of one raw block, with this byte for its window."""
+    block = (len(data) << 3 | 1).to_bytes(3, "little") + data
+    return zstandard.FRAME_HEADER + bytes([0x80, window]) + len(data).to_bytes(4, "little") + block
+
+
+SKIPPABLE = b"\x50\x2a\x4d\x18\4\0\0\0abcd"  # a frame that Zstandard's decoders pass over
+LARGEST_WINDOW = 0x68  # 2^23
+WRONG = "0123456789abcdef" * 4
+
+
+def nested(levels: int, innermost: Any) -> Any:
+    for _ in range(levels):
+        innermost = [innermost]
+    return innermost
+
+
+def limit_vectors() -> Iterable[tuple[str, Vector]]:
+    """Good files that go as far as the text lets them."""
+    plain = small()
+    bits = saved(plain, "bits")
+    numbers = {"metrics": {"steps": 3}, "lineage": {"a": 10**308, "b": -(10**308), "c": 1e-400, "d": -0}}
+    good: dict[str, tuple[bytes, Change]] = {
+        "nested": (bits, put("lineage", {"a": nested(61, {}), "b": nested(61, [])})),
+        "numbers": (bits, lambda m, p: m.update(numbers)),
+        "zstd-window": (saved(plain, "zstd"), lambda m, p: p.update(w=framed(bytes(p_bits(bits)), LARGEST_WINDOW))),
+    }
+    for name, (content, change) in good.items():
+        yield f"{name}.msk", (data := changed(content, change), expected(plain, data))
+
+    gaps = saved(plain, "gaps")
+    later = changed(gaps, lambda m, p: p.update(w=p["w"].replace(b"\4\1", b"\4\xc8", 1)))
+    yield "list-later.msk", (later, expected(plain, later))
+
+    # The groups that fill the last word keep others than the first two.
+    patterns = maskset({"w": pattern("w", (3, 8), 2, 4)})
+    content = saved(patterns, "nm:2:4")
+    symbols = standalone.simple_decompress(parts(content)[1]["w"]).tolist()
+    data = changed(content, lambda m, p: p.update(w=listed([symbols[0], symbols[1] + 36 * 20])))
+    yield "nm-filled.msk", (data, expected(patterns, data))
+
+    # Weight 5 is near the cut, and is listed among the far ones, too: it is inverted twice.
+    keep, distance = started("w", (3, 8), plain.initial or INITIAL)
+    order = np.lexsort((np.arange(24), distance.reshape(-1)))
+    data = drifting(saved(plain, "drift"), [int(np.flatnonzero(order == 5)[0])], [5], keep)
+    yield "drift-both.msk", (data, expected(dataclasses.replace(plain, masks={"w": Mask.from_bool(keep)}), data))
+
+    # Of two files with the parent's id the first is taken: the other one's own parent is nowhere.
+    keep = random("w", (6, 7))
+    first, second, third = (maskset({"w": keep ^ (np.arange(42).reshape(6, 7) % 9 == i)}) for i in range(3))
+    yield "twin-plain.msk", (data := saved(second, "gaps"), expected(second, data))
+    yield "twin-first.msk", (data := saved(first, "gaps"), expected(first, data))
+    yield "twin-delta.msk", (data := saved(second, "delta", first), expected(second, data, parents=["twin-first.msk"]))
+    data = saved(third, "delta", second)
+    yield "twin.msk", (data, expected(third, data, parents=["twin-plain.msk", "twin-delta.msk"]))
+
+    # The parent is of another base.
+    digests = {"w": "a" * 64}
+    elsewhere = MaskSet(BaseBinding.of("user/other", digests, {"w": "w"}, None), {"w": Mask.from_bool(keep)})
+    yield "other-base.msk", (data := saved(elsewhere, "gaps"), expected(elsewhere, data))
+    data = saved(first, "delta", elsewhere)
+    yield "delta-other-base.msk", (data, expected(first, data, parents=["other-base.msk"]))
+
+
+def p_bits(content: bytes) -> bytes:
+    return parts(content)[1]["w"]
+
+
+def drifting(
+    content: bytes, near: list[int], far: list[int], flags: Flags, *, count: int | None = None, **head: int
+) -> bytes:
+    """The file with a ``drift`` payload of these ranks and far positions; ``count`` is what it says of the latter."""
+    said = {"width": 16, "window": 65_536, "near": len(near), "far": len(far) if count is None else count} | head
+    gaps = pco.distances(np.array(near, np.int64)).tolist() if near else []
+    value = np.array([*said.values(), *far], "<u4").tobytes() + listed(gaps)
+    return changed(content, decodes(value, flags))
+
+
+def made(
+    name: str,
+    rule: str,
+    why: str,
+    data: bytes,
+    parents: Iterable[str] = (),
+    also: Iterable[str] = (),
+    because: str | None = None,
+) -> tuple[str, Vector]:
+    """A file to be refused, and what vectors.json says of it."""
+    said = {"why": why, "rule": rule, "parents": list(parents), "also": list(also), "because": because}
+    return f"refused/{name}.msk", (data, {key: value for key, value in said.items() if value})
+
+
 def refused_vectors() -> Iterable[tuple[str, Vector]]:
-    """Files with one thing wrong each. Their digests and seals are right, unless that is what is wrong."""
+    """Files that break one rule each. All that they hold besides is right, also digests, kept and seal.
+
+    A reader that does not check the rule accepts the file. Where others refuse it, too, ``also`` says which; where no
+    reader could go on, ``because`` says why.
+    """
     plain = small()
     files = {codec: saved(plain, codec) for codec in ("bits", "zstd", "gaps", "drift")}
     files["nm"] = saved(maskset({"w": pattern("w", (3, 8), 2, 4)}), "nm:2:4")
-    files["delta"] = saved(plain, "delta", plain)
+    bits, gaps, drift, nm = files["bits"], files["gaps"], files["drift"], files["nm"]
 
-    def made(name: str, why: str, data: bytes, parents: Iterable[str] = ()) -> tuple[str, Vector]:
-        said: dict[str, Any] = {"why": why}
-        return f"refused/{name}.msk", (data, said | ({"parents": list(parents)} if parents else {}))
+    # The file.
+    manifest, payloads = parts(bits)
+    flags = payloads["w"]
+    size = 8 + int.from_bytes(bits[:8], "little")
+    header = json.loads(bits[8:size])
 
-    def put(path: str, value: Any) -> Change:
-        """A change that sets (or with ``...`` removes) what is at ``path`` in the manifest."""
+    def laid_out(entries: dict[str, Any], data: bytes, change: Change | None = None) -> bytes:
+        """A file with these entries in its header, and a manifest for payloads that are cut out of ``data`` by them."""
+        places = {n: e["data_offsets"] if isinstance(e, dict) else e[2] for n, e in entries.items()}
+        found = {name: data[slice(*place)] for name, place in places.items()}
+        text, _ = parts(bits)
+        if change:
+            change(text, found)
+        follow(text, found)
+        return with_header({"__metadata__": {"maskhub": json.dumps(text)}} | entries, data)
+
+    def flat(start: int, stop: int) -> dict[str, Any]:
+        return {"dtype": "U8", "shape": [stop - start], "data_offsets": [start, stop]}
+
+    bias, w = payloads["head.bias"], flat(8, 11)
+    both = {"head.bias": flat(0, 8), "w": w}
+    claimed = {"head.bias": flat(0, 8), "w": flat(8, 12)}
+    yield made("cut-short", "safetensors", "the last byte is missing", laid_out(claimed, bias + flags))
+    none = saved(maskset({}))
+    longer = (int.from_bytes(none[:8], "little") + 8).to_bytes(8, "little") + none[8:]
+    yield made("cut-in-header", "safetensors", "the file ends inside the header", resealed(longer))
+    yield made("longer", "safetensors", "a byte follows the last payload", laid_out(both, bias + flags + b"\0"))
+    shared = together(put("dense/head.bias/dtype", "U8"), put("dense/head.bias/shape", [8]))
+    data = bias[:5] + flags
+    tensor = put("dense/head.bias/digest", digest.tensor_digest("U8", (8,), data))
+    overlap = {"head.bias": flat(0, 8), "w": flat(5, 8)}
+    yield made("overlap", "safetensors", "two payloads overlap", laid_out(overlap, data, together(shared, tensor)))
+    hole = {"head.bias": flat(0, 8), "w": flat(9, 12)}
+    yield made("hole", "safetensors", "a hole lies between two payloads", laid_out(hole, bias + b"\0" + flags))
+    listed_entry = {"head.bias": flat(0, 8), "w": ["U8", [3], [8, 11]]}
+    yield made("entry-array", "header.entry", "a tensor's entry is an array", laid_out(listed_entry, bias + flags))
+    space = (int.from_bytes(bits[:8], "little") + 1).to_bytes(8, "little") + b" " + bits[8:]
+    yield made("space-before", "header.start", "a space stands before the header", resealed(space))
+    twice = bits[8:size].rstrip().removesuffix(b"}") + b',"w":' + json.dumps(header["w"]).encode() + b"}"
+    data = resealed(len(twice).to_bytes(8, "little") + twice + bits[size:])
+    yield made("header-key-twice", "key.twice", "the header holds an entry twice", data)
+    signed = {**both, "w": {**w, "dtype": "I8"}}
+    yield made("payload-i8", "payload.dtype", "a payload's dtype is I8", laid_out(signed, bias + flags))
+    square = {**both, "w": {**w, "shape": [1, 3]}}
+    yield made("payload-2d", "payload.shape", "a payload has two dimensions", laid_out(square, bias + flags))
+    raw = json.dumps({"__metadata__": {"other": "x"}}).encode()
+    data = len(raw).to_bytes(8, "little") + raw
+    yield made("no-manifest", "key", "the key maskhub is missing", data, because="there is no manifest")
+    full = decodes(b"", np.ones((3, 8), bool))
+    yield made(
+        "payload-missing", "payload.names", "an entry has no payload", changed(gaps, full, lambda m, p: p.pop("w"))
+    )
+
+    def metadata(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
+        full(manifest, payloads)
+        payloads.pop("w")
+        manifest["masks"] = {"__metadata__": manifest["masks"]["w"]}
+        manifest["base"]["tensors"] = {"__metadata__": WRONG}
+        manifest["base"].pop("parameters", None)
+
+    yield made(
+        "metadata-masked", "payload.names", "a mask is named __metadata__", changed(gaps, metadata, follow_missing)
+    )
+    yield made(
+        "entry-missing", "payload.names", "a payload has no entry", changed(bits, lambda m, p: m["masks"].pop("w"))
+    )
+    dense = {"dtype": "U8", "shape": [3], "digest": digest.tensor_digest("U8", (3,), flags)}
+    prefix = put("base/parameter_prefix", "net.")
+    data = changed(bits, together(prefix, put("dense/w", dense)))
+    yield made("masked-and-dense", "payload.both", "one name is masked and dense", data)
+
+    # JSON.
+    def texted(field: str, text: str, content: bytes = bits, change: Change | None = None) -> bytes:
+        """The file with ``text`` as the JSON of a new field of ``lineage``, or where the mark stands."""
+        manifest, payloads = parts(content)
+        (change or put("lineage", {field: "HERE"}))(manifest, payloads)
+        follow(manifest, payloads)
+        return assembled(json.dumps(manifest, ensure_ascii=False).replace('"HERE"', text), payloads, ensure_ascii=False)
+
+    comma = texted("a", "1,")
+    yield made("no-json", "json", "a comma stands at an object's end", comma, because="a parser of JSON takes no part")
+    yield made("metric-nan", "number.none", "a number is NaN", texted("a", "NaN"))
+    yield made("infinity", "number.none", "a number is -Infinity", texted("a", "-Infinity"))
+    yield made("number-huge", "number.range", "the number 1e309", texted("a", "1e309"))
+    yield made("integer-huge", "number.range", "the integer 10^309", texted("a", "1" + "0" * 309))
+    yield made(
+        "integer-low",
+        "number.range",
+        "the integer -10^309 as a metric",
+        texted("", "-1" + "0" * 309, bits, put("metrics", {"a": "HERE"})),
+    )
+    yield made("key-twice", "key.twice", "an object holds a key twice, with one value", texted("a", '1,"a":1'))
+    yield made("key-twice-escaped", "key.twice", "the same, once by an escape", texted("a", '1,"\\u0061":1'))
+    yield made("surrogate", "surrogate", "a string holds half of a surrogate pair", texted("a", '"\\ud800"'))
+    yield made("surrogate-low", "surrogate", "a key holds the other half", texted("a", '{"x\\udc00":1}'))
+    yield made(
+        "nested-deep",
+        "nesting",
+        "a value stands inside 64 objects and arrays",
+        changed(bits, put("lineage", {"a": nested(62, 1)})),
+    )
+    yield made(
+        "nested-empty",
+        "nesting",
+        "an empty object stands inside 64",
+        changed(bits, put("lineage", {"a": nested(62, {})})),
+    )
+    written = shaped([3.0, 8], "3,8")
+    yield made("dimension-fraction", "integer", "a dimension is written with a fraction", changed(bits, written))
+    one = decodes(b"\1", np.array([True]))
+    exponent = texted("", "1e0", bits, together(one, put("masks/w/kept", "HERE")))
+    yield made("kept-exponent", "integer", "kept is written with an exponent", exponent)
+    yield made("kept-true", "masks.*.kept", "kept is true", changed(bits, one, put("masks/w/kept", True)))
+
+    # Digests.
+    seal = manifest["seal"].encode()
+    wrong_seal = bits.replace(seal, WRONG.encode())
+    yield made("seal-wrong", "seal.matches", "the seal is wrong", wrong_seal)
+    yield made("seal-escaped", "seal.matches", "a digit of the seal is escaped", escaped(bits))
+    yield made("id-wrong", "id.follows", "the id does not follow", changed(bits, nothing, put("id", WRONG)))
+
+    def other_root(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
+        manifest["base"]["root"] = WRONG
+        manifest["id"] = digest.mask_id(WRONG, *entry_digests(manifest))
+
+    yield made(
+        "root-wrong",
+        "base.root.follows",
+        "base.root does not follow, and the id follows from it",
+        changed(bits, nothing, other_root),
+    )
+    yield made(
+        "digest-wrong", "digest.matches", "the mask's digest is another's", changed(bits, put("masks/w/digest", WRONG))
+    )
+    yield made(
+        "dense-digest-wrong",
+        "digest.matches",
+        "the tensor's digest is another's",
+        changed(bits, put("dense/head.bias/digest", WRONG)),
+    )
+    yield made(
+        "checksum-wrong",
+        "checksum.matches",
+        "the payload's checksum is wrong",
+        changed(bits, nothing, put("masks/w/checksum", WRONG[:16])),
+    )
+    kept = manifest["masks"]["w"]["kept"]
+    yield made(
+        "kept-wrong",
+        "kept.matches",
+        "kept is one less than the bits have",
+        changed(bits, put("masks/w/kept", kept - 1)),
+    )
+    padded = decodes(b"\1\1\x20", np.zeros((3, 7), bool), kept=3, digest=digest.mask_digest((3, 7), b"\1\1\x20"))
+    yield made(
+        "padding", "padding", "a bit after the last weight is 1, in bits, kept and digest", changed(bits, padded)
+    )
+
+    # The manifest.
+    yield made("format-other", "format", "format is not maskhub", changed(bits, put("format", "masks")))
+    for name, version in (("none", "1"), ("zeros", "01.0"), ("minor-zeros", "1.00"), ("long", "1." + "1" * 10)):
+        yield made(f"version-{name}", "version", f"the version {version}", changed(bits, put("version", version)))
+    yield made("version-major", "version.major", "a newer major version", changed(bits, put("version", "2.0")))
+    for field in ("seal", "base/name", "base/hub/id", "task/type", "initial/low", "masks/w/checksum"):
+        name = field.replace("/", "-") + "-missing"
+        hub, task = put("base/hub", {"id": "a/b", "commit": "c"}), put("task", {"type": "t", "architecture": "a"})
+        last = field == "masks/w/checksum"
+        yield made(
+            name, "required", "a required field is missing", changed(bits, together(hub, task), put(field, ...)),
+            because="there is nothing to compare with" if last else None,
+        )  # fmt: skip
+    yield from wrong_fields(bits)
+    upper = bits.replace(seal, seal.upper())
+    yield made("seal-upper-case", "seal", "the seal has upper-case digits", upper, also=["seal.matches"])
+
+    # Codecs.
+    more = decodes(flags + b"\0", SMALL, digest=digest.mask_digest((3, 8), flags + b"\0"))
+    yield made("bits-size", "bits.size", "bits: a byte too many", changed(bits, more))
+
+    zstd = files["zstd"]
+    compressor = zstandard.ZstdCompressor()
+    frame = compressor.compress(flags)
+    for name, rule, why, value in (
+        ("longer", "zstd.end", "a byte follows the frame", frame + b"\0"),
+        ("two", "zstd.end", "a second frame follows, of nothing", frame + compressor.compress(b"")),
+        ("skippable-behind", "zstd.end", "a skippable frame follows", frame + SKIPPABLE),
+        (
+            "no-size",
+            "zstd.size",
+            "the frame does not state its size",
+            zstandard.ZstdCompressor(write_content_size=False).compress(flags),
+        ),
+        ("window", "zstd.window", "the window has 2^23 + 2^20 bytes", framed(flags, LARGEST_WINDOW + 1)),
+    ):
+        yield made(f"zstd-{name}", rule, f"zstd: {why}", changed(zstd, decodes(value, SMALL)))
+    data = changed(
+        zstd, decodes(compressor.compress(flags + b"\0"), SMALL, digest=digest.mask_digest((3, 8), flags + b"\0"))
+    )
+    yield made("zstd-size", "zstd.size", "zstd: the frame holds a byte too many", data)
+    data = changed(zstd, decodes(SKIPPABLE + frame, SMALL))
+    yield made(
+        "zstd-skippable-before",
+        "zstd.frame",
+        "zstd: a skippable frame stands before",
+        data,
+        because="a reader looks for the frame's head where it is not",
+    )
+    empty = saved(maskset({"w": EDGES["empty"]}), "zstd")
+    yield made(
+        "zstd-empty",
+        "zstd.end",
+        "zstd: the frame of an empty tensor is cut short",
+        changed(empty, decodes(compressor.compress(b"")[:-1], EDGES["empty"])),
+    )
+    yield made(
+        "zstd-skippable",
+        "zstd.frame",
+        "zstd: a skippable frame for an empty tensor",
+        changed(empty, decodes(SKIPPABLE, EDGES["empty"])),
+    )
+    damaged = "the library cannot read it"
+    dictionary = zstandard.FRAME_HEADER + b"\x21\x07\x03" + frame[-6:]
+    yield made(
+        "zstd-damaged",
+        "zstd.library",
+        "zstd: a block of a kind that there is not",
+        changed(zstd, decodes(frame[:6] + b"\x07" + frame[7:], SMALL)),
+        because=damaged,
+    )
+    yield made(
+        "zstd-dictionary",
+        "zstd.library",
+        "zstd: the frame needs a dictionary",
+        changed(zstd, decodes(dictionary, SMALL)),
+        because=damaged,
+    )
+
+    dropped = pco.distances(np.flatnonzero(~SMALL)).tolist()
+
+    def listing_of(name: str, rule: str, why: str, value: bytes, **more: Any) -> tuple[str, Vector]:
+        entry = more.pop("entry", {})
+        return made(f"list-{name}", rule, why, changed(gaps, decodes(value, SMALL, **entry)), **more)
+
+    whole = listed(dropped)
+    older = b"pco!\2" + whole[6:]
+    yield listing_of("older", "list.version", "pcodec's standalone version 2", older)
+    yield listing_of("newer", "list.version", "pcodec's standalone version 4", b"pco!\4" + whole[5:])
+    yield listing_of("major-3", "list.version", "pcodec's format version 3", whole.replace(b"\4\1\7", b"\3\7", 1))
+    yield listing_of(
+        "major-5", "list.version", "pcodec's format version 5", whole.replace(b"\4\1\7", b"\5\1\7", 1), because=damaged
+    )
+    keep = random("w", (20, 40), 16_384)
+    many = pco.distances(np.flatnonzero(~keep)).tolist()
+    for name, said, config in (
+        ("int-mult", "mode IntMult", {"mode_spec": ModeSpec.try_int_mult(3)}),
+        ("consecutive", "consecutive deltas", {"delta_spec": DeltaSpec.try_consecutive(1)}),
+        ("lookback", "lookback deltas", {"delta_spec": DeltaSpec.try_lookback()}),
+        ("conv1", "conv1 deltas", {"delta_spec": DeltaSpec.try_conv1(1)}),
+    ):
+        data = changed(gaps, decodes(coded(many, "u2", **config), keep))
+        yield made(f"list-{name}", "list.subset", f"pcodec's {said}", data)
+    second = joined(listed(dropped[:2]), coded(dropped[2:], "u2", delta_spec=DeltaSpec.try_consecutive(1)))
+    yield listing_of("second-chunk", "list.subset", "the second chunk has deltas", second)
+    yield listing_of("width", "list.type", "integers of 32 bits, and width 16", listed(dropped, 32))
+    yield listing_of(
+        "uniform",
+        "list.type",
+        "the head says 32 bits, the chunk has 16",
+        whole[:5] + b"\1" + whole[6:],
+    )
+    byte = coded(dropped, "u1", enable_8_bit=True)
+    yield listing_of("width-8", "gaps.width", "no width 8", byte, entry={"codec": {"name": "gaps", "width": 8}})
+    yield listing_of("longer", "list.end", "a byte follows the list", whole + b"\0")
+    yield listing_of("many", "list.count", "a position too many", listed([*dropped, 0]))
+    yield listing_of("cut-short", "list.pcodec", "the list is cut short", whole[:-3], because=damaged)
+    yield listing_of("terminator", "list.pcodec", "the list has no end", whole[:-1], because=damaged)
+    nothing_listed = coded([], "u2")
+    yield made(
+        "list-none",
+        "list.empty",
+        "a file without numbers for an empty list",
+        changed(gaps, decodes(nothing_listed, np.ones((3, 8), bool))),
+    )
+    past = decodes(listed([*dropped[:-1], 24]), SMALL)
+    yield made(
+        "gaps-past-end",
+        "position",
+        "gaps: a position past the end",
+        changed(gaps, past),
+        also=["kept.matches", "digest.matches"],
+    )
+
+    initial = plain.initial or INITIAL
+    start, _ = started("w", (3, 8), initial)
+    with_one = start.reshape(-1) ^ (np.arange(24) == 1)
+    one_far, four_five = with_one.reshape(3, 8), (start.reshape(-1) ^ np.isin(np.arange(24), [4, 5])).reshape(3, 8)
+    all_but_3 = (~start.reshape(-1) ^ (np.arange(24) == 3)).reshape(3, 8)
+    head = parts(drifting(drift, [], [], start, window=100))[1]["w"]
+    for name, rule, why, data in (
+        ("no-head", "drift.head", "the head is cut short", changed(drift, decodes(head[:15], start))),
+        ("width", "drift.width", "no width 8", drifting(drift, [], [], start, width=8)),
+        ("window", "drift.window", "a window above 65536", drifting(drift, [], [], start, window=65_537)),
+        ("many", "drift.count", "more changes than weights", drifting(drift, list(range(24)), [3], all_but_3)),
+        (
+            "far-missing",
+            "drift.far",
+            "fewer far positions than the head says",
+            drifting(drift, [], [1], one_far, count=2),
+        ),
+        ("far-order", "drift.rising", "far positions fall", drifting(drift, [], [5, 4], four_five)),
+        ("far-twice", "drift.rising", "a far position stands twice", drifting(drift, [], [5, 5], start)),
+        ("far-past-end", "position", "a far position past the end", drifting(drift, [], [24], start)),
+        ("rank-past-end", "drift.rank", "a rank that no weight has", drifting(drift, [24], [], start)),
+        (
+            "rank-past-window",
+            "drift.rank",
+            "a rank, and the window holds no weight",
+            drifting(drift, [0], [], start, window=0),
+        ),
+        ("none", "list.empty", "bytes follow an empty list", changed(drift, decodes(head + b"\0", start))),
+        ("few", "list.count", "a rank too few", few(drifting(drift, [0, 1], [], start), start, initial)),
+    ):
+        yield made(f"drift-{name}", rule, f"drift: {why}", data)
+    yield made(
+        "drift-no-initial",
+        "drift.initial",
+        "drift: initial is missing",
+        changed(drift, put("initial", ...)),
+        because="there is no mask to begin with",
+    )
+
+    pairs = np.tile([True, True, False, False], 6).reshape(3, 8)
+    last = np.array([True] * 8 + [False] * 8).reshape(2, 8)  # clipped to the last word: the last two of each four
+    clipped = np.concatenate([np.tile([False, False, True, True], 4), pairs.reshape(-1)[16:]]).reshape(3, 8)
+    yield made(
+        "nm-symbol", "nm.symbol", "nm: a symbol that no word has", changed(nm, decodes(listed([1296, 0]), clipped))
+    )
+    yield made(
+        "nm-rows",
+        "nm.rows",
+        "nm: groups of four in rows of six",
+        changed(nm, decodes(listed([0, 0]), pairs.reshape(4, 6))),
+    )
+    few_words = np.concatenate([pairs.reshape(-1)[:16], np.zeros(8, bool)]).reshape(3, 8)
+    yield made("nm-few", "list.count", "nm: a symbol too few", changed(nm, decodes(listed([0]), few_words)))
+    every = {"codec": {"name": "nm", "n": 4, "m": 4}}
+    yield made(
+        "nm-4-4",
+        "nm.below",
+        "nm: n is not below m",
+        changed(nm, decodes(listed([0, 0]), np.ones((3, 8), bool), **every)),
+    )
+    nothing_kept = {"codec": {"name": "nm", "n": 0, "m": 4}}
+    yield made(
+        "nm-0-4", "nm.n", "nm: n is 0", changed(nm, decodes(listed([0, 0]), np.zeros((3, 8), bool), **nothing_kept))
+    )
+    single = {"codec": {"name": "nm", "n": 1, "m": 3}}
+    # The first word of which each three bits, and the one that is left, hold a one.
+    thirds = np.array([int(c) for c in f"{0b1001001001001001:016b}"[::-1]], bool)
+    yield made("nm-m-3", "nm.m", "nm: m is 3", changed(nm, decodes(listed([0]), thirds[:15].reshape(5, 3), **single)))
+    del last
+
+    # Parents.
+    delta = saved(plain, "delta", plain)
+    one_change = {"codec": {"name": "delta", "count": 1, "width": 16}}
+
+    def against(parent: MaskSet, value: bytes, flags: Flags, named: str | None = None, **entry: Any) -> bytes:
+        codec = {"name": "delta", "count": 0, "width": 16} if not value else one_change["codec"]
+        return changed(delta, together(put("parent", named or parent.id), decodes(value, flags, codec=codec, **entry)))
+
+    other = maskset({"v": SMALL})
+    transposed = maskset({"w": SMALL.reshape(4, 6)})
+    yield "parent-lacks.msk", (data := saved(other), expected(other, data))
+    yield "parent-shape.msk", (data := saved(transposed), expected(transposed, data))
+    unnamed = changed(delta, put("parent", ...))
+    yield made("delta-no-parent", "parent.named", "delta: parent is missing", unnamed, ["small.msk"])
+    absent = changed(delta, put("parent", WRONG))
+    yield made("delta-parent-absent", "parent.id", "delta: the parent is not at hand", absent, ["small.msk"])
+    data = against(transposed, b"", SMALL)
+    yield made(
+        "delta-parent-shape", "parent.shape", "delta: the parent's mask has another shape", data, ["parent-shape.msk"]
+    )
+    data = against(other, b"", np.ones((3, 8), bool))
+    yield made("delta-parent-lacks", "parent.mask", "delta: the parent has no such mask", data, ["parent-lacks.msk"])
+    data = against(plain, listed([24]), SMALL)
+    yield made("delta-past-end", "position", "delta: a position past the end", data, ["small.msk"])
+    many = changed(delta, decodes(listed([0] * 25), ~SMALL, codec={"name": "delta", "count": 25, "width": 16}))
+    yield made(
+        "delta-many", "delta.most", "delta: more differences than weights", many, ["small.msk"], also=["position"]
+    )
+    few_listed = ~SMALL.reshape(-1) ^ (np.arange(24) > 0)
+    data = changed(
+        delta, decodes(listed([0]), few_listed.reshape(3, 8), codec={"name": "delta", "count": 2, "width": 16})
+    )
+    yield made("delta-few", "list.count", "delta: a difference too few", data, ["small.msk"])
+    no_width = put("masks/w/codec", {"name": "delta", "count": 0, "width": 8})
+    yield made("delta-width", "delta.width", "delta: no width 8", changed(delta, no_width), ["small.msk"])
+    data = changed(delta, decodes(listed([0]), SMALL, codec={"name": "delta", "count": -1, "width": 16}))
+    yield made("delta-count", "delta.count", "delta: count is negative", data, ["small.msk"], also=["list.count"])
+    one_set, other_set = maskset({"w": SMALL}), maskset({"w": ~SMALL})
+    loop = {"a": saved(one_set, "delta", other_set), "b": saved(other_set, "delta", one_set)}
+    ends = "each file is used once, and no other is left"
+    for name, others in (("a", "b"), ("b", "a")):
+        why = "delta: two files are each other's parents"
+        yield made(
+            f"delta-loop-{name}", "parent.id", why, loop[name], [f"refused/delta-loop-{others}.msk"], because=ends
+        )
+    own = saved(one_set, "delta", one_set)
+    yield made(
+        "delta-self", "parent.id", "delta: the parent is the file itself", own, ["refused/delta-self.msk"], because=ends
+    )
+    keep = random("w", (6, 7))
+    second_set, third_set = (maskset({"w": keep ^ (np.arange(42).reshape(6, 7) % 9 == i)}) for i in (1, 2))
+    yield made(
+        "delta-twin", "parent.id", "delta: the first file with the parent's id lacks its own, and no other is taken",
+        saved(third_set, "delta", second_set), ["twin-delta.msk", "twin-plain.msk"],
+        because="the parent's own parent is not there to count from",
+    )  # fmt: skip
+
+
+def nothing(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
+    pass
+
+
+def entry_digests(manifest: dict[str, Any]) -> list[dict[str, str]]:
+    return [{name: entry["digest"] for name, entry in manifest.get(kind, {}).items()} for kind in ("masks", "dense")]
+
+
+def follow_missing(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
+    """Checksums of payloads of no bytes, where there are none."""
+    for entry in manifest["masks"].values():
+        entry["checksum"] = digest.checksum(b"")
+
+
+def escaped(content: bytes) -> bytes:
+    """The file with the seal's first digit as an escape in the manifest, and sealed at the place of the rest."""
+    manifest, payloads = parts(content)
+    text = json.dumps(manifest).replace(manifest["seal"], f"\\u{ord(manifest['seal'][0]):04x}{manifest['seal'][1:]}")
+    header: dict[str, Any] = {"__metadata__": {"maskhub": text}}
+    offset = 0
+    for name, payload in payloads.items():
+        header[name] = {"dtype": "U8", "shape": [len(payload)], "data_offsets": [offset, offset + len(payload)]}
+        offset += len(payload)
+    raw = json.dumps(header).encode()
+    return len(raw).to_bytes(8, "little") + raw + b"".join(payloads.values())
+
+
+def joined(first: bytes, second: bytes) -> bytes:
+    """Two pcodec files as one of two chunks; their heads have the same size."""
+    head = 9
+    assert first[7:9] == second[7:9] == b"\4\1"
+    return first[:head] + first[head:-1] + second[head:]
+
+
+def few(content: bytes, flags: Flags, initial: Initial) -> bytes:
+    """The drift file whose list has only the first of the ranks that its head counts."""
+    _, distance = started("w", (3, 8), initial)
+    order = np.lexsort((np.arange(24), distance.reshape(-1)))
+    head = parts(content)[1]["w"][:16]
+    changed_flags = (flags.reshape(-1) ^ (np.arange(24) == order[0])).reshape(3, 8)
+    return changed(content, decodes(head + listed([0]), changed_flags))
+
+
+def wrong_fields(bits: bytes) -> Iterable[tuple[str, Vector]]:
+    """A wrong value for each field of the manifest."""
+    hub = {"id": "a/b", "commit": "c"}
+    task = {"type": "t", "architecture": "a"}
+    twice = {"name": "user/base", "tensors": {"w": WRONG, "v": WRONG}, "parameters": {"v": "w"}}
+    unbound = {"name": "user/base", "tensors": {"w": WRONG}, "parameters": {"v": "x"}}
+
+    def field(
+        name: str, rule: str, why: str, change: Change = nothing, then: Change = nothing, **more: Any
+    ) -> tuple[str, Vector]:
+        return made(name, rule, why, changed(bits, change, then), **more)
+
+    def headed(dtype: str, shape: list[int]) -> Change:
+        """Another dtype and shape for the dense tensor, and its digest."""
 
         def change(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
-            *outer, last = path.split("/")
+            found = digest.tensor_digest(dtype, tuple(shape), payloads["head.bias"])
+            manifest["dense"]["head.bias"] |= {"dtype": dtype, "shape": shape, "digest": found}
+
+        return change
+
+    def no_dense(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
+        payloads.pop("head.bias")
+        manifest["dense"] = {}
+
+    def hollow(*shape: int) -> Change:
+        return decodes(b"", np.ones(0, bool), shape=list(shape), digest=digest.mask_digest(shape, b""))
+
+    def upper(path: str) -> Change:
+        *outer, last = path.split("/")
+
+        def change(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
             inner: Any = manifest
             for key in outer:
                 inner = inner[key]
-            if value is ...:
-                del inner[last]
-            else:
-                inner[last] = value
+            inner[last] = inner[last].upper()
+            if last != "id":
+                manifest["id"] = digest.mask_id(manifest["base"]["root"], *entry_digests(manifest))
 
         return change
 
-    def payload(value: bytes, entry: dict[str, Any] | None = None, bits: bytes | None = None) -> Change:
-        """A change that replaces the mask's payload, fields of its entry, and its digest by that of ``bits``."""
-
-        def change(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
-            payloads["w"] = value
-            mask = manifest["masks"]["w"]
-            mask |= entry or {}
-            if bits is not None:
-                mask["digest"] = digest.mask_digest(tuple(mask["shape"]), bits)
-
-        return change
-
-    def nothing(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
-        pass
-
-    # The file.
-    bits = files["bits"]
-    yield made("cut-short", "the last byte is missing", bits[:-1])
-    yield made("cut-in-header", "the file ends inside the header", bits[:100])
-    yield made("longer", "a byte follows the last payload", bits + b"\0")
-    header_size = 8 + int.from_bytes(bits[:8], "little")
-    header = json.loads(bits[8:header_size])
-
-    def laid_out(offsets: dict[str, list[int]], size: int) -> bytes:
-        moved = {name: {**header[name], "data_offsets": place} for name, place in offsets.items()}
-        return with_header({"__metadata__": header["__metadata__"], **moved}, bytes(size))
-
-    yield made("overlap", "two payloads overlap", laid_out({"head.bias": [0, 8], "w": [5, 8]}, 8))
-    yield made("hole", "a hole lies between two payloads", laid_out({"head.bias": [0, 8], "w": [9, 12]}, 12))
-    signed = {**header, "w": {**header["w"], "dtype": "I8"}}
-    yield made("payload-i8", "a payload's dtype is I8", with_header(signed, bits[header_size:]))
-    yield made(
-        "payload-2d",
-        "a payload has two dimensions",
-        with_header({**header, "w": {**header["w"], "shape": [1, 3]}}, bits[header_size:]),
+    yield field("digest-upper-case", "parent", "a digest has upper-case digits", put("parent", WRONG.upper()))
+    yield field("id-upper-case", "id", "the id has upper-case digits", then=upper("id"), also=["id.follows"])
+    yield field(
+        "root-upper-case",
+        "base.root",
+        "base.root has upper-case digits",
+        then=upper("base/root"),
+        also=["base.root.follows"],
     )
-    raw = json.dumps({"__metadata__": {"other": "x"}}).encode()
-    yield made("no-manifest", "the key maskhub is missing", len(raw).to_bytes(8, "little") + raw)
-    yield made("payload-missing", "an entry has no payload", changed(bits, nothing, lambda m, p: p.pop("w")))
-    yield made("entry-missing", "a payload has no entry", changed(bits, lambda m, p: m["masks"].pop("w")))
-
-    # Digests.
-    wrong = "0123456789abcdef" * 4
-    yield made("seal-wrong", "the seal is wrong", bits.replace(parts(bits)[0]["seal"].encode(), wrong.encode()))
-    yield made("id-wrong", "the id does not follow", changed(bits, nothing, put("id", wrong)))
-
-    def other_root(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
-        manifest["base"]["root"] = wrong
-        digests = [{name: e["digest"] for name, e in manifest[kind].items()} for kind in ("masks", "dense")]
-        manifest["id"] = digest.mask_id(wrong, *digests)
-
-    yield made(
-        "root-wrong", "base.root does not follow, and the id follows from it", changed(bits, nothing, other_root)
+    yield field(
+        "mask-digest-upper-case",
+        "masks.*.digest",
+        "a mask's digest has upper-case digits",
+        then=upper("masks/w/digest"),
+        also=["digest.matches"],
     )
-    yield made("digest-wrong", "the mask's digest is another's", changed(bits, put("masks/w/digest", wrong)))
-    yield made(
-        "dense-digest-wrong", "the tensor's digest is another's", changed(bits, put("dense/head.bias/digest", wrong))
+    yield field(
+        "dense-digest-upper-case",
+        "dense.*.digest",
+        "a tensor's digest has upper-case digits",
+        then=upper("dense/head.bias/digest"),
+        also=["digest.matches"],
     )
-    yield made(
-        "checksum-wrong", "the payload's checksum is wrong", changed(bits, nothing, put("masks/w/checksum", wrong[:16]))
+    yield field(
+        "checksum-upper-case",
+        "masks.*.checksum",
+        "a checksum has upper-case digits",
+        then=upper("masks/w/checksum"),
+        also=["checksum.matches"],
     )
-    kept = parts(bits)[0]["masks"]["w"]["kept"]
-    yield made("kept-wrong", "kept is one less than the bits have", changed(bits, put("masks/w/kept", kept - 1)))
-
-    # The manifest.
-    twice = {"name": "user/base", "tensors": {"w": wrong, "v": wrong}, "parameters": {"v": "w"}}
-
-    def both(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
-        manifest["base"]["parameter_prefix"] = "net."
-        manifest["dense"]["w"] = {"dtype": "U8", "shape": [3], "digest": wrong}
-
-    manifest_changes: dict[str, tuple[str, Change]] = {
-        "format-other": ("format is not maskhub", put("format", "masks")),
-        "version-major": ("a newer major version", put("version", "2.0")),
-        "version-none": ("version has no minor number", put("version", "1")),
-        "seal-missing": ("a required field is missing", put("seal", ...)),
-        "digest-upper-case": ("a digest has upper-case digits", put("parent", wrong.upper())),
-        "name-of-control-character": ("a name has a control character", put("base/tensors/a\x1bb", wrong)),
-        "name-long": ("a name has 1025 characters", put("base/tensors/" + "n" * 1025, wrong)),
-        "name-empty": ("a name is empty", put("base/tensors/", wrong)),
-        "dimensions-nine": ("a shape has nine dimensions", put("masks/w/shape", [3, 8, 1, 1, 1, 1, 1, 1, 1])),
-        "dimension-negative": ("a dimension is negative", put("masks/w/shape", [-3, -8])),
-        "dimension-fraction": ("a dimension is written with a fraction", put("masks/w/shape", [3.0, 8])),
-        "shape-huge": ("a shape has 2^48 + 2^24 weights", put("masks/w/shape", [1 << 24, (1 << 24) + 1])),
-        "shape-huge-and-empty": ("dimensions multiply to 2^49 beside a 0", put("masks/w/shape", [1 << 49, 0])),
-        "kept-too-many": ("kept is more than the weights", put("masks/w/kept", 25)),
-        "not-in-base": ("a masked tensor is not in base.tensors", put("base/tensors", {"v": wrong})),
-        "parameter-twice": ("two base tensors fill one parameter", put("base", twice)),
-        "prefix": ("the prefix has a control character", put("base/parameter_prefix", "a\nb")),
-        "parameter-dense": ("a dense tensor fills a base's parameter", put("base/parameters", {"w": "head.bias"})),
-        "masked-and-dense": ("one name is masked and dense", both),
-        "dtype-unknown": ("a dense tensor has an unknown dtype", put("dense/head.bias/dtype", "F7")),
-        "dense-size": ("a dense payload is smaller than its shape", put("dense/head.bias/shape", [3])),
-        "codec-unknown": ("the codec is unknown", put("masks/w/codec/name", "huffman")),
-        "codec-missing": ("the codec has no name", put("masks/w/codec", {})),
-        "generator-unknown": ("the generator is unknown", put("initial/generator", "mt19937")),
-        "seed-huge": ("the seed has 33 bits", put("initial/seed", 1 << 32)),
-        "cut-huge": ("the cut is above 65536", put("initial/cut", 65_537)),
-        "parent-short": ("parent is no digest", put("parent", "0" * 63)),
-        "metric-nan": ("a metric is NaN", put("metrics", {"accuracy": float("nan")})),
-        "metric-text": ("a metric is no number", put("metrics", {"accuracy": "high"})),
-    }  # fmt: skip
-    for name, (why, change) in manifest_changes.items():
-        yield made(name, why, changed(bits, change))
-    nested: Any = 1
-    for _ in range(62):
-        nested = [nested]
-    yield made(
-        "nested-deep", "a value stands inside 64 objects and arrays", changed(bits, put("lineage", {"a": nested}))
+    yield field(
+        "dense-checksum-upper-case",
+        "dense.*.checksum",
+        "the same of a tensor",
+        then=upper("dense/head.bias/checksum"),
+        also=["checksum.matches"],
     )
-
-    # Codecs.
-    flags = Mask.from_bool(SMALL).bits.tobytes()
-    yield made("bits-size", "bits: a byte too many", changed(bits, payload(flags + b"\0")))
-    padded = {"shape": [3, 7], "kept": 3}
-    data = changed(bits, payload(b"\1\1\x20", padded, b"\1\1\x20"))
-    yield made("padding", "a bit after the last weight is 1, in bits and digest", data)
-    frame = zstandard.ZstdCompressor().compress(flags)
-    yield made("zstd-longer", "zstd: a byte follows the frame", changed(files["zstd"], payload(frame + b"\0")))
-    longer = zstandard.ZstdCompressor().compress(flags + b"\0")
-    yield made("zstd-size", "zstd: the frame holds a byte too many", changed(files["zstd"], payload(longer)))
-    silent = zstandard.ZstdCompressor(write_content_size=False).compress(flags)
-    yield made("zstd-no-size", "zstd: the frame does not state its size", changed(files["zstd"], payload(silent)))
-    empty = changed(
-        saved(maskset({"w": EDGES["empty"]}), "zstd"), payload(zstandard.ZstdCompressor().compress(b"")[:-1])
+    yield field("base-none", "base", "base is no object", then=put("base", []), because="nothing is bound to anything")
+    yield field("base-name", "base.name", "base.name is null", put("base/name", None))
+    yield field(
+        "tensor-digest-short", "base.tensors", "a base tensor's digest has 63 digits", put("base/tensors/w", "0" * 63)
     )
-    yield made("zstd-empty", "zstd: the frame of an empty tensor is cut short", empty)
-    yield made("zstd-damaged", "zstd: no frame", changed(files["zstd"], payload(b"\0" * 20)))
-
-    def listed(values: list[int], width: pco.Width = 16) -> bytes:
-        return pco.compress(np.array(values), width)
-
-    gaps = pco.distances(np.flatnonzero(~SMALL)).tolist()
-    yield made(
-        "gaps-past-end", "gaps: a position past the end", changed(files["gaps"], payload(listed([*gaps[:-1], 24])))
+    yield field(
+        "name-of-control-character", "name", "a name has a control character", put("base/tensors/a\x1bb", WRONG)
     )
-    yield made("gaps-few", "gaps: a position too few", changed(files["gaps"], payload(listed(gaps[:-1]))))
-    yield made("gaps-many", "gaps: a position too many", changed(files["gaps"], payload(listed([*gaps, 0]))))
-    yield made(
-        "gaps-width", "gaps: integers of 32 bits and width 16", changed(files["gaps"], payload(listed(gaps, 32)))
+    yield field("name-of-delete", "name", "a name has U+007F", put("base/tensors/a\x7f", WRONG))
+    yield field("name-long", "name", "a name has 1025 characters", put("base/tensors/" + "n" * 1025, WRONG))
+    yield field("name-empty", "name", "a name is empty", put("base/tensors/", WRONG))
+    yield field(
+        "prefix", "base.parameter_prefix", "the prefix has a control character", put("base/parameter_prefix", "a\nb")
     )
-    yield made("gaps-width-8", "gaps: no width 8", changed(files["gaps"], put("masks/w/codec/width", 8)))
-    full = {"kept": 24}
-    data = changed(
-        files["gaps"], payload(standalone.simple_compress(np.empty(0, np.uint16), ChunkConfig()), full, b"\xff" * 3)
+    yield field("parameter-empty", "base.parameters", "a parameter's name is empty", put("base/parameters", {"w": ""}))
+    yield field(
+        "parameter-unbound",
+        "base.parameters.known",
+        "base.parameters names what is not in base.tensors",
+        put("base", unbound),
     )
-    yield made("gaps-none", "gaps: a file without numbers for an empty list", data)
-
-    def drift(width: int, window: int, near: list[int], far: list[int], claimed: int | None = None) -> bytes:
-        head = np.array([width, window, len(near), len(far) if claimed is None else claimed, *far], "<u4")
-        return head.tobytes() + (listed(near) if near else b"")
-
-    drifts = {
-        "no-head": ("drift: the head is cut short", drift(16, 100, [], [])[:15]),
-        "width": ("drift: no width 8", drift(8, 100, [], [])),
-        "window": ("drift: a window above 65536", drift(16, 65_537, [], [])),
-        "many": ("drift: more changes than weights", drift(16, 65_536, [0] * 24, [3])),
-        "far-missing": ("drift: fewer far positions than the head says", drift(16, 100, [], [1], 2)),
-        "far-order": ("drift: far positions fall", drift(16, 100, [], [5, 4])),
-        "far-twice": ("drift: a far position stands twice", drift(16, 100, [], [5, 5])),
-        "far-past-end": ("drift: a far position past the end", drift(16, 100, [], [24])),
-        "rank-past-end": ("drift: a rank that no weight has", drift(16, 65_536, [24], [])),
-        "rank-past-window": ("drift: a rank, and the window holds no weight", drift(16, 0, [0], [])),
-        "none": ("drift: bytes follow an empty list", drift(16, 100, [], [1]) + b"\0"),
-    }
-    for name, (why, value) in drifts.items():
-        yield made(f"drift-{name}", why, changed(files["drift"], payload(value)))
-    yield made("drift-no-initial", "drift: initial is missing", changed(files["drift"], put("initial", ...)))
-
-    symbols = [0, 0]
-    yield made("nm-symbol", "nm: a symbol that no word has", changed(files["nm"], payload(listed([1296, 0]))))
-    split = {"shape": [4, 6]}
-    data = changed(files["nm"], payload(listed(symbols), split, b"\x33" * 3))
-    yield made("nm-rows", "nm: groups of four in rows of six", data)
-    yield made("nm-few", "nm: a symbol too few", changed(files["nm"], payload(listed([0]))))
-    yield made("nm-4-4", "nm: n is not below m", changed(files["nm"], put("masks/w/codec/n", 4)))
-    yield made("nm-m-3", "nm: m is 3", changed(files["nm"], put("masks/w/codec/m", 3)))
-
-    delta = files["delta"]
-    yield made("delta-no-parent", "delta: parent is missing", changed(delta, put("parent", ...)), ["chain-1.msk"])
-    yield made("delta-parent-absent", "delta: the parent is not at hand", changed(delta, nothing), ["chain-1.msk"])
-    chain = maskset({"w": random("w", (60, 70)), "v": random("w", (60, 70))}).id
-    data = changed(delta, put("parent", chain))
-    yield made("delta-parent-shape", "delta: the parent's mask has another shape", data, ["chain-1.msk"])
-    data = changed(delta, put("parent", maskset(OPPOSITE).id))
-    yield made("delta-parent-lacks", "delta: the parent has no such mask", data, ["opposite.msk"])
-    past = payload(listed([24]), {"codec": {"name": "delta", "count": 1, "width": 16}})
-    yield made("delta-past-end", "delta: a position past the end", changed(delta, past), ["small.msk"])
-    count = put("masks/w/codec/count", 25)
-    yield made("delta-many", "delta: more differences than weights", changed(delta, count), ["small.msk"])
-    one, other = maskset({"w": SMALL}), maskset({"w": ~SMALL})
-    loop = {"a": saved(one, "delta", other), "b": saved(other, "delta", one)}
-    for name, others in (("a", "b"), ("b", "a")):
-        why = "delta: two files are each other's parents"
-        yield made(f"delta-loop-{name}", why, loop[name], [f"refused/delta-loop-{others}.msk"])
-    own = saved(one, "delta", one)
-    yield made("delta-self", "delta: the parent is the file itself", own, ["refused/delta-self.msk"])
+    yield field("parameter-twice", "parameter.twice", "two base tensors fill one parameter", put("base", twice))
+    yield field(
+        "parameter-dense",
+        "parameter.twice",
+        "a dense tensor fills a base's parameter",
+        put("base/parameters", {"w": "head.bias"}),
+    )
+    yield field("hub-text", "base.hub", "base.hub is no object", put("base/hub", "a/b"))
+    yield field("hub-id", "base.hub.id", "base.hub.id is a number", put("base/hub", hub | {"id": 1}))
+    yield field("hub-commit", "base.hub.commit", "base.hub.commit is null", put("base/hub", hub | {"commit": None}))
+    yield field(
+        "hub-files",
+        "base.hub.files",
+        "a file's digest has 40 digits",
+        put("base/hub", hub | {"files": {"f": "0" * 40}}),
+    )
+    yield field("masks-none", "masks", "masks is no object", then=put("masks", []), because="it has no entries")
+    yield field("dimensions-nine", "masks.*.shape", "a shape has nine dimensions", shaped([3, 8, 1, 1, 1, 1, 1, 1, 1]))
+    yield field("dimension-negative", "masks.*.shape", "two dimensions are negative", shaped([-3, -8]))
+    yield field(
+        "shape-huge",
+        "masks.*.shape",
+        "dimensions multiply to 2^48 + 2^24 beside a 0",
+        hollow(1 << 24, (1 << 24) + 1, 0),
+    )
+    yield field("shape-huge-and-empty", "masks.*.shape", "dimensions multiply to 2^49 beside a 0", hollow(1 << 49, 0))
+    yield field("dense-dimensions-nine", "dense.*.shape", "a tensor has nine dimensions", headed("F32", [2, *[1] * 8]))
+    yield field("kept-negative", "masks.*.kept", "kept is negative", put("masks/w/kept", -1), also=["kept.matches"])
+    yield field(
+        "kept-too-many", "kept.most", "kept is more than the weights", put("masks/w/kept", 25), also=["kept.matches"]
+    )
+    yield field(
+        "not-in-base", "masks.known", "a masked tensor is not in base.tensors", put("base/tensors", {"v": WRONG})
+    )
+    yield field(
+        "codec-text", "masks.*.codec", "a codec is no object", put("masks/w/codec", "bits"), because="it names no codec"
+    )
+    yield field(
+        "codec-unknown",
+        "codec",
+        "the codec is unknown",
+        put("masks/w/codec/name", "huffman"),
+        because="it cannot be decoded",
+    )
+    yield field(
+        "codec-missing", "codec", "the codec has no name", put("masks/w/codec", {}), because="it cannot be decoded"
+    )
+    yield field("dense-none", "dense", "dense is no object", no_dense, put("dense", []))
+    yield field("dtype-unknown", "dense.*.dtype", "a dense tensor has an unknown dtype", headed("F7", [2]))
+    yield field("dense-size", "dense.size", "a dense payload is smaller than its shape", headed("F32", [3]))
+    yield field("task-text", "task", "task is no object", put("task", "x"))
+    yield field("task-type", "task.type", "task.type is a number", put("task", task | {"type": 1}))
+    yield field(
+        "task-architecture",
+        "task.architecture",
+        "task.architecture is null",
+        put("task", task | {"architecture": None}),
+    )
+    yield field("task-config", "task.config", "task.config is an array", put("task", task | {"config": []}))
+    yield field("task-tokenizer", "task.tokenizer", "task.tokenizer is a number", put("task", task | {"tokenizer": 1}))
+    yield field("task-length", "task.max_length", "task.max_length is text", put("task", task | {"max_length": "128"}))
+    yield field("initial-text", "initial", "initial is no object", put("initial", "x"))
+    yield field("seed-huge", "initial.seed", "the seed has 33 bits", put("initial/seed", 1 << 32))
+    yield field("cut-huge", "initial.cut", "the cut is above 65536", put("initial/cut", 65_537))
+    yield field("low-text", "initial.low", "initial.low is text", put("initial/low", "0"))
+    yield field("high-true", "initial.high", "initial.high is true", put("initial/high", True))
+    yield field(
+        "generator-unknown", "initial.generator", "the generator is unknown", put("initial/generator", "mt19937")
+    )
+    yield field("parent-short", "parent", "parent is no digest", put("parent", "0" * 63))
+    yield field("metric-text", "metrics", "a metric is no number", put("metrics", {"accuracy": "high"}))
+    yield field("metric-true", "metrics", "a metric is true", put("metrics", {"accuracy": True}))
+    yield field("lineage-array", "lineage", "lineage is an array", put("lineage", []))
 
 
 def build() -> dict[str, Vector]:
-    return dict([*codec_vectors(), *manifest_vectors(), *refused_vectors()])
+    return dict([*codec_vectors(), *manifest_vectors(), *limit_vectors(), *refused_vectors()])
 
 
 def listing(folder: Path) -> dict[str, Any]:

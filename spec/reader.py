@@ -3,22 +3,27 @@
 It decodes and checks a whole file at once, and is for testing and for reading along, not for speed::
 
     python spec/reader.py FILE [--parent FILE ...]
+
+A file that it refuses breaks a rule, which has a name in ``format.md`` ("Rules"). With ``--skip RULE`` it goes on as a
+reader would that does not check this rule. So a file can be shown to break one rule and no other.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
-import pcodec.standalone
+import pcodec.wrapped
 import safetensors
 import zstandard
 from blake3 import blake3
@@ -26,7 +31,8 @@ from numpy.typing import NDArray
 
 Bits = NDArray[np.uint8]  # packed, or one byte a weight where it says flags
 CHAIN = 64  # masks that are coded against one another
-WEIGHTS = 1 << 32  # in one tensor: this reader's own limit, as it takes a byte for each
+WINDOW = 1 << 23  # bytes that a Zstandard decoder has to look back
+SKIPPED: set[str] = set()  # rules that are not checked
 ITEM_SIZE = {
     **dict.fromkeys(["BOOL", "U8", "I8", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0"], 1),
     **dict.fromkeys(["I16", "U16", "F16", "BF16"], 2),
@@ -36,12 +42,25 @@ ITEM_SIZE = {
 
 
 class RefusedError(Exception):
-    """The file is no mask, is damaged, or cannot be decoded. The message is one line."""
+    """The file is no mask, is damaged, or cannot be decoded: it breaks ``rule``. The message is one line."""
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(message)
+        self.rule = rule
 
 
-def need(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise RefusedError(otherwise)
+def need(holds: bool, rule: str, otherwise: str) -> None:
+    if not holds and rule not in SKIPPED:
+        raise RefusedError(rule, otherwise)
+
+
+@contextlib.contextmanager
+def library(rule: str, *errors: type[Exception]) -> Iterator[None]:
+    """What a library finds in bytes that it cannot read, as a broken rule."""
+    try:
+        yield
+    except errors as error:
+        raise RefusedError(rule, f"{rule}: {error}") from error
 
 
 # Digests
@@ -68,32 +87,20 @@ def lines(kind: str, digests: dict[str, str]) -> str:
 Check = Callable[[Any], bool]
 
 
-def is_integer(value: Any, low: int = 0, high: int = 1 << 62) -> bool:
-    return type(value) is int and low <= value <= high
+def is_integer(low: int = 0, high: int = 1 << 62) -> Check:
+    return lambda value: type(value) is int and low <= value <= high
 
 
 def is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return type(value) in (int, float)
 
 
 def is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def is_name(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[^\x00-\x1f\x7f]{1,1024}", value) is not None
-
-
-def is_digest(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-
-
-def is_checksum(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) is not None
-
-
-def is_dtype(value: Any) -> bool:
-    return isinstance(value, str) and value in ITEM_SIZE
+def matches(pattern: str) -> Check:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
 def is_object(value: Any) -> bool:
@@ -101,142 +108,184 @@ def is_object(value: Any) -> bool:
 
 
 def is_shape(value: Any) -> bool:
-    whole = isinstance(value, list) and len(value) <= 8 and all(map(is_integer, value))
+    whole = isinstance(value, list) and len(value) <= 8 and all(map(is_integer(), value))
     return whole and math.prod(max(d, 1) for d in value) <= 1 << 48
 
 
-def either_null(check: Check) -> Check:
+def is_one_of(*values: Any) -> Check:
+    return lambda value: any(type(value) is type(one) and value == one for one in values)
+
+
+def or_null(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
-def each(key: Check, value: Check) -> Check:
-    return lambda found: isinstance(found, dict) and all(key(k) and value(v) for k, v in found.items())
+def each(check: Check) -> Check:
+    return lambda found: isinstance(found, dict) and all(map(check, found.values()))
 
 
-def fields(value: Any, where: str, required: dict[str, Check], optional: dict[str, Check] | None = None) -> None:
-    need(isinstance(value, dict), f"{where} is no object")
-    for key, check in required.items():
-        need(key in value, f"{where}: the field {key} is missing")
-        need(check(value[key]), f"{where}: the field {key} is not valid")
-    for key, check in (optional or {}).items():
-        need(key not in value or check(value[key]), f"{where}: the field {key} is not valid")
+is_name = matches(r"[^\x00-\x1f\x7f]{1,1024}")
+is_digest = matches("[0-9a-f]{64}")
+is_checksum = matches("[0-9a-f]{16}")
+
+# The manifest's table, row by row: the rule of a field has the field's name.
+FIELDS: dict[str, tuple[bool, Check]] = {
+    "id": (True, is_digest),
+    "seal": (True, is_digest),
+    "base": (True, is_object),
+    "base.name": (True, is_text),
+    "base.root": (True, is_digest),
+    "base.tensors": (True, each(is_digest)),
+    "base.parameter_prefix": (False, lambda value: value == "" or is_name(value)),
+    "base.parameters": (False, each(is_name)),
+    "base.hub": (False, or_null(is_object)),
+    "base.hub.id": (True, is_text),
+    "base.hub.commit": (True, is_text),
+    "base.hub.files": (False, each(is_digest)),
+    "masks": (True, each(is_object)),
+    "masks.*.shape": (True, is_shape),
+    "masks.*.kept": (True, is_integer()),
+    "masks.*.codec": (True, is_object),
+    "masks.*.digest": (True, is_digest),
+    "masks.*.checksum": (True, is_checksum),
+    "dense": (False, each(is_object)),
+    "dense.*.dtype": (True, is_one_of(*ITEM_SIZE)),
+    "dense.*.shape": (True, is_shape),
+    "dense.*.digest": (True, is_digest),
+    "dense.*.checksum": (True, is_checksum),
+    "task": (False, or_null(is_object)),
+    "task.type": (True, is_text),
+    "task.architecture": (True, is_text),
+    "task.config": (False, is_object),
+    "task.tokenizer": (False, or_null(is_text)),
+    "task.max_length": (False, or_null(lambda value: type(value) is int)),
+    "initial": (False, or_null(is_object)),
+    "initial.seed": (True, is_integer(0, (1 << 32) - 1)),
+    "initial.cut": (True, is_integer(0, 1 << 16)),
+    "initial.low": (True, is_number),
+    "initial.high": (True, is_number),
+    "initial.generator": (False, is_one_of("philox4x64-10")),
+    "parent": (False, or_null(is_digest)),
+    "metrics": (False, each(is_number)),
+    "lineage": (False, is_object),
+}
+NAMED = ("base.tensors", "base.parameters", "masks", "dense")  # objects whose keys are names
+INTEGERS = ("shape", "kept", "max_length", "seed", "cut", "width", "count", "n", "m")
+PARAMETERS: dict[str, dict[str, Check]] = {
+    "bits": {},
+    "zstd": {},
+    "gaps": {"width": is_one_of(16, 32)},
+    "drift": {},
+    "nm": {"n": is_integer(1, 15), "m": is_one_of(2, 4, 8, 16)},
+    "delta": {"count": is_integer(), "width": is_one_of(16, 32)},
+}
+
+
+def places(value: Any, keys: Sequence[str]) -> list[Any]:
+    """What stands in ``value`` at the path of ``keys``; ``*`` are all of an object."""
+    if not keys:
+        return [value]
+    if not isinstance(value, dict):
+        return []
+    found = value.values() if keys[0] == "*" else [value[keys[0]]] if keys[0] in value else []
+    return [place for inner in found for place in places(inner, keys[1:])]
+
+
+def check_field(around: dict[str, Any], key: str, rule: str, required: bool, check: Check) -> None:
+    if key not in around:
+        need(not required, "required", f"the field {rule} is missing")
+        return
+    value = around[key]
+    whole = not any(isinstance(number, float) for number in (value if isinstance(value, list) else [value]))
+    need(whole or key not in INTEGERS, "integer", f"the field {rule} is not written as an integer")
+    need(check(value), rule, f"the field {rule} is not valid")
+
+
+# JSON
 
 
 def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    need(len(dict(pairs)) == len(pairs), "an object holds a key twice")
+    need(len(dict(pairs)) == len(pairs), "key.twice", "an object holds a key twice")
     return dict(pairs)
 
 
-def no_constant(name: str) -> NoReturn:
-    raise RefusedError(f"{name} is no JSON")
+def constant(name: str) -> float:
+    need(False, "number.none", f"{name} is no JSON")
+    return float(name.replace("Infinity", "inf"))
+
+
+def integer(digits: str) -> int:
+    finite(digits)
+    return int(digits)
 
 
 def finite(digits: str) -> float:
-    need(math.isfinite(float(digits)), f"the number {digits} is out of range")
-    return float(digits)
+    value = float(digits)
+    need(math.isfinite(value), "number.range", f"the number {digits[:20]} is out of range")
+    return int(value) if "integer" in SKIPPED and value.is_integer() else value
 
 
-def parse_json(text: str | bytes, what: str) -> Any:
-    try:
-        value = json.loads(text, object_pairs_hook=no_key_twice, parse_float=finite, parse_constant=no_constant)
-        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(f"{what} is no JSON: {error}") from error
+def parse_json(text: str | bytes) -> Any:
+    with library("json", ValueError, RecursionError):
+        value = json.loads(
+            text, object_pairs_hook=no_key_twice, parse_float=finite, parse_int=integer, parse_constant=constant
+        )
+        whole = json.dumps(value, ensure_ascii=False)
+    need(not re.search("[\ud800-\udfff]", whole), "surrogate", "a string holds half of a surrogate pair")
     return value
 
 
 def check_depth(value: Any, around: int = 0) -> None:
-    need(around <= 63, "the manifest is nested too deep")
+    need(around <= 63, "nesting", "the manifest is nested too deep")
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         check_depth(inner, around + 1)
 
 
 def parameter(base: dict[str, Any], name: str) -> str:
     """The task model's name for a base tensor."""
-    return str(base.get("parameters", {}).get(name, base.get("parameter_prefix", "") + name))
+    return str(base.get("parameters", {}).get(name, f"{base.get('parameter_prefix', '')}{name}"))
 
 
 def check_manifest(manifest: Any) -> None:
-    need(is_object(manifest) and manifest.get("format") == "maskhub", "the manifest's format is not maskhub")
+    need(is_object(manifest) and manifest.get("format") == "maskhub", "format", "the manifest's format is not maskhub")
     version = manifest.get("version")
-    need(is_text(version) and bool(re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", version)), "no version")
-    need(version.startswith("1."), f"version {version}, and this reader knows 1.x")
+    whole = matches(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})")(version)
+    need(whole, "version", "the field version is no version")
+    need(int(str(version).partition(".")[0]) == 1, "version.major", f"version {version}, and this reader knows 1.x")
     check_depth(manifest)
-    fields(
-        manifest,
-        "manifest",
-        {"id": is_digest, "seal": is_digest, "base": is_object, "masks": each(is_name, is_object)},
-        {
-            "dense": each(is_name, is_object),
-            "task": either_null(is_object),
-            "initial": either_null(is_object),
-            "parent": either_null(is_digest),
-            "metrics": each(is_text, is_number),
-            "lineage": is_object,
-        },
-    )
-    base = manifest["base"]
-    fields(
-        base,
-        "base",
-        {"name": is_text, "root": is_digest, "tensors": each(is_name, is_digest)},
-        {
-            "parameter_prefix": lambda value: value == "" or is_name(value),
-            "parameters": each(is_name, is_name),
-            "hub": either_null(is_object),
-        },
-    )
-    if base.get("hub") is not None:
-        fields(base["hub"], "base.hub", {"id": is_text, "commit": is_text}, {"files": each(is_text, is_digest)})
+    for rule, (required, check) in FIELDS.items():
+        *outer, key = rule.split(".")
+        for around in places(manifest, outer):
+            if isinstance(around, dict):
+                check_field(around, key, rule, required, check)
+    for path in NAMED:
+        for named in places(manifest, path.split(".")):
+            for name in named:
+                need(is_name(name), "name", f"{path}: {name[:100]!r} is no name")
+    base, dense = manifest["base"], dense_entries(manifest)
     for name, entry in manifest["masks"].items():
-        fields(
-            entry,
-            name,
-            {"shape": is_shape, "kept": is_integer, "codec": is_object, "digest": is_digest, "checksum": is_checksum},
-        )
-        need(entry["kept"] <= math.prod(entry["shape"]), f"{name}: more kept than there are weights")
+        need(entry["kept"] <= math.prod(entry["shape"]), "kept.most", f"{name}: more kept than there are weights")
         codec = entry["codec"]
         known = is_text(codec.get("name")) and codec["name"] in PARAMETERS
-        need(known, f"{name}: unknown codec {codec.get('name')!r}")
-        fields(codec, f"{name}: codec", PARAMETERS[codec["name"]])
-        need(codec["name"] != "nm" or codec["n"] < codec["m"], f"{name}: nm: n is not below m")
-        need(name in base["tensors"], f"{name} is not in base.tensors")
-    dense = manifest.get("dense", {})
-    for name, entry in dense.items():
-        fields(
-            entry,
-            name,
-            {"dtype": is_dtype, "shape": is_shape, "digest": is_digest, "checksum": is_checksum},
-        )
-    if manifest.get("task") is not None:
-        fields(
-            manifest["task"],
-            "task",
-            {"type": is_text, "architecture": is_text},
-            {
-                "config": is_object,
-                "tokenizer": either_null(is_text),
-                "max_length": either_null(lambda value: type(value) is int),
-            },
-        )
-    if manifest.get("initial") is not None:
-        fields(
-            manifest["initial"],
-            "initial",
-            {
-                "seed": lambda value: is_integer(value, 0, (1 << 32) - 1),
-                "cut": lambda value: is_integer(value, 0, 1 << 16),
-                "low": is_number,
-                "high": is_number,
-            },
-            {"generator": lambda value: value == "philox4x64-10"},
-        )
+        need(known, "codec", f"{name}: unknown codec {codec.get('name')!r}")
+        for key, check in PARAMETERS[codec["name"]].items():
+            check_field(codec, key, f"{codec['name']}.{key}", True, check)
+        need(codec["name"] != "nm" or codec["n"] < codec["m"], "nm.below", f"{name}: nm: n is not below m")
+        need(name in base["tensors"], "masks.known", f"{name} is not in base.tensors")
+    strange = base.get("parameters", {}).keys() - base["tensors"].keys()
+    need(not strange, "base.parameters.known", "base.parameters names what is not in base.tensors")
     filled = [parameter(base, name) for name in base["tensors"]] + list(dense)
-    need(len(set(filled)) == len(filled), "two tensors fill one parameter")
-    need(digest("base\n" + lines("tensor", base["tensors"])) == base["root"], "base.root does not follow")
+    need(len(set(filled)) == len(filled), "parameter.twice", "two tensors fill one parameter")
+    root = digest("base\n" + lines("tensor", base["tensors"]))
+    need(root == base["root"], "base.root.follows", "base.root does not follow")
     masks = lines("mask", {name: entry["digest"] for name, entry in manifest["masks"].items()})
     whole = lines("dense", {name: entry["digest"] for name, entry in dense.items()})
-    need(digest(f"maskhub {base['root']}\n" + masks + whole) == manifest["id"], "the id does not follow")
+    follows = digest(f"maskhub {base['root']}\n" + masks + whole)
+    need(follows == manifest["id"], "id.follows", "the id does not follow")
+
+
+def dense_entries(manifest: dict[str, Any]) -> dict[str, Any]:
+    return dict(manifest.get("dense") or {})
 
 
 # Codecs
@@ -261,40 +310,69 @@ def pack(flags: NDArray[Any]) -> bytes:
     return np.packbits(flags, bitorder="little").tobytes()
 
 
+def chunks(payload: bytes, width: int) -> Iterator[NDArray[Any]]:
+    """The numbers of a pcodec standalone file, chunk by chunk."""
+    dtypes = {7: "u16", 1: "u32", 10: "u8"}
+    wanted = next(kind for kind, dtype in dtypes.items() if dtype == f"u{width}")
+    need(payload[:4] == b"pco!" and payload[4] == 3, "list.version", "pcodec: not standalone version 3")
+    at = 5
+    if payload[4] >= 3:
+        need(payload[5] in (0, wanted), "list.type", f"pcodec: numbers of type {payload[5]}, not u{width}")
+        at = 6
+    at += (6 + payload[at] % 64 + 1 + 7) // 8
+    need(payload[at] == 4, "list.version", f"pcodec: format version {payload[at]}, not 4")
+    file, used = pcodec.wrapped.FileDecompressor.new(payload[at:])
+    at += used
+    while payload[at]:
+        need(payload[at] == wanted, "list.type", f"pcodec: numbers of type {payload[at]}, not u{width}")
+        dtype, count = dtypes[payload[at]], int.from_bytes(payload[at + 1 : at + 4], "little") + 1
+        need(payload[at + 4] == 0, "list.subset", "pcodec: a mode other than classic, or a delta encoding")
+        chunk, used = file.chunk_decompressor(payload[at + 4 :], dtype)
+        at += 4 + used
+        values = np.empty(count, dtype.replace("u", "uint"))
+        progress, used = chunk.read_page_into(payload[at:], count, values)
+        at += used
+        need(progress.n_processed == count, "list.pcodec", "pcodec: a chunk is too short")
+        yield values
+    need(at + 1 == len(payload), "list.end", "pcodec: bytes follow the file")
+
+
 def integers(payload: bytes, count: int, width: int) -> NDArray[np.int64]:
+    need(count * width // 8 <= max(1 << 30, len(payload) << 10), "limit.list", f"pcodec: {count} integers")
     if count == 0:
-        need(not payload, "a payload for no integers")
+        need(not payload, "list.empty", "a payload for no integers")
         return np.empty(0, np.int64)
-    values = np.empty(count, f"u{width // 8}")
-    try:
-        progress = pcodec.standalone.simple_decompress_into(payload, values)
-    except (RuntimeError, TypeError) as error:
-        raise RefusedError(f"pcodec: {error}") from error
-    need(progress.finished and progress.n_processed == count, f"pcodec: there are not {count} integers")
-    return values.astype(np.int64)
+    found, total = [], 0
+    with library("list.pcodec", RuntimeError, TypeError, IndexError, KeyError):
+        for values in chunks(payload, width):
+            found.append(values)
+            total += values.size
+            need(total <= count, "list.count", f"pcodec: more than {count} integers")
+    need(total == count, "list.count", f"pcodec: {total} integers, not {count}")
+    return np.concatenate([*found, np.empty(0, np.uint8)]).astype(np.int64)[:count]
 
 
-def positions(payload: bytes, count: int, width: int, end: int) -> NDArray[np.int64]:
-    found = np.cumsum(integers(payload, count, width) + 1) - 1
-    # No step is above 2**32, so a sum that wrapped around was negative at some place.
-    need(not count or bool(found.min() >= 0 and found.max() < end), "a position past the end")
-    return found
+def positions(payload: bytes, count: int, width: int, end: int, rule: str = "position") -> NDArray[np.int64]:
+    found = np.cumsum(integers(payload, count, width) + 1) - 1  # at most 2**30 integers of 32 bits: no sum wraps around
+    need(bool((found < end).all()), rule, "a position past the end")
+    return found[found < end]
 
 
 def decode_bits(payload: bytes, codec: dict[str, Any], target: Target) -> bytes:
-    need(len(payload) == (target.size + 7) // 8, "bits: wrong size")
+    need(len(payload) == (target.size + 7) // 8, "bits.size", "bits: wrong size")
     return payload
 
 
 def decode_zstd(payload: bytes, codec: dict[str, Any], target: Target) -> bytes:
-    try:
+    need(payload[:4] == zstandard.FRAME_HEADER, "zstd.frame", "zstd: no frame at the start")
+    with library("zstd.library", zstandard.ZstdError):
+        window = zstandard.get_frame_parameters(payload).window_size
+        need(window <= WINDOW, "zstd.window", f"zstd: a window of {window} bytes")
         size = zstandard.frame_content_size(payload)
-        need(size == (target.size + 7) // 8, f"zstd: the frame states the size {size}")
+        need(size == (target.size + 7) // 8, "zstd.size", f"zstd: the frame states the size {size}")
         stream = zstandard.ZstdDecompressor().decompressobj()
         bits = bytes(stream.decompress(payload))
-    except zstandard.ZstdError as error:
-        raise RefusedError(f"zstd: {error}") from error
-    need(stream.eof and not stream.unused_data and len(bits) == size, "zstd: more or less than one frame")
+    need(stream.eof and not stream.unused_data, "zstd.end", "zstd: more or less than one frame")
     return bits
 
 
@@ -337,50 +415,56 @@ def draws(seed: int, name: str, start: int, stop: int) -> NDArray[np.uint16]:
 
 
 def decode_drift(payload: bytes, codec: dict[str, Any], target: Target) -> bytes:
-    need(target.initial is not None, "drift: the manifest has no initial mask")
+    need(target.initial is not None, "drift.initial", "drift: the manifest has no initial mask")
     assert target.initial is not None
-    need(target.size < 1 << 31, "drift: 2^31 weights or more")
-    need(len(payload) >= 16, "drift: no head")
+    need(target.size < 1 << 31, "drift.weights", "drift: 2^31 weights or more")
+    need(len(payload) >= 16, "drift.head", "drift: no head")
+    payload += bytes(max(16 - len(payload), 0))
     width, window, near, far = np.frombuffer(payload, "<u4", 4).tolist()
-    need(width in (16, 32) and window <= 1 << 16 and near + far <= target.size, "drift: a head that cannot be")
-    need(len(payload) >= 16 + 4 * far, "drift: cut short")
-    beyond = np.frombuffer(payload, "<u4", far, 16).astype(np.int64)
-    need(bool((np.diff(beyond, prepend=-1) > 0).all()), "drift: far positions do not rise")
-    need(bool((beyond < target.size).all()), "drift: a far position past the end")
-    ranks = positions(payload[16 + 4 * far :], near, width, target.size)
-    flags = np.empty(target.size, np.uint8)
-    cut, before = target.initial["cut"], 0
-    for start in range(0, target.size, 1 << 20):
+    need(width in (16, 32), "drift.width", f"drift: a width of {width}")
+    need(window <= 1 << 16, "drift.window", f"drift: a window of {window}")
+    need(near + far <= target.size, "drift.count", "drift: more changes than weights")
+    need(len(payload) >= 16 + 4 * far, "drift.far", "drift: cut short")
+    beyond = np.frombuffer(payload[16 : 16 + 4 * far], "<u4").astype(np.int64)
+    need(bool((np.diff(beyond, prepend=-1) > 0).all()), "drift.rising", "drift: far positions do not rise")
+    need(bool((beyond < target.size).all()), "position", "drift: a far position past the end")
+    cut, starts = target.initial["cut"], range(0, target.size, 1 << 20)
+    orders, flags = [], np.empty(target.size, np.uint8)
+    for start in starts:
         block = draws(target.initial["seed"], target.name, start, min(start + (1 << 20), target.size)).astype(np.int64)
         keep = block >= cut
         distance = np.where(keep, block - cut, cut - 1 - block)
         order = np.lexsort((np.arange(block.size), distance))  # by distance, then by index
-        order = order[: np.count_nonzero(distance < window)]
-        inside = ranks[(ranks >= before) & (ranks < before + order.size)] - before
-        keep[order[inside]] ^= True
+        orders.append(start + order[: np.count_nonzero(distance < window)])
         flags[start : start + block.size] = keep
-        before += order.size
-    need(not near or bool(ranks[-1] < before), "drift: a rank that no weight has")
-    flags[beyond] ^= 1
+    order = np.concatenate([*orders, np.empty(0, np.int64)])
+    flags[order[positions(payload[16 + 4 * far :], near, width, order.size, "drift.rank")]] ^= 1
+    np.bitwise_xor.at(flags, beyond[beyond < target.size], 1)
     return pack(flags)
+
+
+@functools.cache
+def patterns(n: int, m: int) -> NDArray[np.uint16]:
+    """All 16-bit integers of which each ``m`` bits have ``n`` ones, in rising order."""
+    groups = [(shift, (1 << m) - 1) for shift in range(0, 16, m)]
+    return np.array([w for w in range(1 << 16) if all((w >> s & mask).bit_count() == n for s, mask in groups)], "<u2")
 
 
 def decode_nm(payload: bytes, codec: dict[str, Any], target: Target) -> bytes:
     n, m = codec["n"], codec["m"]
-    need(bool(target.shape) and target.shape[-1] % m == 0, f"nm: {m} does not divide the last dimension")
+    rows = bool(target.shape) and target.shape[-1] % m == 0
+    need(rows, "nm.rows", f"nm: {m} does not divide the last dimension")
     symbols = integers(payload, -(-target.size // 16), 16)
-    words = np.array(
-        [w for w in range(1 << 16) if all((w >> s & ((1 << m) - 1)).bit_count() == n for s in range(0, 16, m))], "<u2"
-    )
-    need(bool((symbols < words.size).all()), "nm: a symbol that no word has")
-    flags = np.unpackbits(words[symbols].view(np.uint8), count=target.size, bitorder="little")
-    return pack(flags)
+    words = patterns(n, m)
+    need(bool((symbols < words.size).all()), "nm.symbol", "nm: a symbol that no word has")
+    found = words.take(symbols, mode="clip")
+    return pack(np.unpackbits(found.view(np.uint8), count=target.size, bitorder="little"))
 
 
 def decode_delta(payload: bytes, codec: dict[str, Any], target: Target) -> bytes:
-    need(codec["count"] <= target.size, "delta: more differences than weights")
+    need(codec["count"] <= target.size, "delta.most", "delta: more differences than weights")
     shape, bits = target.parent()
-    need(shape == target.shape, f"delta: the parent's mask has the shape {shape}")
+    need(shape == target.shape, "parent.shape", f"delta: the parent's mask has the shape {shape}")
     flags = np.unpackbits(np.frombuffer(bits, np.uint8), count=target.size, bitorder="little")
     flags[positions(payload, codec["count"], codec["width"], target.size)] ^= 1
     return pack(flags)
@@ -396,23 +480,6 @@ DECODE: dict[str, Callable[[bytes, dict[str, Any], Target], bytes]] = {
 }
 
 
-def is_width(value: Any) -> bool:
-    return type(value) is int and value in (16, 32)
-
-
-PARAMETERS: dict[str, dict[str, Check]] = {
-    "bits": {},
-    "zstd": {},
-    "gaps": {"width": is_width},
-    "drift": {},
-    "nm": {
-        "n": lambda value: is_integer(value, 1, 15),
-        "m": lambda value: type(value) is int and value in (2, 4, 8, 16),
-    },
-    "delta": {"count": is_integer, "width": is_width},
-}
-
-
 # The file
 
 
@@ -423,69 +490,88 @@ class File:
         self.content = Path(path).read_bytes()
         self.parents = list(parents)
         self.above = above  # masks in a chain that are coded against this one
-        try:
-            tensors = dict(safetensors.deserialize(self.content))  # type: ignore[no-untyped-call]
-        except safetensors.SafetensorError as error:
-            raise RefusedError(f"no safetensors file: {error}") from error
-        self.head = self.content[: 8 + int.from_bytes(self.content[:8], "little")]
-        metadata = parse_json(self.head[8:], "the header").get("__metadata__") or {}
-        need("maskhub" in metadata, "no mask: the key maskhub is missing")
-        self.manifest = parse_json(metadata["maskhub"], "the manifest")
+        if "safetensors" not in SKIPPED:
+            with library("safetensors", safetensors.SafetensorError):
+                safetensors.deserialize(self.content)  # type: ignore[no-untyped-call]
+        end = 8 + int.from_bytes(self.content[:8], "little")
+        self.head, data = self.content[:end], self.content[end:]
+        need(self.head[8:9] == b"{", "header.start", "the header does not start with {")
+        header = parse_json(self.head[8:])
+        metadata = header.pop("__metadata__", None) or {}
+        for name, entry in header.items():
+            need(isinstance(entry, dict), "header.entry", f"the header's entry of {name[:100]!r} is no object")
+            if isinstance(entry, list):
+                header[name] = dict(zip(("dtype", "shape", "data_offsets"), entry, strict=False))
+        need("maskhub" in metadata, "key", "no mask: the key maskhub is missing")
+        self.manifest = parse_json(metadata["maskhub"])
         check_manifest(self.manifest)
-        masks, dense = self.manifest["masks"], self.manifest.get("dense", {})
-        need(not set(masks) & set(dense), "a name is both masked and dense")
-        need(set(tensors) == set(masks) | set(dense), "payloads and entries are not the same names")
-        need(all(t["dtype"] == "U8" and len(t["shape"]) == 1 for t in tensors.values()), "a payload is not U8 and flat")
-        self.payloads = {name: bytes(tensor["data"]) for name, tensor in tensors.items()}
+        masks, dense = self.manifest["masks"], dense_entries(self.manifest)
+        need(not set(masks) & set(dense), "payload.both", "a name is both masked and dense")
+        need(set(header) == set(masks) | set(dense), "payload.names", "payloads and entries are not the same names")
+        need(all(entry["dtype"] == "U8" for entry in header.values()), "payload.dtype", "a payload is not U8")
+        need(all(len(entry["shape"]) == 1 for entry in header.values()), "payload.shape", "a payload is not flat")
+        self.payloads = {name: data[slice(*entry["data_offsets"])] for name, entry in header.items()}
         for name, entry in dense.items():
-            size = ITEM_SIZE[entry["dtype"]] * math.prod(entry["shape"])
-            need(len(self.payloads[name]) == size, f"{name}: the payload has not the size of dtype and shape")
+            size = ITEM_SIZE.get(entry["dtype"], 0) * math.prod(entry["shape"])
+            fits = len(self.payloads.get(name, b"")) == size or entry["dtype"] not in ITEM_SIZE
+            need(fits, "dense.size", f"{name}: the payload has not the size of dtype and shape")
+        decoded = sum(math.prod(entry["shape"]) + 7 >> 3 for entry in masks.values())
+        need(decoded <= (1 << 26) + (len(self.content) << 10), "limit.file", f"masks of {decoded} bytes in all")
 
     def check_seal(self) -> None:
-        seal = self.manifest["seal"].encode()
+        seal = self.manifest.get("seal", "").encode()
         place = self.head.find(seal)
         blank = self.content[:place] + b"0" * 64 + self.content[place + 64 :]
-        need(place >= 0 and blake3(blank).hexdigest().encode() == seal, "the seal does not match the file")
+        right = place >= 0 and blake3(blank).hexdigest().encode() == seal
+        need(right or not seal, "seal.matches", "the seal does not match the file")
 
     def payload(self, name: str, checksum: str) -> bytes:
-        need(blake3(self.payloads[name]).hexdigest()[:16] == checksum, f"{name}: the payload is damaged (checksum)")
-        return self.payloads[name]
+        found = self.payloads.get(name, b"")
+        need(blake3(found).hexdigest()[:16] == checksum, "checksum.matches", f"{name}: the payload is damaged")
+        return found
 
     def mask(self, name: str) -> bytes:
         """The packed bits."""
         entry = self.manifest["masks"][name]
         target = Target(
-            name, entry["shape"], entry["kept"], self.manifest.get("initial"), lambda: self.parent_mask(name)
+            name, entry["shape"], entry["kept"], self.manifest.get("initial"), lambda: self.parent_mask(entry, name)
         )
-        need(target.size <= WEIGHTS, f"{name}: {target.size} weights, and this reader takes {WEIGHTS}")
         payload = self.payload(name, entry["checksum"])
         try:
             bits = DECODE[entry["codec"]["name"]](payload, entry["codec"], target)
-        except (RefusedError, MemoryError) as error:
-            raise RefusedError(f"{name}: {error or 'no memory'}") from error
-        need(mask_digest(entry["shape"], bits) == entry["digest"], f"{name}: the bits do not match their digest")
-        need(int.from_bytes(bits, "little").bit_count() == entry["kept"], f"{name}: not as many ones as kept")
-        need(not target.size % 8 or bits[-1] >> target.size % 8 == 0, f"{name}: the padding is not 0")
+        except RefusedError as error:
+            raise RefusedError(error.rule, f"{name}: {error}") from error
+        right = mask_digest(entry["shape"], bits) == entry["digest"]
+        need(right, "digest.matches", f"{name}: the bits do not match their digest")
+        kept = int.from_bytes(bits, "little").bit_count() == entry["kept"]
+        need(kept, "kept.matches", f"{name}: not as many ones as kept")
+        padded = not target.size % 8 or bits[-1] >> target.size % 8 == 0
+        need(padded, "padding", f"{name}: the padding is not 0")
         return bits
 
     def dense(self, name: str) -> bytes:
         """The elements, little-endian."""
         entry = self.manifest["dense"][name]
         data = self.payload(name, entry["checksum"])
-        need(tensor_digest(entry["dtype"], entry["shape"], data) == entry["digest"], f"{name}: not its digest")
+        right = tensor_digest(entry["dtype"], entry["shape"], data) == entry["digest"]
+        need(right, "digest.matches", f"{name}: the tensor does not match its digest")
         return data
 
-    def parent_mask(self, name: str) -> tuple[list[int], bytes]:
+    def parent_mask(self, entry: dict[str, Any], name: str) -> tuple[list[int], bytes]:
         """Shape and packed bits of the parent's mask. Its own parent is looked for among the other files."""
         wanted = self.manifest.get("parent")
-        need(wanted is not None, "delta: the manifest names no parent")
-        need(self.above < CHAIN, f"delta: a chain of more than {CHAIN}")
+        need(wanted is not None, "parent.named", "delta: the manifest names no parent")
+        need(self.above < CHAIN, "parent.chain", f"delta: a chain of more than {CHAIN}")
         for path in self.parents:
             parent = File(path, [other for other in self.parents if other != path], self.above + 1)
-            if parent.manifest["id"] == wanted:
-                need(name in parent.manifest["masks"], "delta: the parent has no such mask")
-                return parent.manifest["masks"][name]["shape"], parent.mask(name)
-        raise RefusedError(f"delta: the parent {wanted} is not at hand")
+            if parent.manifest["id"] == wanted or SKIPPED & {"parent.named", "parent.id"}:
+                break
+        else:
+            raise RefusedError("parent.id", f"delta: the parent {wanted} is not at hand")
+        if name in parent.manifest["masks"]:
+            return parent.manifest["masks"][name]["shape"], parent.mask(name)
+        need(False, "parent.mask", "delta: the parent has no such mask")
+        return entry["shape"], pack(np.ones(math.prod(entry["shape"]), np.uint8))
 
 
 def describe(file: File) -> dict[str, Any]:
@@ -502,10 +588,10 @@ def describe(file: File) -> dict[str, Any]:
         for name, entry in manifest["masks"].items()
     }
     dense = {}
-    for name, entry in manifest.get("dense", {}).items():
+    for name, entry in dense_entries(manifest).items():
         file.dense(name)
         dense[name] = {key: entry[key] for key in ("dtype", "shape", "digest")}
-    base = {"name": manifest["base"]["name"], "root": manifest["base"]["root"]}
+    base = {"name": manifest["base"].get("name"), "root": manifest["base"]["root"]}
     head = {"version": manifest["version"], "id": manifest["id"], "parent": manifest.get("parent")}
     return {**head, "base": base, "masks": masks, "dense": dense}
 
@@ -514,10 +600,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Decode and check a .msk file, and print what it holds as JSON.")
     parser.add_argument("file")
     parser.add_argument("--parent", action="append", default=[], help="a file that masks may be coded against")
+    parser.add_argument("--skip", action="append", default=[], metavar="RULE", help="a rule that is not checked")
     arguments = parser.parse_args()
+    SKIPPED.update(arguments.skip)
     try:
         print(json.dumps(describe(File(arguments.file, arguments.parent)), indent=2))
-    except (RefusedError, OSError, MemoryError) as error:
+    except RefusedError as error:
+        print(f"{arguments.file!a}: {str(error)!a} (rule {error.rule})", file=sys.stderr)
+        return 1
+    except (OSError, MemoryError) as error:
         print(f"{arguments.file!a}: {str(error) or 'no memory'!a}", file=sys.stderr)
         return 1
     return 0

@@ -51,11 +51,11 @@ def save(
 ) -> Path:
     """Write a mask set to a ``.msk`` file, and give its path. An existing file is replaced with ``force`` alone.
 
-    ``codec`` is a codec's name; ``auto`` takes the smallest for each tensor. With ``parent``, a mask set of the same
-    base, masks may be coded against it, and can then only be read where it is at hand.
+    ``codec`` is a codec's name; ``auto`` takes the smallest for each tensor. With ``parent``, masks may be coded
+    against it, and can then only be read where it is at hand.
 
-    Raises ArgumentError for a codec that there is not, CodecError for one that cannot code a mask, BaseMismatchError
-    for a parent of another base, and OutputError where the file exists or cannot be written.
+    Raises ArgumentError for a codec that there is not, CodecError for one that cannot code a mask, and OutputError
+    where the file exists or cannot be written.
 
     >>> import maskhub
     >>> maskhub.save(~maskhub.open("task.msk"), "inverted.msk")

@@ -40,10 +40,7 @@ def pack(
     codec: Codec = "auto",
     parent: Annotated[
         Sequence[MaskLike],
-        Option(
-            "Code against this mask of the same base, which readers then need; further ones are its own parents.",
-            "FILE",
-        ),
+        Option("Code against this mask, which readers then need; further ones are its own parents.", "FILE"),
     ] = (),
     base_name: BaseName = None,
     threshold: Annotated[

@@ -6,6 +6,7 @@ The structs below are the one definition; ``spec/make_schema.py`` generates ``ma
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -24,7 +25,7 @@ KEY = "maskhub"  # the manifest's key in the safetensors metadata
 MAJOR, MINOR = 1, 0
 VERSION = f"{MAJOR}.{MINOR}"
 
-DEPTH = 64  # levels of nesting; far deeper ones exhaust the stack of whoever walks them
+DEPTH = 63  # objects and arrays around a value; far more exhaust the stack of whoever walks them
 
 NAMED = {"masks", "dense", "tensors"}  # maps keyed by tensor names, not by fields
 
@@ -60,7 +61,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     format: Annotated[str, msgspec.Meta(pattern="^maskhub$")]
-    version: Annotated[str, msgspec.Meta(pattern="^1\\.[0-9]+$")]
+    version: Annotated[str, msgspec.Meta(pattern="^1\\.(0|[1-9][0-9]{0,8})$")]
     id: Digest
     seal: Digest
     base: BaseBinding
@@ -69,7 +70,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     task: Task | None = None
     initial: Initial | None = None
     parent: Digest | None = None
-    metrics: dict[str, float] = {}
+    metrics: dict[str, int | float] = {}
     lineage: dict[str, Any] = {}
 
     @classmethod
@@ -119,7 +120,7 @@ def parse(text: str, source: str) -> tuple[Manifest, dict[str, Any]]:
         raw = msgspec.json.decode(text)
         _check_version(raw, source)
         _check_depth(raw, source)
-        json.loads(text, object_pairs_hook=unique_keys)  # msgspec takes the last of equal keys
+        json.loads(text, object_pairs_hook=unique_keys, parse_int=_bounded)  # which msgspec does not look at
         manifest = msgspec.convert(raw, Manifest)
         return manifest, _unknown(raw, msgspec.to_builtins(manifest))
     except FormatError:
@@ -140,7 +141,7 @@ def _check_version(raw: Any, source: str) -> None:
     if not isinstance(raw, dict) or raw.get("format") != "maskhub":
         raise FormatError(f"{source}: the manifest's field 'format' is not 'maskhub'")
     version = raw.get("version")
-    match = re.fullmatch(r"([0-9]{1,9})\.([0-9]{1,9})", version) if isinstance(version, str) else None
+    match = re.fullmatch(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})", version) if isinstance(version, str) else None
     if match is None:
         raise FormatError(f"{source}: the manifest's field 'version' is not a version: {str(version)[:100]!r}")
     if int(match[1]) != MAJOR:
@@ -152,11 +153,18 @@ def _check_version(raw: Any, source: str) -> None:
 
 def _check_depth(raw: Any, source: str) -> None:
     level = [raw]
-    for _ in range(DEPTH - 1):
+    for _ in range(DEPTH):
         values = (value for outer in level for value in (outer.values() if isinstance(outer, dict) else outer))
         level = [value for value in values if isinstance(value, (dict, list))]
-    if level:
-        raise FormatError(f"{source}: the manifest is nested deeper than {DEPTH} levels")
+    if any(level):
+        raise FormatError(f"{source}: the manifest is nested deeper than {DEPTH} objects and arrays")
+
+
+def _bounded(digits: str) -> int:
+    """An integer of JSON, for ``json``'s ``parse_int``; ValueError for one beyond the range of 64-bit floats."""
+    if not math.isfinite(float(digits)):
+        raise ValueError(f"the number {digits[:20]}... is out of range")
+    return int(digits)
 
 
 def _unknown(raw: Any, known: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import msgspec
 from maskhub.container import codecs
 from maskhub.container.codecs.delta import Delta
 from maskhub.container.manifest import KEY, DenseEntry, Manifest, MaskEntry, content_id, parse, render
-from maskhub.errors import BaseMismatchError, CodecError, FormatError, OutputError
+from maskhub.errors import CodecError, FormatError, OutputError
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import digest
 from maskhub.storage.atomic import atomic_file, claim_file, explained
@@ -39,17 +39,12 @@ def save(
 ) -> Manifest:
     """Write ``maskset`` to ``path``, a new file unless ``force``, atomically, and return its manifest.
 
-    ``codec`` is as ``codecs.encoder`` takes it. Masks may be coded against ``parent``, a mask set of the same base, and
-    can then only be read where it is at hand. ``progress`` is called with masks done and in all. Raises ArgumentError
-    for an unknown codec, CodecError where it cannot code a mask, BaseMismatchError, and OutputError.
+    ``codec`` is as ``codecs.encoder`` takes it. Masks may be coded against ``parent``, and can then only be read where
+    it is at hand. ``progress`` is called with masks done and in all. Raises ArgumentError for an unknown codec,
+    CodecError where it cannot code a mask, and OutputError.
     """
     path = Path(path)
     claim_file(path, force=force)
-    if parent is not None and parent.base.root != maskset.base.root:
-        raise BaseMismatchError(
-            f"the parent {parent.id} belongs to another base than the mask: {parent.base.name}",
-            hint="Pack it without a parent.",
-        )
     if parent is not None and _lies_at(parent, path):
         raise OutputError(f"{path}: the output is a file that the parent is read from", hint="Name another one.")
     if both := sorted(maskset.masks.keys() & maskset.dense.keys()):

@@ -202,6 +202,8 @@ class MaskSet(Mapping[str, Mask]):
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.masks) - set(self.base.tensors)):
             raise ArgumentError(f"masked tensors that the base binding does not list: {', '.join(unknown)}")
+        if unknown := sorted(set(self.base.parameters) - set(self.base.tensors)):
+            raise ArgumentError(f"parameters of tensors that the base binding does not list: {', '.join(unknown)}")
         parameters = Counter([*map(self.base.parameter, self.base.tensors), *self.dense])
         if twice := sorted(name for name, count in parameters.items() if count > 1):
             raise ArgumentError(f"two tensors for one parameter of the task model: {', '.join(twice)}")

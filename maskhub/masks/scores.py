@@ -38,8 +38,8 @@ class Initial(msgspec.Struct, frozen=True):
 
     seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
     cut: Annotated[int, msgspec.Meta(ge=0, le=LEVELS)]
-    low: float
-    high: float
+    low: int | float
+    high: int | float
     generator: Literal["philox4x64-10"] = "philox4x64-10"
 
 

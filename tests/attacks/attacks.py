@@ -118,7 +118,7 @@ manifest("an array", lambda: "[]", "'format' is not 'maskhub'")
 manifest("BOM", lambda: "\ufeff" + json.dumps(parts()[0]))
 manifest("deep arrays", with_text('"x":' + "[" * DEEP + "]" * DEEP))
 manifest("deep objects", with_text('"x":' + '{"x":' * DEEP + "0" + "}" * DEEP))
-manifest("65 levels", with_text('"x":' + "[" * 64 + "]" * 64), "nested deeper than 64 levels")
+manifest("65 levels", with_text('"x":' + "[" * 64 + "]" * 64), "nested deeper than 63 objects and arrays")
 manifest("10 MB of arrays", with_text('"x":{"x":[' + "[]," * 3_500_000 + "0]}"), "does not match")
 manifest("50 MB string", with_text('"x":"' + "x" * 50_000_000 + '"'), "does not match")
 manifest(
@@ -237,8 +237,8 @@ FULL = rle(1 << 17)
 SKIPPED = b"\x50\x2a\x4d\x18\4\0\0\0abcd"
 FRAME = frame(100, rle(100, True))
 BITS = sizes(800)
-payload("zstd", "empty", lambda: b"", "content size", **BITS)
-payload("zstd", "no frame", lambda: bytes(100), "content size", **BITS)
+payload("zstd", "empty", lambda: b"", "does not begin with a frame", **BITS)
+payload("zstd", "no frame", lambda: bytes(100), "does not begin with a frame", **BITS)
 payload("zstd", "holds more", lambda: frame(100, rle(101, True)), "codec 'zstd'", **BITS)
 payload("zstd", "holds far more", lambda: frame(100, FULL * 16_000 + rle(1, True)), "codec 'zstd'", **BITS)
 payload("zstd", "holds less", lambda: frame(100, rle(99, True)), "codec 'zstd'", **BITS)
@@ -252,17 +252,17 @@ payload("zstd", "empty frame and more", lambda: frame(0, rle(0, True)) + b"x", "
 payload("zstd", "empty frame of nonsense", lambda: frame(0, b"\xff\xff"), "codec 'zstd'", **sizes(0))
 payload("zstd", "no size", lambda: b"\x28\xb5\x2f\xfd\0\x38" + rle(100, True), "declares -1 bytes", **BITS)
 payload("zstd", "a window of 2**41", lambda: frame(100, rle(100, True), 41), "codec 'zstd'", **BITS)
-payload("zstd", "a window of 2 GB", lambda: frame(100, rle(101, True), 31), "codec 'zstd'", **BITS)
+payload("zstd", "a window of 2 GB", lambda: frame(100, rle(101, True), 31), "a window of 2147483648 bytes", **BITS)
 payload("zstd", "2**64 - 1 bytes", lambda: frame((1 << 64) - 1, rle(100, True)), "codec 'zstd'", **BITS)
 payload(
     "zstd",
     "a gigabyte of nothing",
-    lambda: frame(1 << 30, rle(100, True)),
+    lambda: frame(1 << 30, rle(100, True), 23),
     "cannot hold the 1073741824",
     **sizes(8 << 30),
 )
 payload(
-    "zstd", "ends early", lambda: frame(1 << 30, FULL * 16 + b"\0" * 32_768), "codec 'zstd'", **sizes(8 << 30)
+    "zstd", "ends early", lambda: frame(1 << 30, FULL * 16 + b"\0" * 32_768, 23), "codec 'zstd'", **sizes(8 << 30)
 )  # enough bytes for what it declares
 payload("zstd", "claims terabytes", lambda: frame(HUGE >> 3, rle(100, True)), "a payload of 17 bytes", **sizes(HUGE))
 payload("zstd", "a dictionary", lambda: b"\x28\xb5\x2f\xfd\x21\x07\x64" + rle(100, True), "codec 'zstd'", **BITS)

@@ -69,6 +69,16 @@ def test_a_newer_minor_is_read(raw: dict[str, Any]) -> None:
     assert manifest.version == "1.17"
 
 
+@pytest.mark.parametrize("number", ["3", "0", "-7", "3.0", "0.25", "1e+30", "1" + "0" * 30, "-1" + "0" * 308])
+def test_a_number_is_written_again_as_it_was(raw: dict[str, Any], number: str) -> None:
+    value = json.loads(number)
+    raw |= {"metrics": {"steps": value}, "lineage": {"steps": value}, "new": value}
+    raw["initial"] = {"seed": 0, "cut": 0, "low": value, "high": value}
+    text = json.loads(render(*parse(json.dumps(raw), "x")))
+    for found in (text["metrics"]["steps"], text["lineage"]["steps"], text["new"], text["initial"]["low"]):
+        assert (found, type(found)) == (value, type(value))
+
+
 @pytest.mark.parametrize("version", ["2.0", "0.9", "10.0", "999999999.0"])
 def test_another_major_is_refused_by_its_version(raw: dict[str, Any], version: str) -> None:
     with pytest.raises(FormatError, match=f"file.msk: format version {version}, and this MaskHub reads 1.x") as caught:
@@ -80,7 +90,8 @@ def test_another_major_is_refused_by_its_version(raw: dict[str, Any], version: s
 
 
 @pytest.mark.parametrize(
-    "version", ["1", "", "1.", "1.0.0", "1.0\n", "١.٠", "1.-1", "9" * 5000 + ".0", 1.0, None, ["1.0"]]
+    "version",
+    ["1", "", "1.", "1.0.0", "1.0\n", "١.٠", "1.-1", "01.0", "1.00", "1.01", "9" * 5000 + ".0", 1.0, None, ["1.0"]],
 )
 def test_what_is_no_version_is_refused(raw: dict[str, Any], version: Any) -> None:
     with pytest.raises(FormatError, match="the manifest's field 'version' is not a version: "):
@@ -99,6 +110,17 @@ def test_another_format_is_refused(text: str) -> None:
 def test_what_is_no_json_is_refused(text: str) -> None:
     with pytest.raises(FormatError, match="x: the manifest is not valid: "):
         parse(text, "x")
+
+
+@pytest.mark.parametrize("digits", ["1" + "0" * 309, "-1" + "0" * 309, "18" + "0" * 307, "1e309", "-1e309", "9" * 5000])
+@pytest.mark.parametrize("place", ["lineage/x", "metrics/x", "new", "initial/low", "task/config/x"])
+def test_a_number_beyond_64_bit_floats_is_refused(raw: dict[str, Any], digits: str, place: str) -> None:
+    raw |= {"lineage": {}, "metrics": {}, "initial": {"seed": 0, "cut": 0, "low": 0, "high": 1}}
+    raw["task"] |= {"config": {}}
+    text = json.dumps(put(raw, place, "HERE"))
+    parse(text.replace('"HERE"', "17" + "0" * 307), "x")
+    with pytest.raises(FormatError, match=r"x: the manifest is not valid: .*out of range"):
+        parse(text.replace('"HERE"', digits), "x")
 
 
 @pytest.mark.parametrize(
@@ -157,10 +179,11 @@ def test_deep_nesting_is_refused_before_it_can_hurt(raw: dict[str, Any], field: 
         value = opening * levels + "1" + closing * levels
         return json.dumps(raw | {field: 0}).replace(f'"{field}": 0', f'"{field}": {value}')
 
-    manifest, extra = parse(nested(DEPTH - 2), "x")
-    assert parse(render(manifest, extra), "x") == (manifest, extra)
-    for levels in (DEPTH - 1, 200, 500):
-        with pytest.raises(FormatError, match="x: the manifest is nested deeper than 64 levels"):
+    for innermost, levels in (("1", DEPTH - 1), ("{}", DEPTH - 1), ('{"a":{}}', DEPTH - 2)):
+        manifest, extra = parse(nested(levels).replace("1}", innermost + "}"), "x")
+        assert parse(render(manifest, extra), "x") == (manifest, extra)
+    for levels in (DEPTH, 200, 500):
+        with pytest.raises(FormatError, match="x: the manifest is nested deeper than 63 objects and arrays"):
             parse(nested(levels), "x")
     for levels in (900, 990, 5_000, 500_000):
         with pytest.raises(FormatError, match="x: the manifest is n"):

@@ -1,4 +1,8 @@
-"""Lists of non-negative integers, entropy-coded by pcodec, and lists of positions as the distances between them."""
+"""Lists of non-negative integers, entropy-coded by pcodec, and lists of positions as the distances between them.
+
+Of pcodec's format only a part is used, which is named in ``spec/format.md`` ("Lists of integers"). pcodec's own reader
+takes more, and does not tell, so each chunk's head is looked at here.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pcodec import ChunkConfig, DeltaSpec, ModeSpec, PagingSpec, standalone
+from pcodec import ChunkConfig, DeltaSpec, ModeSpec, PagingSpec, standalone, wrapped
 
 from maskhub.errors import CodecError
 from maskhub.storage.tensor import Bytes
@@ -15,6 +19,8 @@ from maskhub.storage.tensor import Bytes
 LEVEL = 12  # the distances of a random mask take it no longer than 8, and come 0.1 % closer to the bound
 FREE = 1 << 30  # bytes of values that a payload of any size may hold; beyond, EXPANSION for each byte of it
 EXPANSION = 1 << 10
+STANDALONE, MAJOR = 3, 4  # versions of the file, and of what is wrapped in it
+TYPE = {16: 7, 32: 1}  # pcodec's numbers of u16 and u32
 PASS = 1 << 16  # distances, and about positions times 64, that are worked on at a time, to bound memory
 
 Width = Literal[16, 32]
@@ -51,12 +57,51 @@ def decompress(payload: Bytes, count: int, width: Width) -> NDArray[np.unsignedi
             raise CodecError(f"pcodec payload: {payload.size} bytes for no values")
         return values
     try:
-        progress = standalone.simple_decompress_into(payload.tobytes(), values)
+        _read_chunks(payload.tobytes(), values)
     except (RuntimeError, TypeError) as error:
         raise CodecError(f"pcodec payload: {error}") from error
-    if progress.n_processed != count or not progress.finished:
-        raise CodecError(f"pcodec payload: it does not hold {count} values of {width} bits")
+    except IndexError:
+        raise CodecError("pcodec payload: it is cut short") from None
     return values
+
+
+def _read_chunks(payload: bytes, values: NDArray[np.unsignedinteger]) -> None:
+    """Fill ``values`` with all that a file holds, chunk by chunk. IndexError where it ends too early."""
+    width = values.itemsize * 8
+    if payload[:4] != b"pco!" or payload[4] != STANDALONE:
+        raise CodecError(f"pcodec payload: no file of pcodec's standalone version {STANDALONE}")
+    if payload[5] not in (0, TYPE[width]):
+        raise CodecError(f"pcodec payload: numbers of type {payload[5]}, not u{width}")
+    at = 6 + (6 + 1 + payload[6] % 64 + 7) // 8  # the hint of the count is not looked at
+    if payload[at] != MAJOR:
+        raise CodecError(f"pcodec payload: format version {payload[at]}, and only {MAJOR} is read")
+    file, _ = wrapped.FileDecompressor.new(payload[at : at + 2])
+    at, done = at + 2, 0
+    while payload[at]:
+        if payload[at] != TYPE[width]:
+            raise CodecError(f"pcodec payload: numbers of type {payload[at]}, not u{width}")
+        count = int.from_bytes(payload[at + 1 : at + 4], "little") + 1
+        if done + count > values.size:
+            raise CodecError(f"pcodec payload: it does not hold {values.size} values, but more")
+        at += 4
+        mode, delta = payload[at] % 16, payload[at] >> 4
+        if mode or delta:
+            what = f"mode {mode}, and only 0 (classic)" if mode else f"delta encoding {delta}, and only 0 (none)"
+            raise CodecError(f"pcodec payload: {what} is read")
+        # What comes next has no length of its own; as many bytes as it can have at most are cut out, not all the rest.
+        table = int.from_bytes(payload[at + 1 : at + 4], "little")
+        state, bins = table % 16, table >> 4 & 0x7FFF
+        head = (27 + bins * (state + width + width.bit_length()) + 7) // 8
+        piece = payload[at : at + head + ((4 + count) * (state + width) + 7) // 8]
+        chunk, used = file.chunk_decompressor(piece, f"u{width}")
+        progress, more = chunk.read_page_into(piece[used:], count, values[done : done + count])
+        if progress.n_processed != count or not progress.finished:
+            raise CodecError(f"pcodec payload: a chunk does not hold {count} values")
+        at, done = at + used + more, done + count
+    if done != values.size:
+        raise CodecError(f"pcodec payload: it does not hold {values.size} values, but {done}")
+    if at + 1 != len(payload):
+        raise CodecError(f"pcodec payload: {len(payload) - at - 1} bytes follow its end")
 
 
 def _check_expansion(size: int, count: int, width: Width) -> None:

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pcodec import ChunkConfig, DeltaSpec, ModeSpec, PagingSpec, standalone
 
+from maskhub.container.codecs.codec import most
 from maskhub.errors import CodecError
 from maskhub.storage.tensor import Bytes
 
 LEVEL = 12  # the distances of a random mask take it no longer than 8, and come 0.1 % closer to the bound
-FREE = 1 << 30  # bytes of values that a payload of any size may hold; beyond, EXPANSION for each byte of it
-EXPANSION = 1 << 10
 PASS = 1 << 16  # distances, and about positions times 64, that are worked on at a time, to bound memory
 
 Width = Literal[16, 32]
@@ -61,7 +60,7 @@ def decompress(payload: Bytes, count: int, width: Width) -> NDArray[np.unsignedi
 
 def _check_expansion(size: int, count: int, width: Width) -> None:
     """Equal values take next to no bytes: a few hundred could fill any memory."""
-    if count * width // 8 > max(FREE, EXPANSION * size):
+    if count * width // 8 > most(size):
         raise CodecError(f"pcodec payload: {size} bytes for {count} values of {width} bits")
 
 

@@ -122,9 +122,9 @@ def _load(source: LocalFile, within: Sequence[str]) -> tuple[dict[str, Any], dic
             records = _records(file, source)
             tensors = _state_dict(path, file, "meta", within)
             places = {name: getattr(t.untyped_storage(), "_checkpoint_offset", -1) for name, t in tensors.items()}
-            if -1 not in places.values():
+            if records.keys() >= set(places.values()):
                 for name, tensor in tensors.items():
-                    if _extent(tensor) > records.get(places[name], 0):
+                    if _extent(tensor) > records[places[name]]:
                         raise FormatError(f"{path}: damaged: tensor {name} takes more bytes than are stored of it")
                 return tensors, places
         return _state_dict(path, file, "cpu", within), {}
@@ -149,16 +149,17 @@ def _state_dict(path: Path, file: IO[bytes], device: str, within: Sequence[str])
         raise FormatError(f"{path}: no state dict: {type(content).__name__}")
     tensors: dict[str, Any] = next((content[key] for key in within if isinstance(content.get(key), dict)), content)
     for name, tensor in tensors.items():
-        _check(name, tensor, path)
+        _check(name, tensor, path, device)
     return tensors
 
 
-def _check(name: object, tensor: Any, path: Path) -> None:
+def _check(name: object, tensor: Any, path: Path, device: str) -> None:
     import torch
 
     if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
         raise FormatError(f"{path}: no state dict: {name!r} is {type(tensor).__name__}, not a tensor")
-    if tensor.layout is not torch.strided or tensor.is_neg() or tensor.dtype not in dtype_names():
+    strided = tensor.layout is torch.strided and tensor.device.type == device and not tensor.is_neg()
+    if not strided or tensor.dtype not in dtype_names():
         raise FormatError(f"{path}: tensor {name} is {tensor.dtype}, {tensor.layout}: only dense ones are read")
     if tensor.nbytes > tensor.untyped_storage().nbytes():  # one element can claim to be a million
         raise FormatError(f"{path}: tensor {name} is larger than what is stored of it")

@@ -12,7 +12,7 @@ from blake3 import blake3
 from maskhub.container.codecs import REGISTRY
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
-from maskhub.errors import MaskhubError
+from maskhub.errors import IntegrityError, MaskhubError
 from maskhub.storage.tensor import ITEM_SIZE
 from tests.spec.tools import SPEC, load
 
@@ -129,8 +129,9 @@ def test_the_other_reader_refuses(name):
     assert ("seal" in str(caught.value)) == (name in (SEAL_ONLY, "refused/seal-missing.msk"))
 
 
-def test_an_opened_file_is_not_yet_checked_for_its_seal():
-    assert MaskFile(FOLDER / SEAL_ONLY).mask("w").size == 24
+def test_a_file_is_checked_for_its_seal_when_it_is_opened():
+    with pytest.raises(IntegrityError, match=r"\(seal\)"):
+        MaskFile(FOLDER / SEAL_ONLY)
 
 
 def test_the_program_prints_what_a_file_holds():

@@ -19,6 +19,7 @@ from maskhub.checkpoints.scan import Sink, digests, scan
 from maskhub.errors import ArgumentError, BaseMismatchError, OutputError, listed
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.atomic import atomic_folder, explained, write_at
+from maskhub.storage.regular import open_regular
 from maskhub.storage.safetensors import write_header
 from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, Spec, cast, cast_dtype, float_dtype
 from maskhub.storage.work import Progress
@@ -87,7 +88,8 @@ def build(
                 (folder / CARD).write_text(card(base, maskset), encoding="utf-8")
                 for source in base.folder.iterdir():
                     if source.name in COPIED or (code and source.suffix == ".py"):
-                        shutil.copyfile(source, folder / source.name)
+                        with open_regular(source) as content, (folder / source.name).open("wb") as copy:
+                            shutil.copyfileobj(content, copy)
     return outputs
 
 

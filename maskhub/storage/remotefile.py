@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from maskhub import __version__
 from maskhub.errors import ForbiddenError, MaskhubError, MissingError, RemoteError, reason
 from maskhub.storage.atomic import write_at
+from maskhub.storage.regular import open_regular
 from maskhub.storage.source import read_at
 from maskhub.storage.tensor import Bytes
 from maskhub.storage.url import public_name, without_logins
@@ -105,7 +106,7 @@ def read_small(url: str, limit: int) -> bytes:
             if system.async_impl:  # object stores: a second request could meet another file
                 content = system.cat_file(path, start=0, end=limit + 1)
             else:
-                with system.open(path, "rb", cache_type="none") as file:
+                with _opened(system, path, public_name(url)) as file:
                     content = file.read(limit + 1)
     if len(content) > limit:
         raise RemoteError(f"{public_name(url)}: larger than {limit:,} bytes")
@@ -144,6 +145,15 @@ def explained(name: str, doing: str = "read") -> Iterator[None]:
     except Exception as error:  # every file system raises its own kinds
         hint = CREDENTIALS if "credentials" in brief(error) else None
         raise RemoteError(f"{name}: cannot be {doing}: {brief(error)}", hint=hint) from error
+
+
+def _opened(system: Any, path: str, name: str) -> Any:
+    """A file of a file system, of which nothing is read ahead; of the one here a regular file."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    if isinstance(system, LocalFileSystem) and Path(path).exists() and not Path(path).is_dir():
+        return open_regular(path, name)
+    return system.open(path, "rb", cache_type="none")
 
 
 def _reader(url: str) -> Reader:
@@ -267,7 +277,7 @@ class FileReader:
         self._lock = threading.Lock()  # the file has one position
         with file_system(url) as (system, path):
             self._system = system  # kept: an archive closes its files when it goes
-            self._file = system.open(path, "rb", cache_type="none")  # nothing is read ahead
+            self._file = _opened(system, path, name)
             self._file.seek(0, os.SEEK_END)
             self.size = int(self._file.tell())
             if not self.size and system.isdir(path):  # object stores open those, too

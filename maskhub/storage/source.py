@@ -9,7 +9,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 
@@ -51,6 +51,11 @@ class LocalFile:
             self._handle = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._handle)
         return os.fstat(self._handle).st_size
+
+    def stream(self) -> IO[bytes]:
+        """The same opened file, from its start, for a library that reads one."""
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        return os.fdopen(os.dup(self._handle), "rb")
 
     def fetch(self, start: int, stop: int) -> None: ...
 

@@ -5,7 +5,6 @@ State dicts are read with ``weights_only``, so that no code in them runs. torch 
 
 from __future__ import annotations
 
-import io
 import pickle
 import re
 import warnings
@@ -18,7 +17,6 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from maskhub.errors import FormatError, MaskhubError, damaged, library
-from maskhub.storage.regular import open_regular
 from maskhub.storage.source import LocalFile, pieces, read
 from maskhub.storage.tensor import FLOATS, Bytes, RawTensor, Spec
 
@@ -117,7 +115,7 @@ def torch_library() -> Any:
 def _load(source: LocalFile, within: Sequence[str]) -> tuple[dict[str, Any], dict[str, int]]:
     """The tensors by their names, and where in the file the storage of each begins that is not in memory."""
     path = Path(source.name)
-    with open_regular(path) as raw, io.BufferedReader(raw) as file:  # type: ignore[type-var]
+    with source.stream() as file:
         if zipfile.is_zipfile(file):
             records = _records(file, source)
             tensors = _state_dict(path, file, "meta", within)

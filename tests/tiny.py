@@ -20,6 +20,7 @@ from maskhub.container.writer import save
 from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
+from maskhub.storage import digest
 from maskhub.storage.safetensors import write_tensors
 from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor
 from maskhub.tasks.task import classes_config
@@ -363,4 +364,13 @@ def write_parts(path: Path, manifest: dict[str, Any] | str, payloads: dict[str, 
     text = manifest if isinstance(manifest, str) else json.dumps(manifest)
     tensors = {name: np.frombuffer(payload, np.uint8) for name, payload in payloads.items()}
     save_file(tensors, path, metadata={"maskhub": text})
+    return path
+
+
+def sealed(path: Path) -> Path:
+    """Put a right seal into a file, wherever it has one."""
+    content = path.read_bytes()
+    seal = read_parts(path)[0]["seal"].encode()
+    place = content.index(seal)
+    path.write_bytes(content[:place] + digest.seal(content, place).encode() + content[place + 64 :])
     return path

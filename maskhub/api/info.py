@@ -16,7 +16,8 @@ def info(
 ) -> MaskSummary:
     """Show what a mask is: task, base, size, bits a weight, sparsity, codecs, lineage.
 
-    Reads, and of a remote mask fetches, the header only; verify checks the rest.
+    Decodes nothing. Of a remote mask only the header is fetched, and cannot be checked by the seal, as that of a file
+    here is; verify checks the rest.
 
     Raises FormatError for a file that is no mask, and RemoteError where one cannot be had.
 
@@ -30,7 +31,7 @@ def info(
         from maskhub.pictures.plots import claim_picture, save_picture, sparsity_map
 
         claim_picture(Path(plot), force=force)
-    maskset = open_mask(mask, parent, token=token)
+    maskset = open_mask(mask, parent, whole=plot is not None, token=token)
     summary = maskset.summary()
     if plot is not None:
         name = Path(summary.file).name if summary.file else "a mask"

@@ -25,10 +25,14 @@ def open(
 
     ``path`` may be a URL, or ``user/repo/name`` on the Hub (with ``token``, if it is private): what is asked for is
     fetched then, or with ``whole`` all of it now. ``parent`` are masks that it may be coded against. With ``cached``
-    the mask is opened from the local cache, where its bits lie decoded, to be memory-mapped; the first time it is put
-    there.
+    bits come from the local cache, where they lie decoded, and are checked by the file's digests; the first time they
+    are put there. All else is the file's.
 
-    Raises FormatError for a file that is no mask, and RemoteError where one cannot be had.
+    The seal is checked where the whole file is at hand: here, or fetched ``whole``. Of a URL that is read in parts each
+    payload is checked, but not what the header tells.
+
+    Raises FormatError for a file that is no mask, IntegrityError for a damaged one, and RemoteError where one cannot be
+    had.
 
     >>> import maskhub
     >>> mask = maskhub.open("task.msk")

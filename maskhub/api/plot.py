@@ -41,5 +41,5 @@ def plot(
         save_curves(read_recording(source), path, f"Run {Path(source).resolve().name}")
     else:
         name = file_name(source) if isinstance(source, str | Path) else "a mask"
-        save_picture(sparsity_map(open_mask(source, token=token).masks, f"Dropped weights of {name}"), path)
+        save_picture(sparsity_map(open_mask(source, whole=True, token=token).masks, f"Dropped weights of {name}"), path)
     return path

@@ -51,10 +51,9 @@ def verify(
     >>> maskhub.verify("task.msk", base="base").base_tensors
     39
     """
-    from maskhub.checkpoints.apply import verify_base
+    from maskhub.checkpoints.apply import check_structure, verify_base
     from maskhub.checkpoints.checkpoint import open_checkpoint
-    from maskhub.container import cache as local
-    from maskhub.container.reader import MaskFile
+    from maskhub.container.reader import MaskFile, in_cache
     from maskhub.masks.mask import MaskSet
 
     if base is None and revision:
@@ -64,12 +63,16 @@ def verify(
         maskset = mask
     else:
         file = MaskFile(mask, parent, token=token)
-        file.verify()
         maskset = file.maskset()
     checkpoint = None
     if base is not None:
         checkpoint = open_checkpoint(base, revision=revision, token=token)
+        check_structure(checkpoint, maskset)  # then masks may be as large as the base is
+    if file is not None:
+        file.verify()
+    if checkpoint is not None:
         verify_base(checkpoint, maskset, progress=progress)
+    kept = in_cache(maskset, verify=True) if cache else None
     return Verified(
         file=str(file.path) if file else None,
         id=maskset.id,
@@ -79,5 +82,5 @@ def verify(
         base_name=maskset.base.name,
         base=checkpoint.name if checkpoint else None,
         base_tensors=len(maskset.base.tensors) if checkpoint else None,
-        cached=local.keep(maskset) if cache else None,
+        cached=Path(kept.path) if kept else None,
     )

@@ -86,7 +86,7 @@ def build(
         found = scan(
             base,
             [n for n in base if any(n in maskset.base.tensors for maskset, _ in builds)],
-            lambda name, tensor: [sink for writer in writers for sink in writer.sinks(name, tensor)],
+            lambda name, spec: [sink for writer in writers for sink in writer.sinks(name, spec)],
             digests=verify,
             progress=progress,
         )
@@ -147,10 +147,10 @@ def tensors(base: Checkpoint, maskset: MaskSet, *, verify: bool = True) -> Itera
     check_structure(base, maskset)
     whole: dict[str, RawTensor] = {}
 
-    def sinks(name: str, tensor: RawTensor) -> Sequence[Sink]:
-        data = np.empty_like(tensor.data)
-        whole[name] = RawTensor(tensor.dtype, tensor.shape, data)
-        dropped = _dropper(maskset.masks.get(name), ITEM_SIZE[tensor.dtype])
+    def sinks(name: str, spec: Spec) -> Sequence[Sink]:
+        data = np.empty(spec.nbytes, np.uint8)
+        whole[name] = RawTensor(spec.dtype, spec.shape, data)
+        dropped = _dropper(maskset.masks.get(name), ITEM_SIZE[spec.dtype])
 
         def sink(start: int, chunk: Bytes) -> None:
             data[start : start + chunk.size] = dropped(start, chunk)
@@ -176,7 +176,7 @@ def drop(tensor: RawTensor, mask: Mask) -> Bytes:
 
 def _dropper(mask: Mask | None, width: int) -> Callable[[int, Bytes], Bytes]:
     """What sets the dropped weights in a chunk of a tensor's bytes to 0, told where in the tensor it starts."""
-    if mask is None:
+    if mask is None or mask.keeps_all:
         return lambda start, chunk: chunk
     bits = mask.bits  # decoded once
 
@@ -218,20 +218,20 @@ class _Writer:
             with explained(output):
                 os.truncate(file.fileno(), file.tell() + size)
 
-    def sinks(self, name: str, tensor: RawTensor) -> Sequence[Sink]:
+    def sinks(self, name: str, spec: Spec) -> Sequence[Sink]:
         """Where a base tensor's bytes go: to the place of its parameter, masked and cast."""
         if name not in self._maskset.base.tensors:
             return ()
         parameter = self._maskset.base.parameter(name)
-        width = ITEM_SIZE[tensor.dtype]
+        width = ITEM_SIZE[spec.dtype]
         dropped = _dropper(self._maskset.masks.get(name), width)
-        target = cast_dtype(tensor.dtype, self._dtype)
+        target = cast_dtype(spec.dtype, self._dtype)
         handle, place = self._files[self._weight_map[parameter]].fileno(), self._places[parameter]
 
         def sink(start: int, chunk: Bytes) -> None:
             chunk = dropped(start, chunk)
-            if target != tensor.dtype:
-                chunk = cast(chunk, tensor.dtype, target)
+            if target != spec.dtype:
+                chunk = cast(chunk, spec.dtype, target)
             with explained(self._output):
                 begin = place + start // width * ITEM_SIZE[target]
                 start_sync(handle, begin, write_at(handle, chunk, begin))
@@ -264,6 +264,7 @@ def check_structure(base: Checkpoint, maskset: MaskSet) -> None:
             )
         if info.dtype not in MASKABLE:
             raise BaseMismatchError(f"{base.name}: tensor {name} is {info.dtype}, which has no zero", tensors=(name,))
+        mask.trust_shape()
 
 
 def task_config(base: Checkpoint, maskset: MaskSet, *, dtype: str | None = None, code: bool = False) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Any
 from maskhub.errors import ArgumentError, CheckpointError, FormatError, MaskhubError, MissingError, same_kind
 from maskhub.masks.binding import HubRevision
 from maskhub.storage import address, digest
+from maskhub.storage.regular import open_regular
 from maskhub.storage.safetensors import TensorFile
-from maskhub.storage.tensor import RawTensor, Spec
+from maskhub.storage.tensor import Bytes, RawTensor, Spec
 from maskhub.storage.torch import TorchFile
 
 WEIGHTS = "model.safetensors"
@@ -50,12 +51,12 @@ class Checkpoint:
         return self.tensors[name].tensors[name]
 
     def read(self, name: str) -> RawTensor:
-        """One tensor, row-major: a view of its memory-mapped shard where it is stored so."""
+        """One tensor, row-major, as it is stored now: what is read twice may differ."""
         return self.tensors[name].read(name)
 
-    def release(self, name: str, start: int, stop: int) -> None:
-        """Let go of the memory that these bytes of a tensor take, once they have been read."""
-        self.tensors[name].release(name, start, stop)
+    def chunks(self, name: str, size: int) -> Iterator[Bytes]:
+        """The bytes of a tensor, so many at a time: each chunk is overwritten by the next."""
+        return self.tensors[name].chunks(name, size)
 
     def digest(self, name: str) -> str:
         tensor = self.read(name)
@@ -98,16 +99,16 @@ def open_checkpoint(
             )
         name = match[1]
         path, hub = _download(match[1], revision or match[2], token)
-    if path.is_file():
+    if not path.is_dir():
         if path.suffix != ".safetensors" and path.suffix not in TORCH_SUFFIXES:
             raise CheckpointError(
                 f"{name}: not a checkpoint: expected a folder, a .safetensors or a PyTorch file (.bin)"
             )
         return _open_file(name, path, hub)
     for index, weights in (INDEX, WEIGHTS), (TORCH_INDEX, TORCH_WEIGHTS):
-        if (path / index).is_file():
+        if (path / index).exists():
             return _open_sharded(name, path / index, hub)
-        if (path / weights).is_file():
+        if (path / weights).exists():
             return _open_file(name, path / weights, hub)
     raise MissingError(f"{name}: the folder has neither {WEIGHTS} nor {TORCH_WEIGHTS}, nor an index of shards")
 
@@ -125,7 +126,7 @@ def _open_sharded(name: str, index: Path, hub: HubRevision | None) -> Checkpoint
         raise FormatError(f"{index}: the field 'weight_map' does not map tensors to files beside it")
     paths = {shard: index.parent / shard for shard in sorted(set(weight_map.values()))}
     for path in paths.values():
-        if not path.is_file():
+        if not path.exists() or path.is_dir():
             raise MissingError(f"{path}: the shard is missing, and {index.name} names it")
     opener: type[Shard] = TensorFile if index.name == INDEX else TorchFile
     files: dict[str, Shard] = {shard: opener(path) for shard, path in paths.items()}
@@ -174,9 +175,10 @@ def blobs(files: Iterable[Path]) -> dict[str, Path]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; MissingError or FormatError where there is none."""
     try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise MissingError(f"{path}: no such file") from None
+        with open_regular(path) as file:
+            value = json.loads(file.read())
+    except MaskhubError:
+        raise
     except OSError as error:
         raise same_kind(error, CheckpointError)(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -15,6 +15,7 @@ from maskhub.errors import MaskhubError
 from maskhub.masks.binding import HubRevision
 from maskhub.storage.address import Hub, exists
 from maskhub.storage.hubfile import ask, client
+from maskhub.storage.regular import open_regular
 
 ID = re.compile(r"(?:[\w-][\w.-]*/)?[\w-][\w.-]*")
 Files = dict[str, tuple[int, str]]  # size and SHA-256
@@ -33,8 +34,8 @@ def identify(checkpoint: Checkpoint, *, name: str | None = None, token: str | No
 
     @cache
     def sha256(file: str) -> str:
-        with paths[file].open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
+        with open_regular(paths[file]) as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
 
     names = dict.fromkeys(filter(None, [name, *_names(checkpoint)]))
     for id, commit, files in chain(_in_cache(), (found for n in names for found in _on_hub(n, token))):

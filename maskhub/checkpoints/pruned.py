@@ -14,7 +14,7 @@ from maskhub.checkpoints.scan import Sink, scan
 from maskhub.errors import CheckpointError
 from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.mask import Mask, MaskSet, packed_size
-from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor
+from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor, Spec
 from maskhub.storage.work import Progress
 
 # Keys of config.json that say how a checkpoint was written, not what the task is.
@@ -52,10 +52,10 @@ def from_pruned(
     masks: dict[str, Mask] = {}
     reading = Lock()  # of other tools' files, whose readers need not bear several threads
 
-    def sinks(name: str, tensor: RawTensor) -> Sequence[Sink]:
+    def sinks(name: str, spec: Spec) -> Sequence[Sink]:
         with reading:
             other = dense.read(pairs[name])
-        return (_comparison(tensor, other, f"{dense.name}: tensor {pairs[name]}", partial(masks.__setitem__, name)),)
+        return (_comparison(spec, other, f"{dense.name}: tensor {pairs[name]}", partial(masks.__setitem__, name)),)
 
     digests = scan(base, pairs, sinks, progress=progress)
     if not masks:
@@ -86,7 +86,7 @@ def pair(base: Iterable[str], parameters: Iterable[str]) -> dict[str, str]:
     return pairs
 
 
-def _comparison(base: RawTensor, dense: RawTensor, what: str, found: Callable[[Mask], None]) -> Sink:
+def _comparison(base: Spec, dense: RawTensor, what: str, found: Callable[[Mask], None]) -> Sink:
     """Compares two tensors chunk by chunk, and gives the mask between them to ``found`` if they differ."""
     if (base.dtype, base.shape) != (dense.dtype, dense.shape):
         raise CheckpointError(
@@ -103,7 +103,7 @@ def _comparison(base: RawTensor, dense: RawTensor, what: str, found: Callable[[M
         first = start // width // 8
         bits[first : first + (keep.size + 7) // 8] = np.packbits(keep, bitorder="little")
         strange += int(np.count_nonzero(~keep & (after != 0) & (after != MINUS_ZERO.get(dense.dtype, 0))))
-        if start + chunk.size < base.data.size:
+        if start + chunk.size < base.nbytes:
             return
         if strange:
             raise CheckpointError(

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.storage import digest
-from maskhub.storage.tensor import Bytes, RawTensor
+from maskhub.storage.tensor import Bytes, Spec
 from maskhub.storage.work import Progress, workers
 
-Sink = Callable[[int, Bytes], None]  # offset in the tensor's bytes, and a chunk of them, not to be changed
+# Offset in the tensor's bytes, and a chunk of them: not to be changed, nor kept, for the next one takes its place.
+Sink = Callable[[int, Bytes], None]
 
 # Bytes worked on at a time: fits a core's cache, and is whole in every dtype, and in bytes of a packed mask.
 CHUNK = 1 << 20
@@ -19,7 +20,7 @@ CHUNK = 1 << 20
 def scan(
     base: Checkpoint,
     names: Iterable[str],
-    sinks: Callable[[str, RawTensor], Sequence[Sink]] = lambda name, tensor: (),
+    sinks: Callable[[str, Spec], Sequence[Sink]] = lambda name, spec: (),
     *,
     digests: bool = True,
     progress: Progress | None = None,
@@ -27,22 +28,22 @@ def scan(
     """Read tensors of the base, several at once, and hand their bytes to the ``sinks`` that each gets.
 
     ``sinks`` is called once for a tensor, and its sinks one after the other, from the thread that reads the tensor.
-    Returns the digest of each, or nothing without ``digests``. Memory does not grow with the tensors: what has been
-    read of a memory map is let go.
+    Returns the digest of each, or nothing without ``digests``. It is that of the very bytes that the sinks got,
+    whatever becomes of the file meanwhile. Memory does not grow with the tensors.
     """
 
     def one(name: str) -> tuple[str, int, str]:
-        tensor = base.read(name)
-        wanted = sinks(name, tensor)
-        hasher = digest.tensor_hasher(tensor.dtype, tensor.shape) if digests else None
-        for start in range(0, tensor.data.size, CHUNK):
-            chunk = tensor.data[start : start + CHUNK]
+        spec = base.info(name)
+        wanted = sinks(name, spec)
+        hasher = digest.tensor_hasher(spec.dtype, spec.shape) if digests else None
+        start = 0
+        for chunk in base.chunks(name, CHUNK):
             if hasher:
                 hasher.update(chunk.data)
             for sink in wanted:
                 sink(start, chunk)
-            base.release(name, start, start + chunk.size)
-        return name, tensor.data.size, hasher.hexdigest() if hasher else ""
+            start += chunk.size
+        return name, start, hasher.hexdigest() if hasher else ""
 
     names = list(names)
     total = sum(base.info(name).nbytes for name in names)

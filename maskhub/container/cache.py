@@ -1,4 +1,7 @@
-"""The local cache: mask sets by id, decoded once and kept in a form that opens at once (``bits``, memory-mapped)."""
+"""The local cache: mask sets by id, decoded once and kept in a form that opens at once (``bits``).
+
+Nothing but bits is taken from it: an id does not cover a mask set's task, metrics or lineage.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,16 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskhub"
 
 
-def find(id: str) -> Path | None:
-    """The cached file of the mask set with this id; None where there is none."""
-    path = folder() / f"{id}.msk"
-    return path if re.fullmatch("[0-9a-f]{64}", id) and path.is_file() else None
+def path(id: str) -> Path | None:
+    """The file that would be that of the mask set with this id; None for what is no id."""
+    return folder() / f"{id}.msk" if re.fullmatch("[0-9a-f]{64}", id) else None
 
 
 def keep(maskset: MaskSet) -> Path:
-    """Put a mask set into the cache, decoded, unless it is there; its file. Raises OutputError where that fails."""
-    path = folder() / f"{maskset.id}.msk"
-    if not path.is_file():
-        from maskhub.container import writer
+    """Put a mask set into the cache, decoded, whatever lies there; its file. Raises OutputError where that fails."""
+    from maskhub.container import writer
 
-        make_folder(path.parent)
-        writer.save(maskset, path, codec=Bits.name, force=True)  # another process may do the same
-    return path
+    target = folder() / f"{maskset.id}.msk"
+    make_folder(target.parent)
+    writer.save(maskset, target, codec=Bits.name, force=True)  # another process may do the same
+    return target

@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from maskhub.container import cache, codecs
 from maskhub.container.codecs.delta import Delta
+from maskhub.container.codecs.gaps import Gaps
 from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, content_id, parse
-from maskhub.errors import ArgumentError, CodecError, FormatError, IntegrityError, ParentError
+from maskhub.errors import ArgumentError, CodecError, FormatError, IntegrityError, MaskhubError, ParentError
 from maskhub.masks.mask import LazyMask, Mask, MaskSet, Stored, count_ones, packed_size
 from maskhub.storage import address, digest
 from maskhub.storage.safetensors import TensorFile
@@ -19,20 +21,17 @@ from maskhub.storage.source import LocalFile, Source
 from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor, Spec
 
 MAX_WEIGHTS = 1 << 48  # in one tensor: keeps sizes far from where NumPy's integers end
-# A few bytes can claim a mask of any size. Beyond FREE bytes of bits (three times the largest tensor known), a payload
-# must have a byte for each EXPANSION of them, as all but masks with next to nothing in them do.
-FREE = 1 << 32
-EXPANSION = 1 << 10
 MAX_CHAIN = 64  # masks coded against one another, each of which is decoded inside the next
 
 
 class MaskFile:
     """An opened ``.msk`` file.
 
-    ``manifest`` is parsed and checked against the file's payloads; nothing is decoded yet. Masks that are coded
-    against a parent are decoded with the one of ``parents`` (mask sets or files), or of the local cache, that has
-    its id. ``path`` may be a URL, or a place on the Hub, for which ``token`` is. Raises FormatError for a file that is
-    no mask, and names what is wrong, and RemoteError where it cannot be had.
+    ``manifest`` is parsed and checked against the file's payloads, and where all bytes are at hand, the seal over them
+    is; nothing is decoded yet. Masks that are coded against a parent are decoded with the one of ``parents`` (mask sets
+    or files), or of the local cache, that has its id. ``path`` may be a URL, or a place on the Hub, for which ``token``
+    is. Raises FormatError for a file that is no mask, and names what is wrong, IntegrityError for a damaged one, and
+    RemoteError where it cannot be had.
     """
 
     def __init__(
@@ -48,8 +47,12 @@ class MaskFile:
         self.manifest, self.extra = parse(self._file.metadata[KEY], str(self.path))
         self._parents, self._token = tuple(parents), token
         self._children = 0  # masks in a chain that are coded against this one
+        self._trusted: set[str] = set()  # masks of which a base is known to have the shape
+        self._decoded: MaskFile | None = None  # where bits may lie in the local cache
         self._check_payloads()
         self._check_digests()
+        if self._file.source.whole:
+            self.check_seal()
 
     @property
     def file_size(self) -> int:
@@ -57,8 +60,22 @@ class MaskFile:
         return self._file.size
 
     def content(self) -> memoryview:
-        """The bytes of the whole file; of a remote one, got in one request."""
-        return self._file.bytes()
+        """The bytes of the whole file, the seal over them checked; of a remote one, got in one request."""
+        content = bytearray(self._file.header)
+        for piece in self._file.body():
+            content += piece.data
+        self._check_seal([memoryview(content)[len(self._file.header) :]])
+        return memoryview(content)
+
+    def check_seal(self) -> None:
+        """Check that the file is, byte for byte, what was written. Raises IntegrityError."""
+        self._check_seal(self._file.body())
+
+    def _check_seal(self, body: Iterable[Any]) -> None:
+        head = self._file.header
+        place = head.find(self.manifest.seal.encode())
+        if place < 0 or digest.seal(head, place, body) != self.manifest.seal:
+            raise IntegrityError(f"{self.path}: the file was changed or damaged after it was written (seal)")
 
     @cached_property
     def parent(self) -> MaskSet:
@@ -92,12 +109,12 @@ class MaskFile:
             if (found.id if isinstance(found, MaskSet) else found.manifest.id) == wanted:
                 break
         else:
-            if (cached := cache.find(wanted)) is None:
+            if (cached := find_cached(wanted)) is None:
                 raise ParentError(
                     f"{self.path}: coded against the mask {wanted}, which is not at hand",
                     hint="Name its file: --parent FILE.",
                 )
-            found = MaskFile(cached)
+            found = cached
         if isinstance(found, MaskFile):
             found._children = self._children + 1
         return found
@@ -105,30 +122,69 @@ class MaskFile:
     def mask(self, name: str) -> Mask:
         """One mask by its base tensor's name; its ``bits`` are decoded, and checked, each time they are asked for.
 
-        That raises IntegrityError or CodecError where they are damaged.
+        That raises IntegrityError or CodecError where they are damaged, and FormatError where they would take more
+        memory than a file of this size may ask for, and nobody has said that a base has a tensor of this shape.
         """
         entry = self.manifest.masks[name]
-        return LazyMask(entry.shape, lambda: self._bits(name), kept=entry.kept, digest=entry.digest)
+        return LazyMask(
+            entry.shape,
+            lambda: self._bits(name),
+            keeps_all=lambda: self._keeps_all(name),
+            trust_shape=lambda: self._trusted.add(name),
+            kept=entry.kept,
+            digest=entry.digest,
+        )
 
     def _bits(self, name: str) -> Bytes:
         entry = self.manifest.masks[name]
+        if self._decoded is not None and self._decoded.manifest.masks[name].kept == entry.kept:  # digests make ids
+            with contextlib.suppress(MaskhubError):  # it was damaged after it was opened
+                return self._decoded._bits(name)
         payload = self._payload(name, entry.checksum)
-        if packed_size(entry.shape) > max(FREE, EXPANSION * payload.size):
-            raise FormatError(
-                f"{self.path}: {name}: a payload of {payload.size} bytes for a mask of shape {list(entry.shape)}"
-            )
+        self._check_size(name)
         with self._explained(name):
             codec = codecs.from_dict(entry.codec)
             parent = self.parent.masks.get(name) if isinstance(codec, Delta) else None
+            if parent is not None and name in self._trusted and parent.shape == entry.shape:
+                parent.trust_shape()
             target = codecs.Target(name, entry.shape, entry.kept, self.manifest.initial, parent)
             bits = codec.decode(payload, target)
         if digest.mask_digest(entry.shape, bits) != entry.digest or count_ones(bits) != entry.kept:
-            raise IntegrityError(f"{self.path}: {name}: the decoded mask does not match its digest in the manifest")
-        self._file.release(name, 0, payload.size)  # so that memory does not grow with the masks that were read
+            raise self._other_mask(name)
         try:
             return Mask(entry.shape, bits).bits
         except ArgumentError as error:  # padding that is not 0
             raise FormatError(f"{self.path}: {name}: {error.message}") from error
+
+    def _keeps_all(self, name: str) -> bool:
+        """Whether a mask keeps every weight, where that is told, and checked, without making its bits."""
+        entry = self.manifest.masks[name]
+        nothing = entry.codec["name"] == Gaps.name and not self._file.tensors[name].nbytes
+        if not nothing or entry.kept != math.prod(entry.shape):
+            return False
+        self._payload(name, entry.checksum)
+        self._check_size(name)  # of what is hashed
+        if digest.full_mask_digest(entry.shape) != entry.digest:
+            raise self._other_mask(name)
+        return True
+
+    def _other_mask(self, name: str) -> IntegrityError:
+        return IntegrityError(f"{self.path}: {name}: the decoded mask does not match its digest in the manifest")
+
+    def _check_size(self, name: str) -> None:
+        """A few bytes can claim masks of any size: those of a file must be in proportion to it, or be the base's."""
+        if name in self._trusted:
+            return
+        masks, stored = self.manifest.masks, self.file_size
+        if not self._file.source.whole:  # what the rest of it holds is only said
+            masks, stored = {name: masks[name]}, len(self._file.header) + self._file.tensors[name].nbytes
+        needed = sum(packed_size(entry.shape) for other, entry in masks.items() if other not in self._trusted)
+        if needed > codecs.most(stored):
+            raise FormatError(
+                f"{self.path}: {stored:,} bytes that claim masks of {needed:,} bytes; without a base the limit is "
+                f"{codecs.most(stored):,}",
+                hint=f"Give the base: maskhub verify {self.path} --base {self.manifest.base.name}",
+            )
 
     def dense(self, name: str) -> RawTensor:
         """One dense tensor by the task model's parameter name; its ``data`` are read, and checked, when asked for.
@@ -165,13 +221,10 @@ class MaskFile:
 
         Raises IntegrityError, FormatError or CodecError naming the first thing that is wrong.
         """
-        content = self._file.bytes()
-        head = bytes(content[: self._file.data_start])
-        place = head.find(self.manifest.seal.encode())
-        if place < 0 or digest.seal(content, place) != self.manifest.seal:
-            raise IntegrityError(f"{self.path}: the file was changed or damaged after it was written (seal)")
+        self.check_seal()
         for name in self.manifest.masks:
-            self._bits(name)
+            if not self._keeps_all(name):
+                self._bits(name)
         for name in self.manifest.dense:
             self._dense(name, self.manifest.dense[name])
 
@@ -268,15 +321,34 @@ def open_mask(
     """Open a ``.msk`` file as a mask set. Masks are decoded, and checked, when their bits are asked for.
 
     ``parents`` are mask sets or files that it may be coded against. ``path`` may be a URL, or ``user/repo/name`` on the
-    Hub (with ``token``, if it is private): what is asked for is fetched then, or with ``whole`` all of it now. With
-    ``cached`` the mask is opened from the local cache, where its bits lie decoded, to be memory-mapped; it is put there
-    the first time. A mask set is given back as it is.
+    Hub (with ``token``, if it is private): what is asked for is fetched then, or with ``whole`` all of it now. The seal
+    is checked where all is at hand. With ``cached`` bits come from the local cache, where they lie decoded, and are
+    checked by the file's digests; they are put there the first time. A mask set is given back as it is.
     """
     if isinstance(path, MaskSet):
         return path
     file = MaskFile(path, parents, token=token)
-    if cached:
-        return MaskFile(cache.find(file.manifest.id) or cache.keep(file.maskset())).maskset()
     if whole:
-        file.content()
+        file.check_seal()
+    if cached:
+        file._decoded = in_cache(file.maskset())
     return file.maskset()
+
+
+def find_cached(id: str, *, verify: bool = False) -> MaskFile | None:
+    """The mask set of this id in the local cache; None where it has none, or only a damaged or misnamed file.
+
+    Bits are checked when they are asked for, or with ``verify`` now.
+    """
+    path = cache.path(id)
+    with contextlib.suppress(MaskhubError):
+        if path is not None and (found := MaskFile(path)).manifest.id == id:
+            if verify:
+                found.verify()
+            return found
+    return None
+
+
+def in_cache(maskset: MaskSet, *, verify: bool = False) -> MaskFile:
+    """A mask set's file in the local cache, with its masks decoded; made anew where there is no good one."""
+    return find_cached(maskset.id, verify=verify) or MaskFile(cache.keep(maskset))

@@ -22,6 +22,7 @@ from maskhub.interop.tensors import CLOSED, NamedTensors, open_tensors
 from maskhub.masks.mask import MaskSet
 from maskhub.storage.atomic import atomic_file, claim_file
 from maskhub.storage.registry import Registry
+from maskhub.storage.regular import open_regular
 from maskhub.storage.work import Progress
 
 
@@ -127,5 +128,7 @@ def export(maskset: MaskSet, path: str | Path, to: str, *, name: str | None = No
     assert write is not None
     if found.several:
         write = partial(write, path=path, name=name, force=force)
+    if path.exists():
+        open_regular(path).close()  # a bank is read first
     with atomic_file(path) as file:
         write(maskset, file)

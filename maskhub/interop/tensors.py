@@ -13,6 +13,7 @@ import numpy as np
 
 from maskhub.checkpoints.checkpoint import CONFIG, Checkpoint, open_checkpoint, read_json
 from maskhub.errors import FormatError, MissingError, damaged
+from maskhub.storage.regular import open_regular
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.tensor import NUMPY_DTYPE, RawTensor, Spec
 from maskhub.storage.torch import TorchFile
@@ -47,7 +48,7 @@ class NamedTensors:
 
 def kind_of(path: Path) -> Kind:
     """What kind of file this is."""
-    with damaged(path, "file"), path.open("rb") as file:
+    with damaged(path, "file"), open_regular(path) as file:
         head = file.read(9)
     if head[8:] == b"{" or path.suffix == ".safetensors":
         return "safetensors"
@@ -58,7 +59,7 @@ def kind_of(path: Path) -> Kind:
     if head.startswith(b"\x80"):  # PyTorch before 1.6, or any other pickle, which will be refused
         return "torch"
     if head.startswith(b"PK"):
-        with damaged(path, "zip file"), zipfile.ZipFile(path) as archive:
+        with damaged(path, "zip file"), open_regular(path) as file, zipfile.ZipFile(file) as archive:
             names = archive.namelist()
         if any(name.endswith("data.pkl") for name in names):
             return "torch"
@@ -75,7 +76,7 @@ def open_tensors(source: str, *, token: str | None = None) -> NamedTensors:
     path = Path(source)
     if path.suffix in SUFFIXES and not path.exists():
         raise MissingError(f"{path}: no such file")
-    if not path.is_file():
+    if path.is_dir() or not path.exists():
         return _checkpoint(open_checkpoint(source, token=token))
     match kind := kind_of(path):
         case "safetensors":
@@ -118,13 +119,14 @@ def _config_beside(path: Path) -> dict[str, Any]:
 
 def _numpy(path: Path, kind: Kind) -> NamedTensors:
     with damaged(path, f"{kind} file"):
-        archive = zipfile.ZipFile(path) if kind == "npz" else None  # open as long as its tensors are in use
+        # Open as long as its tensors are in use.
+        archive = zipfile.ZipFile(open_regular(path)) if kind == "npz" else None
         names = [file.removesuffix(".npy") for file in archive.namelist()] if archive else [path.stem]
         if len(set(names)) < len(names):
             raise FormatError(f"{path}: holds two arrays of one name")
 
     def opened(name: str) -> IO[bytes]:
-        return archive.open(f"{name}.npy") if archive else path.open("rb")
+        return archive.open(f"{name}.npy") if archive else open_regular(path)
 
     def read(name: str) -> RawTensor:
         with damaged(path, f"{kind} file"), opened(name) as file:

@@ -14,7 +14,7 @@ from maskhub.errors import ArgumentError, BaseMismatchError, listed
 from maskhub.masks import expression as expressions
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.expression import Expression
-from maskhub.masks.mask import LazyMask, MaskSet, clear_padding, packed_size
+from maskhub.masks.mask import LazyMask, Mask, MaskSet, clear_padding, packed_size
 from maskhub.storage.tensor import Bytes
 
 Missing = Literal["error", "keep", "drop"]
@@ -61,7 +61,12 @@ def compose(
     kept = [name for name in partial if missing == "keep" and name in head.base.tensors]
     for name in sorted([*common, *kept]):
         shape = next(maskset[name].shape for maskset in sets if name in maskset.masks)
-        masks[name] = LazyMask(shape, functools.partial(_combined, parsed, masksets, name, shape))
+        parts = [maskset[name] for maskset in sets if name in maskset.masks]
+        masks[name] = LazyMask(
+            shape,
+            functools.partial(_combined, parsed, masksets, name, shape),
+            trust_shape=functools.partial(_trust_shapes, parts),
+        )
     lineage: dict[str, Any] = {
         "operation": "compose",
         "expression": str(parsed),
@@ -73,6 +78,11 @@ def compose(
         lineage["head_from"] = head_from
     same_start = all(maskset.initial == head.initial for maskset in sets)
     return MaskSet(head.base, masks, head.dense, head.task, head.initial if same_start else None, lineage=lineage)
+
+
+def _trust_shapes(masks: Sequence[Mask]) -> None:
+    for mask in masks:
+        mask.trust_shape()
 
 
 def _combined(expression: Expression, masksets: Mapping[str, MaskSet], tensor: str, shape: tuple[int, ...]) -> Bytes:

@@ -122,16 +122,43 @@ class Mask:
         """Whether ``kept`` can be told without decoding."""
         return True
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every weight is kept, as far as that can be told without making bits."""
+        return self.kept == self.size
+
+    def trust_shape(self) -> None:
+        """A base has a tensor of this shape: bits may be made, however few bytes they come from."""
+
     def __repr__(self) -> str:
         counts = f", kept={self.kept}, sparsity={self.sparsity:.4f}" if self.counted else ""
         return f"Mask(shape={self.shape}{counts})"
 
 
 class LazyMask(Mask):
-    """A mask whose bits are made each time they are asked for. ``kept`` and ``digest`` may be known beforehand."""
+    """A mask whose bits are made each time they are asked for. ``kept`` and ``digest`` may be known beforehand.
 
-    def __init__(self, shape: tuple[int, ...], make: Callable[[], Bytes], **known: int | str) -> None:
-        self.__dict__.update(shape=shape, _make=make, **known)
+    ``keeps_all`` tells what the property of that name does, and ``trust_shape`` is called where the method is.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        make: Callable[[], Bytes],
+        *,
+        keeps_all: Callable[[], bool] = lambda: False,
+        trust_shape: Callable[[], object] = lambda: None,
+        **known: int | str,
+    ) -> None:
+        self.__dict__.update(shape=shape, _make=make, _keeps_all=keeps_all, _trust_shape=trust_shape, **known)
+
+    @property
+    def keeps_all(self) -> bool:
+        found: bool = self.__dict__["_keeps_all"]()
+        return found
+
+    def trust_shape(self) -> None:
+        self.__dict__["_trust_shape"]()
 
     @property
     def bits(self) -> Bytes:

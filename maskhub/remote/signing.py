@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from maskhub.errors import SignatureError, library, reason, same_kind
+from maskhub.errors import FormatError, MissingError, SignatureError, library, reason, same_kind
+from maskhub.storage.regular import open_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -105,7 +106,12 @@ def _read(path: str | Path) -> bytes:
     """A key's file; MaskhubError where the library that reads keys is missing."""
     library("cryptography", "signatures", "'maskhub[sign]'")
     try:
-        return Path(path).read_bytes()  # a pipe, too: keys come from programs that keep them
+        with open_regular(path) as file:
+            return file.read()
+    except MissingError as error:
+        raise MissingError(error.message, hint=MAKE) from error
+    except FormatError as error:
+        raise SignatureError(error.message, hint=MAKE) from error
     except OSError as error:
         raise same_kind(error, SignatureError)(
             f"{path}: the key cannot be read: {error.strerror}", hint=MAKE

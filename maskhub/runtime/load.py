@@ -23,8 +23,10 @@ from maskhub.errors import (
 )
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.quiet import quiet_transformers
+from maskhub.storage.regular import require_regular
 from maskhub.storage.torch import to_torch
 
+READ = (".json", ".txt", ".model", ".jinja", ".tiktoken")  # what transformers looks for beside weights
 VOCABULARIES = [f for f in TOKENIZER_FILES if f.startswith(("tokenizer.", "vocab.", "spiece.", "sentencepiece."))]
 
 
@@ -78,6 +80,8 @@ def processor_from(
 
     Where the tokenizer has no token to pad with, it gets the one of the id ``pad``, or else the one that ends a text.
     """
+    if Path(source).is_dir():
+        require_regular(Path(source), READ)
     if images or task == "image-classification":
         return _loaded(AutoImageProcessor, source, name, "image processor", "preprocessor_config.json")
     tokenizer = _loaded(AutoTokenizer, source, name, "tokenizer", "tokenizer.json")

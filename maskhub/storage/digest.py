@@ -5,6 +5,7 @@ A digest is written as 64 lower-case hexadecimal digits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,18 @@ def _tensor_head(dtype: str, shape: tuple[int, ...]) -> str:
 def mask_digest(shape: tuple[int, ...], bits: Any) -> str:
     """Digest of one tensor's decoded mask: shape and packed bits."""
     return _digest(f"mask {_dimensions(shape)}\n", bits)
+
+
+def full_mask_digest(shape: tuple[int, ...]) -> str:
+    """Digest of the mask of this shape that keeps every weight, whose bits are never made."""
+    size = math.prod(shape)
+    hasher = blake3(f"mask {_dimensions(shape)}\n".encode())
+    ones = b"\xff" * min(size // 8, PARALLEL_FROM)
+    for start in range(0, size // 8, PARALLEL_FROM):
+        hasher.update(memoryview(ones)[: size // 8 - start])
+    if size % 8:
+        hasher.update(bytes([(1 << size % 8) - 1]))
+    return hasher.hexdigest()
 
 
 def _lines(kind: str, digests: Mapping[str, str]) -> str:

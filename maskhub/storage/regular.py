@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -33,6 +34,13 @@ def open_regular(path: str | Path, name: str | Path | None = None) -> IO[bytes]:
         file.close()
         raise
     return file
+
+
+def require_regular(folder: Path, suffixes: Iterable[str]) -> None:
+    """Refuse a folder that another library will read where a file in it, by its name, is none."""
+    for path in folder.iterdir():
+        if path.suffix in suffixes and path.exists() and not path.is_dir():
+            _refuse(path.stat().st_mode, path)
 
 
 def _refuse(mode: int, called: str | Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import os
 import re
 import shutil
@@ -24,10 +23,11 @@ from maskhub import __version__
 from maskhub.errors import ForbiddenError, MaskhubError, MissingError, RemoteError, reason
 from maskhub.storage.atomic import write_at
 from maskhub.storage.regular import open_regular
+from maskhub.storage.source import read_at
+from maskhub.storage.tensor import Bytes
 from maskhub.storage.url import public_name, without_logins
 
 HEAD = 3 << 14  # bytes that the first request asks for: all of the header of most masks
-MAX_HEADER = 100_000_000  # what safetensors allows
 MAX_SIZE = 1 << 40  # of a file
 WHOLE = 1 << 26  # bytes taken from a server that gives files only whole; also kept in memory at most
 CHUNK = 1 << 20
@@ -57,22 +57,29 @@ class RemoteFile:
         self._url = url
         self._fetched: list[tuple[int, int]] = []
 
-    @contextlib.contextmanager
-    def file(self) -> Iterator[Path]:
+    def open(self) -> int:
         self._handle, name = tempfile.mkstemp(prefix="maskhub-")
         weakref.finalize(self, os.close, self._handle)
-        try:
-            self._start(self._url)
-            size = self._reader.size
-            if size > MAX_SIZE:
-                raise RemoteError(f"{self.name}: said to have {size:,} bytes, which no mask has")
-            os.truncate(self._handle, size)
-            header = 8 + int.from_bytes(os.pread(self._handle, 8, 0), "little")
-            if header <= min(8 + MAX_HEADER, size):  # else safetensors refuses the file
-                self.fetch(0, header)
-            yield Path(name)
-        finally:
-            Path(name).unlink()
+        Path(name).unlink()
+        self._start(self._url)
+        size = self._reader.size
+        if size > MAX_SIZE:
+            raise RemoteError(f"{self.name}: said to have {size:,} bytes, which no mask has")
+        os.truncate(self._handle, size)
+        return size
+
+    @property
+    def whole(self) -> bool:
+        place = 0
+        for first, last in sorted(self._fetched):
+            if first > place:
+                return False
+            place = max(place, last)
+        return place >= self._reader.size
+
+    def read_into(self, start: int, into: Bytes) -> None:
+        self.fetch(start, start + into.size)
+        read_at(self._handle, start, into, self.name)
 
     def fetch(self, start: int, stop: int) -> None:
         for first, last in sorted(self._fetched):

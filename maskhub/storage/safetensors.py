@@ -1,25 +1,25 @@
-"""Safetensors files as raw bytes: memory-mapped reading, checked by the safetensors library, and plain writing."""
+"""Safetensors files as raw bytes: read where they are asked for, checked by the safetensors library, and written."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import mmap
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from maskhub.errors import FormatError, IntegrityError, MaskhubError, same_kind
-from maskhub.storage.source import LocalFile, Source
-from maskhub.storage.tensor import ITEM_SIZE, RawTensor, Spec
+from maskhub.storage.source import LocalFile, Source, pieces, read
+from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor, Spec
 
-# Who reads a page of a map gets its neighbours, too: Linux maps up to so many bytes at once. Those before it may have
-# been let go of, and are so again, or they would add up.
-NEIGHBOURS = 1 << 21
+MAX_HEADER = 100_000_000  # bytes; what the library allows
+PIECE = 1 << 20  # bytes read at a time
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,20 @@ class TensorInfo(Spec):
 
 
 class TensorFile:
-    """A safetensors file, here or in a source, opened for reading. Tensors are views of a memory map.
+    """A safetensors file, here or in a source, opened for reading.
 
     Of a remote file the header is fetched, and a tensor when it is read. Raises ``FormatError`` where the
-    safetensors library refuses the file, and RemoteError where a remote one cannot be had.
+    safetensors library refuses the file, or where it becomes shorter later, and RemoteError where a remote one cannot
+    be had.
     """
 
     def __init__(self, path: str | Path | Source) -> None:
-        self._source = LocalFile(path) if isinstance(path, str | Path) else path
-        self.path = self._source.name
+        self.source = LocalFile(path) if isinstance(path, str | Path) else path
+        self.path = self.source.name
         try:
-            with self._source.file() as local:
-                with safe_open(local, framework="numpy") as file:
-                    self.metadata: dict[str, str] = file.metadata() or {}
-                with local.open("rb") as handle:
-                    self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+            self.size = self.source.open()  # bytes of the whole file
+            self.header = self._read_header()  # as it is parsed, with its length before it
+            self.metadata = _checked(self.header, self.size)
         except SafetensorError as error:
             raise FormatError(
                 f"{self.path}: not a safetensors file, or cut short ({error})", hint=IntegrityError.cure
@@ -55,17 +54,14 @@ class TensorFile:
         except OSError as error:
             raise same_kind(error, FormatError)(f"{self.path}: cannot be read: {error.strerror or error}") from error
         # The library has checked every name, shape and offset; it does not hand offsets out.
-        size = int.from_bytes(self._map[:8], "little")
-        self.data_start = 8 + size
+        start = len(self.header)
         try:
-            if self._map[8:9] != b"{":
+            if self.header[8:9] != b"{":
                 raise ValueError("it does not start with '{'")
-            header = json.loads(self._map[8 : self.data_start], object_pairs_hook=unique_keys)
+            header = json.loads(self.header[8:], object_pairs_hook=unique_keys)
             header.pop("__metadata__", None)
             self.tensors = {
-                name: TensorInfo(
-                    entry["dtype"], tuple(entry["shape"]), *(self.data_start + o for o in entry["data_offsets"])
-                )
+                name: TensorInfo(entry["dtype"], tuple(entry["shape"]), *(start + o for o in entry["data_offsets"]))
                 for name, entry in header.items()
             }
         except (ValueError, TypeError) as error:  # what the library lets pass: names twice, entries as arrays
@@ -77,30 +73,45 @@ class TensorFile:
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
 
-    def release(self, name: str, start: int, stop: int) -> None:
-        """Let go of the memory that these bytes of a tensor take; they are read again when they are asked for."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            begin = self.tensors[name].start
-            first = (begin + start) // NEIGHBOURS * NEIGHBOURS
-            if (length := begin + stop - first) > 0:
-                self._map.madvise(mmap.MADV_DONTNEED, first, length)
-
     def read(self, name: str) -> RawTensor:
-        """One tensor, without copying."""
+        """One tensor, in memory of its own."""
         info = self.tensors[name]
-        self._source.fetch(info.start, info.stop)
-        data = np.frombuffer(self._map, np.uint8, info.stop - info.start, info.start)
-        return RawTensor(info.dtype, info.shape, data)
+        return RawTensor(info.dtype, info.shape, read(self.source, info.start, info.stop))
 
-    @property
-    def size(self) -> int:
-        """Bytes of the whole file."""
-        return len(self._map)
+    def chunks(self, name: str, size: int) -> Iterator[Bytes]:
+        """The bytes of a tensor, so many at a time: each chunk is overwritten by the next."""
+        info = self.tensors[name]
+        return pieces(self.source, info.start, info.stop, size)
 
-    def bytes(self) -> memoryview:
-        """The whole file."""
-        self._source.fetch(0, self.size)
-        return memoryview(self._map)
+    def body(self) -> Iterator[Bytes]:
+        """All bytes behind the header, each piece overwritten by the next; of a remote file, got in one request."""
+        self.source.fetch(0, self.size)
+        return pieces(self.source, len(self.header), self.size, PIECE)
+
+    def _read_header(self) -> bytes:
+        length = read(self.source, 0, min(8, self.size)).tobytes()
+        size = 8 + int.from_bytes(length, "little")
+        if size > min(8 + MAX_HEADER, self.size):
+            return length  # which is refused
+        return read(self.source, 0, size).tobytes()
+
+
+def _checked(header: bytes, size: int) -> dict[str, str]:
+    """The metadata in the header of a file of this size, checked by the library, which maps what it opens.
+
+    So it gets a file of our own that has the header, and a hole for the rest.
+    """
+    with contextlib.ExitStack() as stack:
+        if hasattr(os, "memfd_create"):  # needs no folder that can be written to
+            file: IO[bytes] = stack.enter_context(os.fdopen(os.memfd_create("header"), "wb"))
+            path = f"/proc/self/fd/{file.fileno()}"
+        else:
+            file = stack.enter_context(tempfile.NamedTemporaryFile())
+            path = file.name
+        file.write(header)
+        file.truncate(size)
+        with safe_open(path, framework="numpy") as checked:
+            return checked.metadata() or {}
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,7 +124,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def write_tensors(file: IO[bytes], tensors: Mapping[str, RawTensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a whole safetensors file from tensors in memory (or memory-mapped)."""
+    """Write a whole safetensors file from tensors in memory."""
     for name in write_header(file, tensors, metadata):
         file.write(tensors[name].data.data)
 

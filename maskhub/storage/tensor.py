@@ -49,7 +49,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class RawTensor(Spec):
-    """``data`` holds the elements, row-major and little-endian, as a flat uint8 array (often a memory map)."""
+    """``data`` holds the elements, row-major and little-endian, as a flat uint8 array."""
 
     data: Bytes
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from maskhub import tasks
-from maskhub.errors import DataError, MissingError, reason
+from maskhub.errors import DataError, reason
+from maskhub.storage.regular import open_regular
 from maskhub.tasks.examples import Columns, Examples, Table
 
 BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
@@ -33,8 +34,8 @@ def read_file(
         images = {"train": glob.escape(str(path)) + "/**"}
         table = _load(str(path), "imagefolder", data_files=images, split="train")
         return _examples(table, str(path), columns, task, labelled)
-    if not path.is_file():
-        raise MissingError(f"{path}: no such file")
+    with open_regular(path):  # which another library opens
+        pass
     suffixes = [s for s in path.suffixes if s.lower() not in PACKED]
     builder = BUILDERS.get(suffixes[-1].lower()) if suffixes else None
     if builder is None:

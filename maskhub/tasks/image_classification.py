@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maskhub.errors import ArgumentError, DataError, MissingError, library, reason, same_kind
+from maskhub.errors import ArgumentError, DataError, FormatError, MissingError, library, reason, same_kind
+from maskhub.storage.regular import open_regular
 from maskhub.tasks.examples import Examples, Inputs, Table
 from maskhub.tasks.task import Answer, Array, Names
 from maskhub.tasks.text_classification import TextClassification
@@ -85,8 +86,11 @@ def _open(image: dict[str, Any], what: str) -> Any:
     """The image in RGB; DataError where it is damaged or none."""
     pillow = library("PIL.Image", "images", "'maskhub[train]'")
     try:
-        with pillow.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])) as opened:
-            return opened.convert("RGB")
+        content = image["bytes"]
+        with open_regular(image["path"]) if content is None else io.BytesIO(content) as file:
+            return pillow.open(file).convert("RGB")
+    except FormatError:
+        raise
     except Exception as error:  # each format's reader raises its own kinds
         raise same_kind(error, DataError)(f"{what}: cannot be read: {reason(error)}") from error
 

@@ -21,6 +21,7 @@ import msgspec
 from maskhub.errors import ArgumentError, MaskhubError, library, reason, same_kind
 from maskhub.options import Option, nearest
 from maskhub.storage import address
+from maskhub.storage.regular import open_regular
 
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Part = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -258,9 +259,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise ArgumentError(f"{path}: neither YAML nor TOML", hint="Name it .yaml or .toml.")
     yaml = library("yaml", "YAML files", "pyyaml")
     try:
-        text = path.read_text()
+        with open_regular(path) as file:
+            text = file.read().decode()
         # Every scalar as a text, which `settings_from` reads: YAML's own types take 2:4 for 124, and 3e-3 for none.
         found = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, yaml.BaseLoader) or {}
+    except MaskhubError:
+        raise
     except OSError as error:
         raise same_kind(error, ArgumentError)(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # either parser's kinds; YAML's tell the place in lines of their own

@@ -24,6 +24,8 @@ ATTACKS: dict[str, tuple[Make, str]] = {}
 
 HUGE = 1 << 40  # weights
 DEEP = 100_000
+MOST = 1 << 27  # weights of a mask that a file of any size may hold
+LIMIT = "bytes that claim masks of"
 
 
 def attack(name: str, make: Make, reason: str) -> None:
@@ -218,8 +220,9 @@ def sizes(weights: int, kept: int = 0) -> dict[str, Any]:
 
 payload("bits", "empty", lambda: b"", "where the shape needs 3")
 payload("bits", "too long", lambda: bytes(4), "where the shape needs 3")
-payload("bits", "a gigabyte", lambda: bytes(4), "where the shape needs 1073741824", **sizes(1 << 33))
-payload("bits", "claims terabytes", lambda: bytes(4), "a payload of 4 bytes", **sizes(HUGE))
+payload("bits", "megabytes", lambda: bytes(4), "where the shape needs 8388608", **sizes(1 << 26))
+payload("bits", "a gigabyte", lambda: bytes(4), LIMIT, **sizes(1 << 33))
+payload("bits", "claims terabytes", lambda: bytes(4), LIMIT, **sizes(HUGE))
 
 
 def rle(size: int, last: bool = False) -> bytes:
@@ -256,15 +259,16 @@ payload("zstd", "a window of 2 GB", lambda: frame(100, rle(101, True), 31), "a w
 payload("zstd", "2**64 - 1 bytes", lambda: frame((1 << 64) - 1, rle(100, True)), "codec 'zstd'", **BITS)
 payload(
     "zstd",
-    "a gigabyte of nothing",
-    lambda: frame(1 << 30, rle(100, True), 23),
-    "cannot hold the 1073741824",
-    **sizes(8 << 30),
+    "megabytes of nothing",
+    lambda: frame(1 << 24, rle(100, True), 23),
+    "cannot hold the 16777216",
+    **sizes(8 << 24),
 )
 payload(
-    "zstd", "ends early", lambda: frame(1 << 30, FULL * 16 + b"\0" * 32_768, 23), "codec 'zstd'", **sizes(8 << 30)
+    "zstd", "ends early", lambda: frame(1 << 24, FULL * 16 + b"\0" * 512, 23), "codec 'zstd'", **sizes(8 << 24)
 )  # enough bytes for what it declares
-payload("zstd", "claims terabytes", lambda: frame(HUGE >> 3, rle(100, True)), "a payload of 17 bytes", **sizes(HUGE))
+payload("zstd", "a gigabyte", lambda: frame(1 << 30, FULL * 8192), LIMIT, **sizes(8 << 30))
+payload("zstd", "claims terabytes", lambda: frame(HUGE >> 3, rle(100, True)), LIMIT, **sizes(HUGE))
 payload("zstd", "a dictionary", lambda: b"\x28\xb5\x2f\xfd\x21\x07\x64" + rle(100, True), "codec 'zstd'", **BITS)
 
 
@@ -294,12 +298,15 @@ payload("gaps", "millions more numbers", lambda: zeros(64), "does not hold 10", 
 payload("gaps", "of another width", lambda: values([0] * 10, 32), "pcodec payload", **sizes(1000, 10), **NARROW)
 payload("gaps", "numbers where none are", lambda: values([0]), "for no values", **sizes(1000, 1000), **NARROW)
 payload("gaps", "a chunk that ends early", lambda: zeros(1)[:-6], "pcodec payload", **sizes(1 << 26, 1 << 24), **WIDE)
-payload("gaps", "fewer chunks", lambda: zeros(2), "does not hold", **sizes(1 << 27, 1 << 26), **WIDE)
-payload("gaps", "4 GB of numbers", lambda: zeros(64), "bytes for 1073741824 values", **sizes(1 << 31, 1 << 30), **WIDE)
-payload("gaps", "claims terabytes", lambda: values([0]), "a payload of", **sizes(HUGE, 1), **NARROW)
-payload("gaps", "claims terabytes, all kept", lambda: b"", "a payload of 0 bytes", **sizes(HUGE, HUGE), **NARROW)
-payload("gaps", "claims all there can be", lambda: b"", "a payload of 0 bytes", **sizes(MAX_WEIGHTS, 1), **WIDE)
-payload("gaps", "no memory", lambda: b"", "no memory for a mask", **sizes(1 << 35, 1 << 35), **NARROW)
+payload("gaps", "fewer chunks", lambda: zeros(2, 1 << 20), "does not hold", **sizes(1 << 26, 1 << 22), **WIDE)
+payload("gaps", "256 MB of numbers", lambda: zeros(4), "bytes for 67108864 values", **sizes(1 << 27, 1 << 26), **WIDE)
+payload("gaps", "4 GB of numbers", lambda: zeros(64), LIMIT, **sizes(1 << 31, 1 << 30), **WIDE)
+payload("gaps", "claims terabytes", lambda: values([0]), LIMIT, **sizes(HUGE, 1), **NARROW)
+payload("gaps", "claims terabytes, all kept", lambda: b"", LIMIT, **sizes(HUGE, HUGE), **NARROW)
+payload("gaps", "claims all there can be", lambda: b"", LIMIT, **sizes(MAX_WEIGHTS, 1), **WIDE)
+payload("gaps", "a gigabyte, all kept", lambda: b"", LIMIT, **sizes(1 << 33, 1 << 33), **NARROW)
+payload("gaps", "all kept, as large as may be", lambda: b"", "does not match", **sizes(MOST, MOST), **NARROW)
+payload("gaps", "as large as may be", lambda: zeros(1, 1 << 22), "does not match", **sizes(MOST, 1 << 22), **WIDE)
 
 
 def drift(width: int, window: int, near: int, far: list[int], rest: bytes = b"", claimed: int | None = None) -> bytes:
@@ -325,9 +332,18 @@ payload("drift", "ranks far past", lambda: drift(32, 1 << 16, 400, [], values([T
 payload("drift", "fewer ranks", lambda: drift(16, 1 << 16, 3, [], values([0, 0])), "does not hold 3")
 payload("drift", "more ranks", lambda: drift(16, 1 << 16, 1, [], values([0, 0])), "does not hold 1")
 payload("drift", "bytes for no ranks", lambda: drift(16, 1 << 16, 0, [], b"x"), "for no values")
-payload("drift", "too many weights", lambda: drift(16, 1, 0, []), "is the limit", **sizes(1 << 31))
+payload("drift", "too many weights", lambda: drift(16, 1, 0, []), LIMIT, **sizes(1 << 31))
+payload("drift", "8 GB of ranks", lambda: drift(32, 1 << 16, TOP >> 1, [], zeros(128)), LIMIT, **sizes(TOP >> 1))
 payload(
-    "drift", "8 GB of ranks", lambda: drift(32, 1 << 16, TOP >> 1, [], zeros(128)), "claims|values", **sizes(TOP >> 1)
+    "drift", "32 MB of ranks", lambda: drift(32, 1 << 16, 1 << 23, [], zeros(1, 1 << 23)), "values", **sizes(1 << 24)
+)
+# Every block has weights to put in order.
+payload(
+    "drift",
+    "as large as may be",
+    lambda: drift(16, 1 << 16, MOST // 1000, [], values([999] * (MOST // 1000))),
+    "does not match",
+    **sizes(MOST),
 )
 attack("drift: no initial mask", lambda: changed(lambda m, p: m.pop("initial")), "initial scores are not recorded")
 
@@ -338,7 +354,7 @@ payload("nm", "symbol far past the end", lambda: values([65_535] * 2), "a symbol
 payload("nm", "fewer symbols", lambda: values([0]), "does not hold 2", **PAIRS)
 payload("nm", "more symbols", lambda: values([0] * 3), "does not hold 2", **PAIRS)
 payload("nm", "indivisible", lambda: values([0] * 3), "does not divide", **PAIRS | {"shape": [8, 6]})
-payload("nm", "gigabytes of symbols", lambda: zeros(64), "codec|pcodec", **PAIRS | sizes(1 << 32, 1 << 31))
+payload("nm", "gigabytes of symbols", lambda: zeros(64), LIMIT, **PAIRS | sizes(1 << 32, 1 << 31))
 
 attack("delta: no parent named", lambda: changed(lambda m, p: m.pop("parent")), "the manifest names none")
 attack("delta: parent not there", lambda: changed(put("parent", "0" * 64)), "which is not at hand")

@@ -19,7 +19,7 @@ import maskhub
 from maskhub.checkpoints import apply as dense
 from maskhub.checkpoints.checkpoint import INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint, open_checkpoint
 from maskhub.container.writer import save
-from maskhub.errors import BaseMismatchError, MissingError, OutputError
+from maskhub.errors import BaseMismatchError, IntegrityError, MissingError, OutputError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor
@@ -281,11 +281,14 @@ def test_a_base_without_configuration_leaves_nothing(base_folder: Path, maskset:
 def test_damaged_masks_leave_nothing(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
     path = tmp_path / "x.msk"
     save(maskset, path)
+    opened = maskhub.open(path)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(maskhub.MaskhubError, match=r"the payload of .* is damaged"):
-        tiny.build(base, maskhub.open(path), tmp_path / "out")
+    with pytest.raises(IntegrityError, match=r"changed or damaged after it was written \(seal\)"):
+        maskhub.open(path)
+    with pytest.raises(IntegrityError, match=r"the payload of .* is damaged"):
+        tiny.build(base, opened, tmp_path / "out")
     assert os.listdir(tmp_path) == ["x.msk"]
 
 
@@ -338,12 +341,13 @@ def test_a_base_of_links_into_the_hub_cache_is_never_written(
 APPLY = """
 import resource, sys
 base, mask, out, limit = sys.argv[1:]
-if int(limit):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 import maskhub
 from maskhub.checkpoints.apply import build
+base, mask = maskhub.open_checkpoint(base), maskhub.open(mask)
+if int(limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 try:
-    build(maskhub.open_checkpoint(base), [(maskhub.open(mask), out)])
+    build(base, [(mask, out)])
 except maskhub.MaskhubError as error:
     print(type(error).__name__, error)
 """

@@ -136,7 +136,7 @@ def test_read_json_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "number.json").write_text('{"a":' + "9" * 10_000 + "}")
     for name, error, reason in (
         ("absent.json", MissingError, "absent.json: no such file"),
-        (".", CheckpointError, "cannot be read: Is a directory"),
+        (".", FormatError, "a folder, not a file"),
         ("deep.json", FormatError, "deep.json: not valid JSON"),
         ("number.json", FormatError, "number.json: not valid JSON"),
     ):

@@ -61,18 +61,19 @@ def test_what_people_mean_is_there() -> None:
 @pytest.mark.parametrize("place", ["before", "after", "environment"])
 def test_debug_shows_the_traceback(run: Run, program: Run, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = program("info", "none.msk")
-    assert (plain.status, plain.out, plain.stderr) == (1, "", "Error: none.msk: no such file\n")
+    missing = "none.msk: no such file. Check the name and the folder."
+    assert (plain.status, plain.out, plain.stderr) == (1, "", f"Error: {missing}\n")
     if place == "environment":
         monkeypatch.setenv("MASKHUB_DEBUG", "1")
     ran = program(*["--debug"] * (place == "before"), "info", "none.msk", *["--debug"] * (place == "after"))
     assert ran.status == 1
     assert ran.err.startswith("Traceback")
-    assert ran.err.endswith("maskhub.errors.MissingError: none.msk: no such file")
+    assert ran.err.endswith(f"maskhub.errors.MissingError: {missing}")
 
 
 def test_a_text_may_look_like_the_option(run: Run) -> None:
     ran = run("info", "--", "--debug")
-    assert (ran.status, ran.stderr) == (1, "Error: --debug: no such file\n")
+    assert (ran.status, ran.stderr) == (1, "Error: --debug: no such file. Check the name and the folder.\n")
 
 
 def test_out_of_memory_is_no_unexpected_error(run: Run, mask_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

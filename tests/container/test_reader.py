@@ -5,8 +5,6 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import digest
 from maskhub.storage.tensor import RawTensor
-from tests.tiny import read_parts, write_parts
+from tests.tiny import read_parts, sealed, write_parts
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +45,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest["masks"] = {name: entry for name, (entry, _) in parts.items()}
     payloads |= {name: payload for name, (_, payload) in parts.items()}
     return sealed(write_parts(folder / "small.msk", manifest, payloads))
-
-
-def sealed(path: Path) -> Path:
-    """Put a right seal into a file, wherever it has one."""
-    content = path.read_bytes()
-    seal = read_parts(path)[0]["seal"].encode()
-    place = content.index(seal)
-    path.write_bytes(content[:place] + digest.seal(content, place).encode() + content[place + 64 :])
-    return path
 
 
 def changed(path: Path, change: Callable[[dict[str, Any], dict[str, bytes]], None], target: Path) -> Path:
@@ -102,16 +91,16 @@ def test_a_change_of_any_byte_is_found(small: Path, tmp_path: Path, bit: int) ->
     MaskFile(path).verify()
 
 
-def test_a_change_of_any_payload_bit_is_found_on_load(small: Path, tmp_path: Path) -> None:
+def test_a_change_of_any_payload_bit_after_opening_is_found(small: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(small, tmp_path))
     file = MaskFile(path)
     infos = file._file.tensors
-    assert sum(info.stop - info.start for info in infos.values()) == file.file_size - file._file.data_start
+    assert sum(info.stop - info.start for info in infos.values()) == file.file_size - len(file._file.header)
     for name, info in infos.items():
         for place in range(info.start, info.stop):
             for bit in range(8):
+                maskset = file.maskset()
                 with flipped(path, place, bit):
-                    maskset = maskhub.open(path)
                     with pytest.raises(IntegrityError, match=f"the payload of {name} is damaged"):
                         maskset.dense[name].data if name == "head" else maskset.masks[name].bits
                     for other in {*maskset.masks} - {name}:
@@ -229,8 +218,8 @@ LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, bytes]], object], str]
     "empty payload": (lambda m, p: repayload(m, p, "a.gaps", b""), r"a\.gaps: pcodec payload: "),
     "empty frame": (lambda m, p: repayload(m, p, "b.zstd", b""), r"b\.zstd: codec 'zstd': "),
     "frame and more": (lambda m, p: repayload(m, p, "b.zstd", p["b.zstd"] + b"x"), r"b\.zstd: codec 'zstd': "),
-    "huge mask in bits": (set_in("masks/c.bits/shape", [1 << 30]), "where the shape needs 134217728"),
-    "huge mask in a frame": (set_in("masks/b.zstd/shape", [1 << 30]), "the shape needs 134217728"),
+    "huge mask in bits": (set_in("masks/c.bits/shape", [1 << 26]), "where the shape needs 8388608"),
+    "huge mask in a frame": (set_in("masks/b.zstd/shape", [1 << 26]), "the shape needs 8388608"),
 }
 
 
@@ -260,7 +249,7 @@ def test_a_payload_that_claims_too_much_is_refused(small: Path, tmp_path: Path) 
         manifest["masks"]["a.gaps"] |= {"shape": [MAX_WEIGHTS], "kept": MAX_WEIGHTS}
 
     path = changed(small, claim, tmp_path / "x.msk")
-    with pytest.raises(FormatError, match=r"x.msk: a\.gaps: a payload of 0 bytes for a mask of shape \[2814749767106"):
+    with pytest.raises(FormatError, match=r"x.msk: [0-9,]+ bytes that claim masks of 35,184,372,088,935 bytes"):
         _ = maskhub.open(path).masks["a.gaps"].bits
 
 
@@ -268,10 +257,9 @@ def test_a_broken_seal_is_found(small: Path, tmp_path: Path) -> None:
     manifest, payloads = read_parts(small)
     path = write_parts(tmp_path / "x.msk", manifest | {"metrics": {"accuracy": 1.0}}, payloads)
     with pytest.raises(IntegrityError, match=r"changed or damaged after it was written \(seal\)"):
-        MaskFile(path).verify()
-    # Reading goes on: each payload is still checked by itself.
-    assert maskhub.open(path).metrics == {"accuracy": 1.0}
+        maskhub.open(path)
     sealed(path)
+    assert maskhub.open(path).metrics == {"accuracy": 1.0}
     MaskFile(path).verify()
 
 
@@ -328,25 +316,3 @@ def test_a_mask_file_says_its_sizes(small: Path) -> None:
     assert file.file_size == os.path.getsize(small)
     assert file.maskset().stored.sizes["head"] == 12
     assert file.maskset().stored.sizes["c.bits"] == 3
-
-
-BOMB = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
-from maskhub.container.reader import MaskFile
-from maskhub.errors import MaskhubError
-try:
-    MaskFile(sys.argv[1]).verify()
-except MaskhubError as error:
-    print(error)
-"""
-
-
-def test_a_small_file_that_claims_gigabytes_fails_in_little_memory(small: Path, tmp_path: Path) -> None:
-    def claim(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
-        repayload(manifest, payloads, "a.gaps", b"")
-        manifest["masks"]["a.gaps"] |= {"shape": [1 << 33], "kept": 1 << 33}
-
-    path = changed(small, claim, tmp_path / "x.msk")
-    child = subprocess.run([sys.executable, "-c", BOMB, path], capture_output=True, text=True, check=True)
-    assert child.stdout == f"{path}: a.gaps: no memory for a mask of shape [8589934592]\n"

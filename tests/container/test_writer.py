@@ -174,7 +174,7 @@ def test_a_file_is_saved_over_only_by_force_also_over_itself(maskset: MaskSet, t
     assert path.read_bytes() == before
     save(read, path, codec="gaps", force=True)
     assert maskhub.open(path).id == maskset.id
-    assert read.masks == maskset.masks  # the old file's memory map lives on
+    assert read.masks == maskset.masks  # the old file is still open
 
 
 @pytest.mark.parametrize("codec", ["auto", "bits"])

@@ -155,6 +155,7 @@ def test_what_is_known_to_be_the_same_is_not_decoded(maskset: MaskSet, tmp_path:
             place = content.index(maskset[name].bits.tobytes())
             content[place] ^= 1
             path.write_bytes(content)
+            tiny.sealed(path)
     found = diff(maskhub.open(one), maskhub.open(two))
     assert found.total.hamming == maskset[first].size
     assert found.total == diff(maskset, changed).total

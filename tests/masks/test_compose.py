@@ -18,6 +18,7 @@ from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage import digest
 from maskhub.storage.tensor import RawTensor
+from tests.tiny import sealed
 
 SHAPES: dict[str, tuple[int, ...]] = {"t0": (1,), "t1": (7,), "t2": (8,), "t3": (5, 13), "t4": (0, 3), "t5": ()}
 START = Initial(0, 3277, -0.02, 0.58)
@@ -121,6 +122,7 @@ def test_nothing_is_decoded_before_it_is_asked_for(tmp_path: Path) -> None:
     place = content.rindex(A["t3"].bits.tobytes())
     content[place] ^= 1
     (tmp_path / "a.msk").write_bytes(content)
+    sealed(tmp_path / "a.msk")
     composed = compose("~a", {"a": maskhub.open(tmp_path / "a.msk")})
     assert composed.lineage["parents"] == {"a": manifest.id}
     assert composed["t1"] == ~A["t1"]

@@ -18,7 +18,7 @@ from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import LazyMask, Mask, MaskSet, count_ones, packed_size
 from maskhub.masks.summary import to_fields
 from maskhub.storage.tensor import RawTensor
-from tests.tiny import TASK
+from tests.tiny import TASK, sealed
 
 FLAGS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=9))
 
@@ -211,6 +211,7 @@ def test_an_opened_mask_set_tells_of_its_file_without_decoding(mask_path: Path, 
     data[-payloads:] = bytes(payloads)
     damaged = tmp_path / "damaged.msk"
     damaged.write_bytes(data)
+    sealed(damaged)
     opened = maskhub.open(damaged)
     assert opened.id == whole.id
     assert opened == whole

@@ -11,6 +11,7 @@ from maskhub.container.writer import save
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.summary import CHAIN, LINEAGE, METRICS, entropy, summarize, to_data, to_fields, to_html, to_tables
+from tests.tiny import sealed
 
 
 def test_entropy() -> None:
@@ -51,6 +52,7 @@ def test_no_payload_is_decoded(mask_path: Path, tmp_path: Path) -> None:
     whole = summarize(maskhub.open(mask_path))
     data[-whole.mask_bytes - whole.dense_bytes :] = bytes(whole.mask_bytes + whole.dense_bytes)
     (tmp_path / "damaged.msk").write_bytes(data)
+    sealed(tmp_path / "damaged.msk")
     assert summarize(maskhub.open(tmp_path / "damaged.msk")).masks == whole.masks
 
 

@@ -77,10 +77,10 @@ def test_what_is_missing(hub: TestHub, there: None, mask_path: Path) -> None:
         )  # fmt: skip
     fails(hub, "push", mask_path, "alice/masks", "--revision", "v9", "--create-pr",
           says="alice/masks: no revision v9. Name a branch, a tag or a commit.")  # fmt: skip
-    fails(hub, "info", "folder/x.msk", says="folder/x.msk: no such file")
-    fails(hub, "info", "x.msk", says="x.msk: no such file")
-    fails(hub, "info", "a/b/../c.msk", says="a/b/../c.msk: no such file")
-    fails(hub, "push", "none.msk", "alice/masks", says="none.msk: no such file")
+    fails(hub, "info", "folder/x.msk", says="folder/x.msk: no such file. Check the name and the folder.")
+    fails(hub, "info", "x.msk", says="x.msk: no such file. Check the name and the folder.")
+    fails(hub, "info", "a/b/../c.msk", says="a/b/../c.msk: no such file. Check the name and the folder.")
+    fails(hub, "push", "none.msk", "alice/masks", says="none.msk: no such file. Check the name and the folder.")
 
 
 def test_names_that_lead_elsewhere(hub: TestHub, there: None, mask_path: Path) -> None:

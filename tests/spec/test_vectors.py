@@ -189,8 +189,9 @@ def test_every_field_of_the_table_is_a_rule():
     assert fields - set(ITEM_SIZE) - {"format", "version"} == reader.FIELDS.keys()
 
 
-def test_an_opened_file_is_not_yet_checked_for_its_seal():
-    assert MaskFile(FOLDER / SEAL_ONLY).mask("w").size == 24
+def test_a_file_is_checked_for_its_seal_when_it_is_opened():
+    with pytest.raises(IntegrityError, match=r"\(seal\)"):
+        MaskFile(FOLDER / SEAL_ONLY)
 
 
 def test_the_program_prints_what_a_file_holds():

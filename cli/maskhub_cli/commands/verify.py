@@ -38,7 +38,7 @@ def verify(call: Call[Verified], out: Output) -> None:
             "base": f"{found.base}: {found.base_tensors} tensors, digests match"
             if found.base
             else "not checked; --base does",
-            **({"cached": str(found.cached)} if found.cached else {}),
+            **({"cached": f"{found.cached}: {found.masks} masks, digests match"} if found.cached else {}),
         },
     )
     path = shlex.quote(str(found.file))

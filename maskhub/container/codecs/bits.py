@@ -13,7 +13,7 @@ from maskhub.storage.tensor import Bytes
 
 @dataclass(frozen=True)
 class Bits:
-    """For masks near one half dropped, and for masks to be memory-mapped."""
+    """For masks near one half dropped, and for masks to be opened at once."""
 
     name: ClassVar[str] = "bits"
 

@@ -85,17 +85,18 @@ class _New:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._name = path, path.absolute().name
+        self._handle, self._hidden = -1, ""
         self._files: list[io.BufferedRandom] = []
-        with explained(path), contextlib.ExitStack() as stack:
-            self._name = path.absolute().name
+        with explained(path):
             self._parent = _open_folder(path.absolute().parent)
-            stack.callback(os.close, self._parent)
-            _sweep(self._parent, self._name)
-            self._claim()
-            stack.callback(os.close, self._handle)
-            self._begin()
-            stack.pop_all()
+            try:
+                _sweep(self._parent, self._name)
+                self._claim()
+                self._begin()
+            except BaseException as error:  # an interrupt, too
+                self.__exit__(type(error), error, None)
+                raise
 
     def _claim(self) -> None:
         """Make it under a hidden name; the lock of its handle says that a process is at work on it."""
@@ -106,6 +107,7 @@ class _New:
                     self._handle = handle
                     if _lock(handle) is not False and self._is_at(self._hidden):
                         return
+                    self._handle = -1
                     os.close(handle)  # a sweep came between
 
     def _make(self) -> int | None:
@@ -127,8 +129,9 @@ class _New:
             if error is not None:
                 self._vanish()
         finally:
-            os.close(self._handle)
-            os.close(self._parent)
+            for handle in (self._handle, self._parent):
+                if handle >= 0:
+                    os.close(handle)
         failed = next((file.raw.failed for file in self._files if file.raw.failed), None)  # type: ignore[attr-defined]
         if isinstance(error, Exception) and failed not in (None, error):
             raise failed from error  # a library made something else of it
@@ -159,7 +162,7 @@ class _New:
     def _is_at(self, name: str) -> bool:
         """Whether it is what lies there under this name."""
         try:
-            return os.path.samestat(os.fstat(self._handle), self._stat(name))
+            return self._handle >= 0 and os.path.samestat(os.fstat(self._handle), self._stat(name))
         except FileNotFoundError:
             return False
 
@@ -231,9 +234,9 @@ class NewFolder(_New):
         except OSError as error:
             raise OutputError(f"{self._path}: was made, and cannot be taken back: {error.strerror}") from error
         with contextlib.suppress(OSError):
-            _empty(self._handle)
-            if self._is_at(self._hidden):
-                os.rmdir(self._hidden, dir_fd=self._parent)
+            if self._handle >= 0:
+                _empty(self._handle)
+            os.rmdir(self._hidden, dir_fd=self._parent)  # which no full folder of another one lets happen
 
 
 class _Written(io.FileIO):

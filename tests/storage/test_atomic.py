@@ -138,6 +138,21 @@ def test_an_interrupt_between_two_names_takes_the_first_back(tmp_path: Path, mon
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("output", [atomic_file, lambda path: atomic_folders([path])])
+def test_an_interrupt_at_the_very_start_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: Any
+) -> None:
+    def interrupted(*arguments: Any) -> None:
+        assert len(os.listdir(tmp_path / "new")) == 1
+        raise KeyboardInterrupt
+
+    (tmp_path / "new").mkdir()
+    monkeypatch.setattr("fcntl.flock", interrupted)
+    with pytest.raises(KeyboardInterrupt), output(tmp_path / "new" / "out"):
+        pytest.fail("the block must not run")
+    assert os.listdir(tmp_path / "new") == []
+
+
 def test_a_folder_made_for_an_output_may_be_made_by_another_one_meanwhile(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: make_folder(tmp_path / "a" / "b" / "c" / str(i)), range(32)))

@@ -28,7 +28,7 @@ CUT = """
 import os, subprocess, sys, maskhub
 base, mask, out, cut = sys.argv[1:]
 opened = maskhub.open_checkpoint(base)
-subprocess.run(["truncate", "-s", "30000", cut], check=True)
+subprocess.run(["truncate", "-s", "-9000", cut], check=True)
 try:
     maskhub.apply(opened, mask, out)
 except maskhub.MaskhubError as error:

@@ -14,7 +14,7 @@ from maskhub.storage.work import Progress, workers
 Sink = Callable[[int, Bytes], None]
 
 # Bytes worked on at a time: fits a core's cache, and is whole in every dtype, and in bytes of a packed mask.
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 
 
 def scan(

@@ -103,7 +103,7 @@ def ready(
     base = _named(open_checkpoint(settings.base, revision=settings.revision, token=token), settings, say, token)
     processor = processor_from(base.folder, base.name, kind.type, images=kind.images)
     set_seed(settings.seed)
-    model, origin, task = prepare(base, kind, labels, processor, settings)
+    model, origin, task = prepare(base, kind, labels, processor, settings, say)
     if settings.gradient_checkpointing:
         _checkpoint_gradients(model)
     record = RunRecord(settings, origin.binding, task, origin.initial, _named_examples(data))

@@ -23,7 +23,19 @@ def maskable(model: nn.Module, traced: Collection[str]) -> dict[str, int | None]
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D)
     }
-    return {n: locate(n)[0] for n, w in weights.items() if n in traced and id(w) not in shared}
+    found = {n: locate(n)[0] for n, w in weights.items() if n in traced and id(w) not in shared}
+    if all(layer is None for layer in found.values()) and (other := _other_matrices(model)):
+        raise TrainingError(f"the base has no layers with linear weights that could be masked: {other} is none")
+    return found
+
+
+def _other_matrices(model: nn.Module) -> str | None:
+    """The first module in a layer whose weights have two dimensions or more, and what it is."""
+    for path, module in model.named_modules():
+        sizes = {name: p.dim() for name, p in module.named_parameters(recurse=False)}
+        if max(sizes.values(), default=0) >= 2 and locate(f"{path}.weight")[0] is not None:
+            return f"{path} ({type(module).__name__})"
+    return None
 
 
 def select(weights: dict[str, int | None], method: Method) -> list[str]:

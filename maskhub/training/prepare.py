@@ -105,7 +105,8 @@ def _check_lengths(model: PreTrainedModel, base: Checkpoint, tokenizer: Any, set
             f"training settings: max_length: {settings.max_length}: {base.name} reads at most {limit} tokens",
             hint=f"Give --max-length {limit} or less.",
         )
-    rows = model.get_input_embeddings().num_embeddings
+    embeddings: Any = model.get_input_embeddings()
+    rows = embeddings.weight.shape[0]
     token, highest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if highest >= rows:
         raise CheckpointError(

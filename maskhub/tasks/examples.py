@@ -12,7 +12,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from blake3 import blake3
+
 from maskhub.errors import DataError
+from maskhub.storage.regular import open_regular
 
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "intent", "sentiment")
 GIVE = "Give each row one, or leave it out."
@@ -66,6 +69,15 @@ class Examples:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """What is read of one example."""
         return {name: values[index] for name, values in self.inputs.items()}
+
+    def digest(self) -> str:
+        """BLAKE3 of all that is read of them and of their labels; of images, their files' bytes."""
+        hasher = blake3()
+        for name, values in [*sorted(self.inputs.items()), ("label", self.labels)]:
+            hasher.update(f"{name} {len(values)}\n".encode())
+            for value in values:
+                hasher.update(json.dumps(_content(value), sort_keys=True).encode() + b"\n")
+        return hasher.hexdigest()
 
     def targets(self) -> list[Any]:
         """The labels; where there are none a 0 for each example, since every batch has labels."""
@@ -269,6 +281,16 @@ class Table:
             if len(same) > 1:
                 told = " and ".join(f"{label!a} (row {first[label]})" for label in same)
                 warnings.warn(f"{self.source}: column {column!r} has labels that look the same: {told}", stacklevel=2)
+
+
+def _content(value: Any) -> Any:
+    """A value as JSON has it; an image by the digest of its file."""
+    if not isinstance(value, dict) or "bytes" not in value:
+        return value
+    if value["bytes"] is not None:
+        return blake3(value["bytes"]).hexdigest()
+    with open_regular(value["path"]) as file:
+        return blake3(file.read()).hexdigest()
 
 
 def _parsed(value: Any) -> Any:

@@ -14,6 +14,7 @@ import pytest
 from maskhub.errors import DataError, MissingError
 from maskhub.tasks.data import read_dataset, read_file, split_names
 from maskhub.tasks.examples import Columns, Examples, label_ids
+from tests import toy
 
 datasets = pytest.importorskip("datasets")
 
@@ -264,6 +265,19 @@ def test_the_first_examples(write: Write) -> None:
     assert (examples.inputs, examples.labels) == ({"text": ["a"], "pair": ["b"]}, ["x"])
     assert examples.label_names == ("x", "y")
     assert len(examples.head(None)) == 1
+
+
+def test_the_digest_is_of_what_is_read(write: Write, tmp_path: Path) -> None:
+    first = read_file(write("a.csv", "text,label\na,x\nb,y\n")).digest()
+    assert (
+        read_file(write("b.jsonl", lines([{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]))).digest() == first
+    )
+    for other in ("text,label\na,x\nb,x\n", "text,label\nb,y\na,x\n", "text,label\na,x\n", "text,label\na,x\nc,y\n"):
+        assert read_file(write("a.csv", other)).digest() != first
+    images = toy.write_images(tmp_path / "images", 2)
+    before = read_file(images).digest()
+    toy.write_images(tmp_path / "images", 2, seed=1)
+    assert read_file(images).digest() != before
 
 
 def test_label_ids(write: Write) -> None:

@@ -21,7 +21,7 @@ from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage.torch import from_torch
-from maskhub.training.layers import maskable, select
+from maskhub.training.layers import check_layers, maskable, select
 from maskhub.training.masking import add_scores, attach, masks_of, plain_name, whole
 from maskhub.training.methods import starting_scores
 from maskhub.training.run import learned
@@ -140,7 +140,9 @@ def mask_on_base(
     traced = trace(state.items(), found, base.name)
     keys = {parameter: name for name, parameter in traced.items()}
     trained = _trained(model, method) & set(keys)
-    names = {p: keys[p] for p in select(maskable(model, keys), method)}
+    weights = maskable(model, keys)
+    check_layers(model, weights)
+    names = {p: keys[p] for p in select(weights, method)}
     if method.classifier == "masked":
         names |= {p: p for p in maskable(model, head)}
     binding = BaseBinding.of(

@@ -40,6 +40,8 @@ CODE = {
     "auto_map", "custom_pipelines",
     "attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation",
 }  # fmt: skip
+# Keys of config.json that say what, or how many, the base's own labels are.
+LABELS = {"num_labels", "_num_labels", "id2label", "label2id", "problem_type"}
 
 
 def build(
@@ -273,6 +275,8 @@ def task_config(base: Checkpoint, maskset: MaskSet, *, dtype: str | None = None,
     if not code:
         config = {key: value for key, value in config.items() if key not in CODE}
     if maskset.task:
+        if "id2label" in maskset.task.config:  # which count alone: another number of them would not load
+            config = {key: value for key, value in config.items() if key not in LABELS}
         config |= {key: value for key, value in maskset.task.config.items() if key not in CODE}
         config["architectures"] = [maskset.task.architecture]
     if dtype is not None:

@@ -49,6 +49,7 @@ def load_model(
     with quiet_transformers():
         try:
             config = model_class.config_class.from_dict(config_dict)
+            config.return_dict = True  # whatever the base says
             loaded = model_class.from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
         except Exception as error:  # transformers and torch raise many kinds for a configuration that cannot be
             if out_of_memory(error):

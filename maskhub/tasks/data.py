@@ -1,29 +1,26 @@
-"""Examples from files, folders of images or the Hub, through ``datasets``."""
+"""Examples from files and folders of images here, and of datasets, through ``datasets``."""
 
 from __future__ import annotations
 
-import csv
-import glob
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from maskhub import tasks
 from maskhub.errors import DataError, reason
-from maskhub.storage.regular import open_regular
-from maskhub.tasks.examples import Columns, Examples, Table
-
-BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
-PACKED = {".gz", ".bz2", ".xz", ".zst"}
+from maskhub.tasks.examples import Columns, DatasetRows, Examples, Images, Rows, Table
+from maskhub.tasks.files import joined, read_rows
+from maskhub.tasks.image_classification import in_folder
 
 
 def read_file(
     path: str | Path, columns: Columns | None = None, task: str | None = None, *, labelled: bool = True
 ) -> Examples:
-    """Examples from a CSV, TSV, JSON-lines or Parquet file, plain or compressed, or from a folder of images.
+    """Examples from a CSV, TSV, JSON, JSON-lines, Parquet or text file, plain or compressed, or a folder of images.
 
     ``task`` is a name of ``maskhub.tasks``; None: found by the columns. The folder of images has one folder for each
     class. Examples that are not to be ``labelled`` need no labels, and have none. Raises DataError, naming file,
@@ -31,24 +28,12 @@ def read_file(
     """
     path = Path(path)
     if path.is_dir():
-        images = {"train": glob.escape(str(path)) + "/**"}
-        table = _load(str(path), "imagefolder", data_files=images, split="train")
-        return _examples(table, str(path), columns, task, labelled)
-    with open_regular(path):  # which another library opens
-        pass
-    suffixes = [s for s in path.suffixes if s.lower() not in PACKED]
-    builder = BUILDERS.get(suffixes[-1].lower()) if suffixes else None
-    if builder is None:
-        raise DataError(
-            f"{path}: cannot tell what kind of file this is", hint=f"Name it {', '.join(BUILDERS)}, or that and .gz."
-        )
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty")
-    options: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffixes[-1].lower() == ".tsv" else {}
-    if builder == "csv":  # an empty cell, or "NA", is a text; a row with a cell too many is no row with an index
-        options |= {"keep_default_na": False, "index_col": False}
-    table = _load(str(path), builder, data_files=glob.escape(str(path)), split="train", **options)
-    return _examples(table, str(path), columns, task, labelled)
+        images = in_folder(path)
+        folders = [image.parent.name for image in images if image.parent != path]
+        rows: Rows = Images([str(image) for image in images], folders if len(folders) == len(images) else ())
+    else:
+        rows = read_rows(path)
+    return _examples(rows, str(path), columns, task, labelled)
 
 
 def read_dataset(
@@ -61,8 +46,7 @@ def read_dataset(
     failure: DataError | None = None
     for path, config in _places(name):
         try:
-            table = _load(name, path, config, split=split, token=token)
-            return _examples(table, f"{name}[{split}]", columns, task)
+            return _examples(_load(name, path, config, split, token), f"{name}[{split}]", columns, task)
         except DataError as error:
             failure = failure or error
     assert failure is not None
@@ -89,19 +73,29 @@ def _places(name: str) -> list[tuple[str, str | None]]:
     return [(name, None), (repo, config)]  # user/name, or name/config
 
 
-def _load(source: str, *args: Any, **options: Any) -> Any:
+def _load(source: str, path: str, config: str | None, split: str, token: str | None) -> Rows:
+    """A split of a dataset. What lies here is read into a place of this run's own, and no cache."""
     import datasets
 
-    with _quiet(datasets):
+    here = Path(path).is_dir()
+    with _quiet(datasets), TemporaryDirectory(prefix="maskhub-") as own:
+        options: dict[str, Any] = {"token": token, **({"cache_dir": own} if here else {})}
         try:
-            return datasets.load_dataset(*args, **options)
+            builder = datasets.load_dataset_builder(path, config, **options)
+            files = (builder.config.data_files or {}).get(split)
+            if builder.name == "csv" and files and not (builder.config.names or builder.config.column_names):
+                fetched = datasets.DownloadManager(download_config=datasets.DownloadConfig(token=token)).download(files)
+                return joined([read_rows(*one) for one in zip(fetched, files, strict=True)], f"{source}[{split}]")
+            return DatasetRows(datasets.load_dataset(path, config, split=split, keep_in_memory=here, **options))
+        except DataError:
+            raise
         except Exception as error:  # datasets raises dozens of kinds, from pyarrow, pandas and the Hub
             why = reason(error.__cause__ or error)
             if "corresponds to no data" in why or "BatchSize must be greater than 0" in why:  # CSV, Parquet
-                where = source if "data_files" in options else f"{source}[{options['split']}]"
-                raise DataError(f"{where}: no examples in it") from error
-            hint = None if "data_files" in options else "Check its name, its splits and the network."
-            raise DataError(f"{source}: cannot be read: {why}", hint=hint) from error
+                raise DataError(f"{source}[{split}]: no examples in it") from error
+            raise DataError(
+                f"{source}: cannot be read: {why}", hint="Check its name, its splits and the network."
+            ) from error
 
 
 @contextmanager
@@ -120,8 +114,8 @@ def _quiet(datasets: Any) -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _examples(rows: Any, source: str, columns: Columns | None, task: str | None, labelled: bool = True) -> Examples:
-    if rows.num_rows == 0:
+def _examples(rows: Rows, source: str, columns: Columns | None, task: str | None, labelled: bool = True) -> Examples:
+    if len(rows) == 0:
         raise DataError(f"{source}: no examples in it")
     table = Table(rows, source, columns or Columns())
     read = tasks.read(table, task, labelled=labelled)

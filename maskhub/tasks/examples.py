@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
-from collections.abc import Sequence
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from blake3 import blake3
+
 from maskhub.errors import DataError
+from maskhub.storage.regular import open_regular
 
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "intent", "sentiment")
 GIVE = "Give each row one, or leave it out."
+WRITE = """Write lists as JSON has them: ["a", "b"]."""
+LOOKED_AT = 100  # rows, to see what a column holds
+MANY = 20  # classes, beyond which numbers are hardly names
+NUMBER = re.compile(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*")  # as files have it
+SURROGATE = re.compile("[\ud800-\udfff]")
+JOINED = re.compile(r"""['"]\s+['"]""")
 
 Inputs = dict[str, Sequence[Any]]  # what a task reads, one entry an example in each sequence
 
@@ -56,19 +70,86 @@ class Examples:
         """What is read of one example."""
         return {name: values[index] for name, values in self.inputs.items()}
 
+    def digest(self) -> str:
+        """BLAKE3 of all that is read of them and of their labels; of images, their files' bytes."""
+        hasher = blake3()
+        for name, values in [*sorted(self.inputs.items()), ("label", self.labels)]:
+            hasher.update(f"{name} {len(values)}\n".encode())
+            for value in values:
+                hasher.update(json.dumps(_content(value), sort_keys=True).encode() + b"\n")
+        return hasher.hexdigest()
+
     def targets(self) -> list[Any]:
         """The labels; where there are none a 0 for each example, since every batch has labels."""
         return self.labels or [0] * len(self)
 
 
+class Rows:
+    """Columns by name, each value as JSON has it."""
+
+    def __init__(self, columns: Mapping[str, list[Any]]) -> None:
+        self._columns = columns
+        self.names = list(columns)
+
+    def __len__(self) -> int:
+        return len(self._columns[self.names[0]]) if self.names else 0
+
+    def values(self, column: str) -> list[Any]:
+        return self._columns[column]
+
+    def classes(self, column: str) -> tuple[str, ...] | None:
+        """The names of the classes that a column, or its lists, hold numbers of; None where it holds none such."""
+        return None
+
+    def is_image(self, column: str) -> bool:
+        return False
+
+
+class DatasetRows(Rows):
+    """Those of a ``datasets.Dataset``, whose images are left as they were found: ``path`` and ``bytes``."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self.names = list(dataset.column_names)
+
+    def __len__(self) -> int:
+        return int(self._dataset.num_rows)
+
+    def values(self, column: str) -> list[Any]:
+        if not self.is_image(column):
+            return list(self._dataset[column])
+        from datasets import Image
+
+        return list(self._dataset.cast_column(column, Image(decode=False))[column])
+
+    def classes(self, column: str) -> tuple[str, ...] | None:
+        feature = self._dataset.features[column]
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        return tuple(names) if names else None
+
+    def is_image(self, column: str) -> bool:
+        return type(self._dataset.features[column]).__name__ == "Image"
+
+
+class Images(Rows):
+    """A column ``image`` of paths, and one ``label`` of the folders that they lie in, where they lie in some."""
+
+    def __init__(self, paths: Sequence[str], labels: Sequence[str]) -> None:
+        images = [{"path": path, "bytes": None} for path in paths]
+        super().__init__({"image": images, **({"label": list(labels)} if labels else {})})
+
+    def is_image(self, column: str) -> bool:
+        return column == "image"
+
+
 @dataclass(frozen=True)
 class Table:
-    """Rows of a file or a dataset: ``rows`` is a ``datasets.Dataset``, ``columns`` are the names the caller gave.
+    """Rows of a file or a dataset, and the names of ``columns`` that the caller gave.
 
     Raises DataError for such a name that is not there.
     """
 
-    rows: Any
+    rows: Rows
     source: str
     columns: Columns = Columns()
     used: set[str] = field(default_factory=set, compare=False)  # columns that were read
@@ -83,7 +164,7 @@ class Table:
 
     @property
     def names(self) -> list[str]:
-        return list(self.rows.column_names)
+        return self.rows.names
 
     def find(self, kind: str, usual: Sequence[str]) -> str | None:
         """The column that the caller named for ``kind`` (text, pair or label), else the first of the usual names."""
@@ -103,49 +184,61 @@ class Table:
 
     def values(self, column: str) -> list[Any]:
         self.used.add(column)
-        return list(self.rows[column])
+        return self.rows.values(column)
 
-    def feature(self, column: str) -> Any:
-        """The type of a column, as ``datasets`` describes it."""
-        return self.rows.features[column]
+    def is_image(self, column: str) -> bool:
+        return self.rows.is_image(column)
 
     def is_list(self, column: str) -> bool:
-        return hasattr(self.feature(column), "feature")
+        """Whether a column holds lists, also such that are written as texts (``"['B-PER', 'O']"``)."""
+        return any(isinstance(_parsed(value), list) for value in self.rows.values(column)[:LOOKED_AT])
 
     def texts(self, column: str) -> list[str]:
         """A column of texts; DataError names the row that has none."""
         texts = self.values(column)
         for row, value in enumerate(texts, 1):
-            if not isinstance(value, str | int | float):
+            if not isinstance(value, str | int | float) or value != value:
                 raise DataError(f"{self.source}: row {row} has no text in column {column!r}", hint=GIVE)
+            if isinstance(value, str) and SURROGATE.search(value):
+                raise DataError(f"{self.source}: row {row} has half a character in column {column!r}", hint=GIVE)
         return [str(value) for value in texts]
 
     def lists(self, column: str) -> list[list[str]]:
         """A column of lists of texts, none of them empty; DataError names the row that has none."""
-        lists = self.values(column)
+        lists = [_parsed(value) for value in self.values(column)]
         for row, value in enumerate(lists, 1):
             if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-                raise DataError(f"{self.source}: row {row} has no list of texts in column {column!r}", hint=GIVE)
+                hint = WRITE if isinstance(value, str) and value.startswith("[") else GIVE
+                raise DataError(f"{self.source}: row {row} has no list of texts in column {column!r}", hint=hint)
         return lists
 
     def classes(self, column: str) -> tuple[list[str], tuple[str, ...]]:
-        """A column of classes: each row's name of it, and all names."""
-        raw, feature = self.values(column), self.feature(column)
-        if hasattr(feature, "names"):  # a class label of datasets
-            return self._named(raw, feature.names, column), tuple(feature.names)
+        """A column of classes: each row's name of it, and all names. Warns of those that people would take for one."""
+        raw, names = self.values(column), self.rows.classes(column)
+        if names:
+            return self._named(raw, names, column), names
         labels = [self._class(value, column, row) for row, value in enumerate(raw, 1)]
+        self._warn(labels, column)
+        numbers = set(labels)
+        if len(numbers) > max(MANY, len(labels) // 2) and all(map(NUMBER.fullmatch, numbers)):
+            warnings.warn(
+                f"{self.source}: column {column!r} holds {len(numbers)} different numbers, each taken for a class. "
+                "To learn numbers, give --task regression",
+                stacklevel=2,
+            )
         return labels, in_order(labels)
 
     def class_lists(self, column: str) -> tuple[list[list[str]], tuple[str, ...]]:
         """A column of lists of classes, as ``classes``."""
-        raw = self.values(column)
+        raw, names = [_parsed(value) for value in self.values(column)], self.rows.classes(column)
         for row, value in enumerate(raw, 1):
             if not isinstance(value, list):
-                raise DataError(f"{self.source}: row {row} has no list of labels in column {column!r}", hint=GIVE)
-        names = getattr(self.feature(column).feature, "names", None)
+                hint = WRITE if isinstance(value, str) and value.startswith("[") else GIVE
+                raise DataError(f"{self.source}: row {row} has no list of labels in column {column!r}", hint=hint)
         if names:
-            return [self._named(value, names, column) for value in raw], tuple(names)
+            return [self._named(value, names, column) for value in raw], names
         labels = [[self._class(v, column, row) for v in value] for row, value in enumerate(raw, 1)]
+        self._warn(labels, column)
         return labels, in_order([label for row in labels for label in row])
 
     def _named(self, ids: list[Any], names: Sequence[str], column: str) -> list[str]:
@@ -154,8 +247,11 @@ class Table:
         return [names[value] for value in ids]
 
     def _class(self, value: Any, column: str, row: int) -> str:
-        if value is None or value == "":
+        """A class's name: a text as it is, ``true`` or ``false``, a whole number however it is written."""
+        if value is None or value == "" or value != value:
             raise DataError(f"{self.source}: row {row} has no label in column {column!r}", hint=GIVE)
+        if isinstance(value, bool):
+            return str(value).lower()
         if isinstance(value, float):
             if not value.is_integer():
                 raise DataError(
@@ -163,9 +259,51 @@ class Table:
                     hint="To learn numbers, give --task regression.",
                 )
             value = int(value)
-        if not isinstance(value, str | int | bool):
+        if isinstance(_parsed(value), list):
+            raise DataError(
+                f"{self.source}: column {column!r} holds lists, not one label a row",
+                hint="To learn a tag for each token, give --task token-classification.",
+            )
+        if not isinstance(value, str | int):
             raise DataError(f"{self.source}: column {column!r} holds {type(value).__name__}s, not one label a row")
         return str(value)
+
+    def _warn(self, labels: Sequence[str | list[str]], column: str) -> None:
+        """Of labels that differ only by blanks, capitals or Unicode form: they stay classes of their own."""
+        first: dict[str, int] = {}  # row of each
+        for row, label in enumerate(labels, 1):
+            for one in [label] if isinstance(label, str) else label:
+                first.setdefault(one, row)
+        alike: dict[str, list[str]] = {}
+        for label in first:
+            alike.setdefault(" ".join(unicodedata.normalize("NFKC", label).casefold().split()), []).append(label)
+        for same in alike.values():
+            if len(same) > 1:
+                told = " and ".join(f"{label!a} (row {first[label]})" for label in same)
+                warnings.warn(f"{self.source}: column {column!r} has labels that look the same: {told}", stacklevel=2)
+
+
+def _content(value: Any) -> Any:
+    """A value as JSON has it; an image by the digest of its file."""
+    if not isinstance(value, dict) or "bytes" not in value:
+        return value
+    if value["bytes"] is not None:
+        return blake3(value["bytes"]).hexdigest()
+    with open_regular(value["path"]) as file:
+        return blake3(file.read()).hexdigest()
+
+
+def _parsed(value: Any) -> Any:
+    """The list that a text is written as, in JSON or in Python; any other value as it is."""
+    if not isinstance(value, str) or not (value.startswith("[") and value.endswith("]")):
+        return value
+    with suppress(ValueError, RecursionError):
+        return json.loads(value)
+    if JOINED.search(value):  # as NumPy writes them: Python would make one text of two
+        return value
+    with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+        return ast.literal_eval(value)
+    return value
 
 
 def in_order(labels: Sequence[str]) -> tuple[str, ...]:

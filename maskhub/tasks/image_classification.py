@@ -27,18 +27,16 @@ class ImageClassification(TextClassification):
 
     def fits(self, table: Table) -> bool:
         column = table.find("text", IMAGE_COLUMNS)
-        return column is not None and _is_image(table, column)
+        return column is not None and table.is_image(column)
 
     def inputs(self, table: Table) -> Inputs:
-        from datasets import Image
-
         column = table.column("text", IMAGE_COLUMNS)
-        if not _is_image(table, column):
+        if not table.is_image(column):
             raise DataError(
                 f"{table.source}: column {column!r} holds no images",
                 hint="Name a folder of images that has one folder for each class.",
             )
-        images = table.rows.cast_column(column, Image(decode=False))[column]
+        images = table.values(column)
         for row, image in enumerate(images, 1):
             _open(image, f"{table.source}: row {row}: image {image['path'] or ''}".rstrip())
         return {"image": images}
@@ -60,7 +58,7 @@ class ImageClassification(TextClassification):
                 raise ArgumentError(f"{place!r} is no path", hint=cure)
             if not Path(place).exists():
                 raise MissingError(f"{place}: no such image", hint=cure)
-            paths += _in_folder(Path(place)) if Path(place).is_dir() else [Path(place)]
+            paths += in_folder(Path(place)) if Path(place).is_dir() else [Path(place)]
         images = [{"path": str(path), "bytes": None} for path in paths]
         for image in images:
             _open(image, str(image["path"]))
@@ -70,11 +68,8 @@ class ImageClassification(TextClassification):
         return super().answer({"image": asked["image"]["path"]}, processor, logits, labels, names, top_k)
 
 
-def _is_image(table: Table, column: str) -> bool:
-    return type(table.feature(column)).__name__ == "Image"
-
-
-def _in_folder(folder: Path) -> list[Path]:
+def in_folder(folder: Path) -> list[Path]:
+    """The images in a folder and those in it, sorted by their paths. Raises DataError where there is none."""
     suffixes = library("PIL.Image", "images", "'maskhub[train]'").registered_extensions()
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     if not found:

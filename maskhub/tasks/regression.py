@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from maskhub.errors import DataError
-from maskhub.tasks.examples import LABEL_COLUMNS, Examples, Inputs, Table
+from maskhub.tasks.examples import LABEL_COLUMNS, NUMBER, Examples, Inputs, Table
 from maskhub.tasks.metrics import regression_metrics
 from maskhub.tasks.task import Answer, Array, Names, classes_config
 from maskhub.tasks.text_classification import TextClassification
@@ -22,11 +22,18 @@ class TextRegression(TextClassification):
     ensembles = ("logits",)
 
     def fits(self, table: Table) -> bool:
-        """Whether any label is a fraction: whole numbers are taken for classes."""
+        """Whether a label is a number with a fraction, or a column that scores are in has numbers only.
+
+        Other whole numbers, and all that is written as a text, are taken for classes.
+        """
         label = table.find("label", (*LABEL_COLUMNS, *SCORES))
-        if label is None or not str(getattr(table.feature(label), "dtype", "")).startswith(("float", "double")):
+        if label is None:
             return False
-        return any(value is not None and not value.is_integer() for value in table.values(label))
+        values = [value for value in table.rows.values(label) if value is not None]
+        if label in SCORES and values and all(isinstance(value, str) and NUMBER.fullmatch(value) for value in values):
+            return True
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        return numbers and any(math.isfinite(value) and value != int(value) for value in values)
 
     def labels(self, table: Table, inputs: Inputs) -> tuple[list[Any], Names]:
         column = table.column("label", (*LABEL_COLUMNS, *SCORES))
@@ -49,6 +56,8 @@ class TextRegression(TextClassification):
 
 
 def _number(value: Any, source: str, column: str, row: int) -> float:
+    if isinstance(value, str) and NUMBER.fullmatch(value):
+        value = float(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     raise DataError(

@@ -12,6 +12,7 @@ from maskhub.errors import ArgumentError, TrainingError
 from maskhub.masks.names import locate
 from maskhub.training.settings import Method
 
+LAYERLESS = "the base has no layers with linear weights that could be masked"
 HEADS = {"Q", "K", "V", "AO"}  # the matrices that attention heads have a part of
 
 
@@ -26,6 +27,17 @@ def maskable(model: nn.Module, traced: Collection[str]) -> dict[str, int | None]
     return {n: locate(n)[0] for n, w in weights.items() if n in traced and id(w) not in shared}
 
 
+def check_layers(model: nn.Module, weights: dict[str, int | None]) -> None:
+    """Raises TrainingError where none of the weights is in a layer; it names a layer's module that is no linear one."""
+    if any(layer is not None for layer in weights.values()):
+        return
+    for path, module in model.named_modules():
+        sizes = {name: p.dim() for name, p in module.named_parameters(recurse=False)}
+        if max(sizes.values(), default=0) >= 2 and locate(f"{path}.weight")[0] is not None:
+            raise TrainingError(f"{LAYERLESS}: {path} ({type(module).__name__}) is none")
+    raise TrainingError(LAYERLESS)
+
+
 def select(weights: dict[str, int | None], method: Method) -> list[str]:
     """The weights that the method masks, by layer, kind and pattern; outside the layers the pooler's at most.
 
@@ -35,8 +47,6 @@ def select(weights: dict[str, int | None], method: Method) -> list[str]:
     or where nothing is left.
     """
     count = 1 + max((layer for layer in weights.values() if layer is not None), default=-1)
-    if count == 0:
-        raise TrainingError("the base has no layers with linear weights that could be masked")
     wanted = parse_layers(method.layers, count)
     chosen = [name for name, layer in weights.items() if layer in wanted or (layer is None and locate(name)[1] == "P")]
     if method.target_modules is not None:

@@ -100,10 +100,10 @@ def ready(
     base = _named(open_checkpoint(settings.base, revision=settings.revision, token=token), settings, say, token)
     processor = processor_from(base.folder, base.name, kind.type, images=kind.images)
     set_seed(settings.seed)
-    model, origin, task = prepare(base, kind, labels, processor, settings)
+    model, origin, task = prepare(base, kind, labels, processor, settings, say)
     if settings.gradient_checkpointing:
         _checkpoint_gradients(model)
-    record = RunRecord(settings, origin.binding, task, origin.initial, _named_examples(data))
+    record = RunRecord(settings, origin.binding, task, origin.initial, *_named_examples(data))
     if before and (changed := _changed(before, record)):
         raise TrainingError(f"{folder}: the run's {changed} changed since it was started", hint="Start a new run.")
     say(f"Encoding {len(data.training) + (len(data.evaluation) if data.evaluation else 0):,} examples")
@@ -213,11 +213,12 @@ def _named(base: Checkpoint, settings: TrainSettings, say: Say, token: str | Non
     return base
 
 
-def _named_examples(data: Data) -> dict[str, Any]:
+def _named_examples(data: Data) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a run records of its examples: names and numbers of them, and their digests."""
     named = {"train": data.training} | ({"eval": data.evaluation} if data.evaluation else {})
     sources = {kind: Path(one.source).name for kind, one in named.items()}
     counts = {f"{kind}_examples": len(one) for kind, one in named.items()}
-    return sources | counts
+    return sources | counts, {kind: one.digest() for kind, one in named.items()}
 
 
 def _checkpoint_gradients(model: PreTrainedModel) -> None:
@@ -300,5 +301,5 @@ def _arguments(settings: TrainSettings, folder: Path, rows: Any, steps: int, met
 
 
 def _changed(before: RunRecord, now: RunRecord) -> str | None:
-    fields = {"base": "base", "data": "examples", "task": "labels"}
+    fields = {"base": "base", "data": "examples", "task": "labels", "examples": "examples"}
     return next((what for field, what in fields.items() if getattr(before, field) != getattr(now, field)), None)

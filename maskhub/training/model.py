@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from maskhub.checkpoints.pruned import task_of
+from maskhub.checkpoints.pruned import task_of, task_type
 from maskhub.checkpoints.scan import digests
 from maskhub.container import codecs, writer
 from maskhub.container.manifest import Manifest
@@ -21,13 +21,17 @@ from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage.torch import from_torch
-from maskhub.training.layers import maskable, select
+from maskhub.training.layers import check_layers, maskable, select
 from maskhub.training.masking import add_scores, attach, masks_of, plain_name, whole
 from maskhub.training.methods import starting_scores
 from maskhub.training.run import learned
+from maskhub.training.saving import save_dense
 from maskhub.training.settings import Method, method_from
 from maskhub.training.trace import trace
 
+WITH_LAYERS = {
+    "text-classification", "token-classification", "multiple-choice", "image-classification", "question-answering",
+}  # fmt: skip
 KEPT_AS = "_maskhub"  # the attribute of a masked model that says what it belongs to
 
 
@@ -61,8 +65,9 @@ def mask_model(
     """Freeze a model and put scores on its weights, ready for any training loop or Trainer.
 
     ``base`` is the checkpoint that the model was loaded from, a folder or a Hub id; by default the one its
-    configuration names. What the base does not hold (a new classifier) is trained, or with ``classifier="masked"``
-    masked as well. ``method`` are fields of ``maskhub.training.settings.Method``, in place of the recipe's::
+    configuration names. The task's own layers (a classifier, also one that the base holds) are trained, or with
+    ``classifier="masked"`` masked as well. The model may be in ``torch.compile``, DataParallel or DDP. ``method`` are
+    fields of ``maskhub.training.settings.Method``, in place of the recipe's::
 
         model = AutoModelForSequenceClassification.from_pretrained("user/base")
         maskhub.training.mask_model(model)
@@ -74,6 +79,7 @@ def mask_model(
     Raises TrainingError where a parameter cannot be traced to the base, or the method does not fit the model, and
     ArgumentError for a method that cannot be.
     """
+    model = unwrapped(model)
     if hasattr(model, KEPT_AS):
         raise TrainingError("the model is masked already")
     asked = method_from(recipe=recipe, **method)
@@ -86,7 +92,40 @@ def mask_model(
     # A parameter is the base's where one of its tensors has the same name, with or without the model's prefix.
     head = {n for n in model.state_dict() if n not in known and n.partition(".")[2] not in known}
     head = {n for n in head if not any(f"{model.base_model_prefix}.{n}" == one for one in known)}
-    mask_on_base(model, base, head, asked)
+    mask_on_base(model, base, head | task_layers(model), asked)
+
+
+def unwrapped(model: Any) -> Any:
+    """The model inside what ``torch.compile``, DataParallel, DDP or accelerate put around it.
+
+    Raises TrainingError for what is no model of transformers, or has an adapter of PEFT's on it.
+    """
+    from accelerate.utils import extract_model_from_parallel
+
+    while (inner := extract_model_from_parallel(model, keep_torch_compile=False)) is not model:
+        model = inner
+    if any(type(module).__module__.startswith("peft.") for module in model.modules()):
+        raise TrainingError(
+            "the model has an adapter of PEFT's on it, and a mask needs the plain model",
+            hint="Merge it with merge_and_unload(), and save the result as a base of its own.",
+        )
+    if not isinstance(model, PreTrainedModel):
+        raise TrainingError(
+            f"{type(model).__name__} is no model of transformers",
+            hint="Of a SentenceTransformer, take model[0].auto_model.",
+        )
+    return model
+
+
+def task_layers(model: PreTrainedModel) -> set[str]:
+    """The parameters of the layers that a task's class puts on the model's body, whether the base has such or not.
+
+    None where they are a language model's own.
+    """
+    body = model.base_model_prefix
+    if task_type(type(model).__name__) not in WITH_LAYERS or not hasattr(model, body):
+        return set()
+    return {name for name in model.state_dict() if not name.startswith(f"{body}.")}
 
 
 def mask_on_base(
@@ -101,7 +140,9 @@ def mask_on_base(
     traced = trace(state.items(), found, base.name)
     keys = {parameter: name for name, parameter in traced.items()}
     trained = _trained(model, method) & set(keys)
-    names = {p: keys[p] for p in select(maskable(model, keys), method)}
+    weights = maskable(model, keys)
+    check_layers(model, weights)
+    names = {p: keys[p] for p in select(weights, method)}
     if method.classifier == "masked":
         names |= {p: p for p in maskable(model, head)}
     binding = BaseBinding.of(
@@ -115,6 +156,7 @@ def mask_on_base(
         model.get_parameter(parameter).requires_grad_(True)
     origin = Origin(binding, frozenset(head | trained), method, base.config())
     setattr(model, KEPT_AS, origin)
+    save_dense(model)
     return origin
 
 
@@ -151,6 +193,7 @@ def maskset_of(
     model: PreTrainedModel, max_length: int | None, metrics: Mapping[str, float], lineage: Mapping[str, Any]
 ) -> MaskSet:
     """The mask set of a masked model."""
+    model = unwrapped(model)
     origin: Origin | None = getattr(model, KEPT_AS, None)
     if origin is None:
         raise TrainingError("the model is not masked", hint="Call maskhub.training.mask_model before training.")

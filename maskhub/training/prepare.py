@@ -15,12 +15,13 @@ from maskhub.masks.binding import Task
 from maskhub.masks.names import ORDER, locate
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.tasks.task import TaskType
-from maskhub.training.model import Origin, mask_on_base
+from maskhub.training.model import Origin, mask_on_base, task_layers
+from maskhub.training.processes import Say
 from maskhub.training.settings import TrainSettings
 
 
 def prepare(
-    base: Checkpoint, kind: TaskType, labels: tuple[str, ...], processor: Any, settings: TrainSettings
+    base: Checkpoint, kind: TaskType, labels: tuple[str, ...], processor: Any, settings: TrainSettings, say: Say
 ) -> tuple[PreTrainedModel, Origin, Task]:
     """Load a model for ``kind`` and its classes ``labels`` on the base, and mask what ``settings`` say.
 
@@ -30,7 +31,9 @@ def prepare(
     if not kind.images and processor.pad_token_id is None:
         raise CheckpointError(f"{base.name}: its tokenizer has no token to pad with, and none that ends a text")
     changes = kind.config(labels)
-    model, head = _load(base, kind, changes, processor, settings)
+    model, head = _load(base, kind, changes, processor, settings, say)
+    if not kind.images:
+        _check_lengths(model, base, processor, settings)
     origin = mask_on_base(model, base, head, settings, settings.base_name)
     architecture = type(model).__name__
     task = Task(task_type(architecture), architecture, changes, max_length=None if kind.images else settings.max_length)
@@ -38,9 +41,9 @@ def prepare(
 
 
 def _load(
-    base: Checkpoint, kind: TaskType, changes: dict[str, Any], processor: Any, settings: TrainSettings
+    base: Checkpoint, kind: TaskType, changes: dict[str, Any], processor: Any, settings: TrainSettings, say: Say
 ) -> tuple[PreTrainedModel, set[str]]:
-    """The task model with the base's weights, and the names of its parameters that the base does not hold.
+    """The task model with the base's weights, and the names of its parameters that travel with the mask.
 
     ``changes`` are those of the base's configuration; the token to pad with is added where the base names none.
     """
@@ -51,24 +54,65 @@ def _load(
                 raise ValueError("it reads each text in both directions")
             if not kind.images and getattr(config, "pad_token_id", None) is None:
                 changes["pad_token_id"] = config.pad_token_id = processor.pad_token_id
+            config.return_dict = True
             model, loading = getattr(transformers, kind.model).from_pretrained(
-                base.folder, config=config, output_loading_info=True
+                base.folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise CheckpointError(f"{base.name}: cannot be loaded for {kind.name}: {reason(error)}") from error
-    head = set(loading["missing_keys"])
-    if lacking := sorted(name for name in head if _in_a_layer(name)):
+    missing, layers = set(loading["missing_keys"]), task_layers(model)
+    misfits = {name: shapes for name, *shapes in loading["mismatched_keys"]}
+    if lacking := sorted(name for name in missing if _in_a_layer(name)):
         raise TrainingError(
             f"{base.name}: holds no {lacking[0]}, which {type(model).__name__} needs",
             hint="A mask needs a base that holds all layers of the task's model.",
         )
-    limit = None if kind.images else _reads_at_most(model)
+    if settings.keep_head and (misfits.keys() & layers or layers <= missing):
+        raise ArgumentError(
+            f"training settings: keep_head: {base.name} has no layer for {kind.name}"
+            + (f" with {len(changes['id2label'])} labels" if misfits and "id2label" in changes else ""),
+            hint="Leave it out: the task gets a new one.",
+        )
+    if wrong := sorted(misfits.keys() - layers):
+        there, wanted = (list(shape) for shape in misfits[wrong[0]])
+        raise CheckpointError(
+            f"{base.name}: {wrong[0]} has the shape {there}, and its config.json says {wanted}",
+            hint="The folder's weights and config.json are not of one model.",
+        )
+    if settings.keep_head:
+        say("Classifier: begins as the base's own")
+    elif held := layers - missing:
+        if not held <= misfits.keys():
+            _make_anew(model)
+        say("Classifier: a new one; the base's own is left out (--keep-head begins with it)")
+    return model, missing | layers
+
+
+def _make_anew(model: PreTrainedModel) -> None:
+    """Give the task's layers the values that they have in a model without a checkpoint."""
+    for name, layer in model.named_children():
+        if name != model.base_model_prefix:
+            for parameter in layer.parameters():
+                parameter._is_hf_initialized = False  # type: ignore[attr-defined]
+            layer.apply(model._init_weights)
+
+
+def _check_lengths(model: PreTrainedModel, base: Checkpoint, tokenizer: Any, settings: TrainSettings) -> None:
+    """Texts must fit the model's positions, and tokens its embeddings."""
+    limit = _reads_at_most(model)
     if limit is not None and settings.max_length > limit:
         raise ArgumentError(
             f"training settings: max_length: {settings.max_length}: {base.name} reads at most {limit} tokens",
             hint=f"Give --max-length {limit} or less.",
         )
-    return model, head
+    embeddings: Any = model.get_input_embeddings()
+    rows = embeddings.weight.shape[0]
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if highest >= rows:
+        raise CheckpointError(
+            f"{base.name}: its tokenizer has tokens up to {highest} ({token!r}), and the model embeds {rows}",
+            hint="Make the base anew: model.resize_token_embeddings(len(tokenizer)), then save both.",
+        )
 
 
 def _in_a_layer(parameter: str) -> bool:
@@ -81,4 +125,5 @@ def _reads_at_most(model: PreTrainedModel) -> int | None:
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return getattr(model.config, "max_position_embeddings", None)
+    most = getattr(model.config, "max_position_embeddings", None)
+    return most if most and most > 0 else None  # XLNet says -1

@@ -40,13 +40,17 @@ PRIVATE = {
 
 
 class RunRecord(msgspec.Struct, frozen=True):
-    """Contents of ``run.json``. ``data`` names the examples: file names or dataset, and their numbers."""
+    """Contents of ``run.json``. ``data`` names the examples: file names or dataset, and their numbers.
+
+    ``examples`` has the digest of those to learn from, and of those to evaluate on.
+    """
 
     settings: TrainSettings
     base: BaseBinding
     task: Task
     initial: Initial | None
     data: dict[str, Any]
+    examples: dict[str, str] = {}
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

@@ -163,6 +163,7 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     """
 
     base: Annotated[str, Option("A checkpoint folder or file, or a model on the Hub.", "BASE")]
+    keep_head: Annotated[bool, Weights("Begin with the task's layer that the base has, in place of a new one.")] = False
     revision: Annotated[str | None, Result("Branch, tag or commit of a base on the Hub.", "REVISION")] = None
 
     train_file: Annotated[

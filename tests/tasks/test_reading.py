@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,48 @@ def test_tags_that_are_class_labels(tmp_path: Path) -> None:
     assert (examples.labels, examples.label_names) == ([["B-PER", "O"]], ("O", "B-PER"))
     examples = read_dataset(str(tmp_path), "train", Columns(label="pos_tags"))
     assert (examples.labels, examples.label_names) == ([["NN", "VB"]], ("NN", "VB"))
+
+
+@pytest.mark.parametrize("columns", ["tokens,ner_tags", "tokens,labels", "words,tags"])
+@pytest.mark.parametrize("write_list", [str, json.dumps, lambda value: str(value).replace("'", '"')])
+def test_lists_that_are_written_as_texts(columns: str, write_list: Callable[[Any], str], tmp_path: Path) -> None:
+    rows = [(["Ann", "don't", "go"], ["B-PER", "O", "O"]), (["to", "Rome"], ["O", "B-LOC"])]
+    if write_list not in (str, json.dumps):
+        rows = [(["Ann", "went", "home"], ["B-PER", "O", "O"]), (["to", "Rome"], ["O", "B-LOC"])]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerow([*columns.split(","), "other"])
+        csv.writer(file).writerows([*map(write_list, row), "x"] for row in rows)
+    examples = read_file(tmp_path / "a.csv")
+    assert examples.task == "token-classification"
+    assert examples.inputs == {"tokens": [row[0] for row in rows]}
+    assert (examples.labels, examples.label_names) == ([row[1] for row in rows], ("B-LOC", "B-PER", "O"))
+    with pytest.raises(DataError, match="holds lists, not one label a row"):
+        read_file(
+            tmp_path / "a.csv", Columns(columns.split(",")[0], label=columns.split(",")[1]), "text-classification"
+        )
+
+
+def test_lists_as_numpy_writes_them_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("""tokens,tags\n"['a', 'b']","['O' 'O']"\n""")
+    with pytest.raises(DataError, match="column 'tags' holds no lists"):
+        read_file(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("""tokens,tags\n"['a', 'b']","['O', 'O']"\n"['a' 'b']","['O', 'O']"\n""")
+    with pytest.raises(DataError, match="row 2 has no list of texts in column 'tokens'") as caught:
+        read_file(tmp_path / "a.csv")
+    assert caught.value.hint == """Write lists as JSON has them: ["a", "b"]."""
+
+
+def test_numbers_that_are_written_as_texts(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,3.1\nb,-3.10\nc,1e3\nd, .5\n")
+    assert read_file(path).task == "text-classification"
+    assert read_file(path, task="regression").labels == [3.1, -3.1, 1000.0, 0.5]
+    path.write_text("sentence1,sentence2,score\na,b,3\nc,d,4\n")
+    assert read_file(path).labels == [3.0, 4.0]
+    for wrong in ("3,5", "1_000", "nan", "inf", "0x10", "three", ""):
+        path.write_text(f'text,label\na,1.5\nb,"{wrong}"\n')
+        with pytest.raises(DataError, match=f"row 2 has '{wrong}' in column 'label', which is no number to learn"):
+            read_file(path, task="regression")
 
 
 def test_choices(tmp_path: Path) -> None:
@@ -167,7 +212,7 @@ BAD: list[tuple[list[Row], str | None, str, str | None]] = [
         [{"text": "x", "label": 0.5}], "text-classification",
         "column 'label' holds numbers (0.5 in row 1), not classes", "To learn numbers, give --task regression.",
     ),
-    ([{"text": "x", "label": ["a"]}], None, "column 'label' holds lists, not one label a row", None),
+    ([{"text": "x", "label": ["a"]}], None, "column 'label' holds lists, not one label a row", "To learn a tag"),
     ([{"image": "a.png", "label": "a"}], "image-classification", "column 'image' holds no images", "Name a folder of"),
     ([{"text": None}], "text-generation", "row 1 has no text in column 'text'", GIVE),
 ]  # fmt: skip

@@ -414,7 +414,9 @@ def test_resuming_is_for_the_same_run(bert: Path, task: Path, tmp_path: Path) ->
     assert caught.value.hint == f"Its mask is {finished.mask}."
 
 
-@pytest.mark.parametrize("what", ["base", "examples", "labels"])
+@pytest.mark.parametrize(
+    "what", ["base", "examples", "labels", "examples of the same number", "examples to evaluate on"]
+)
 def test_a_base_or_data_that_changed_since(bert: Path, tmp_path: Path, what: str) -> None:
     shutil.copytree(bert, tmp_path / "base")
     toy.write_task(tmp_path / "task")
@@ -429,14 +431,18 @@ def test_a_base_or_data_that_changed_since(bert: Path, tmp_path: Path, what: str
         tiny.tiny_model("bert", tmp_path / "base", seed=1)
     elif what == "examples":
         toy.write_task(tmp_path / "task", count=32)
-    else:
+    elif what == "labels":
         for name in ("train.jsonl", "eval.jsonl"):
             path = tmp_path / "task" / name
             path.write_text(path.read_text().replace('"spam"', '"ham"'))
+    else:
+        path = tmp_path / "task" / ("eval.jsonl" if "evaluate" in what else "train.jsonl")
+        first, *others = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([*others, first]))
     before = files(tmp_path / "run")
     with pytest.raises(TrainingError) as caught:
         learn(settings, tmp_path / "run", resume=True)
-    assert caught.value.message == f"{tmp_path / 'run'}: the run's {what} changed since it was started"
+    assert caught.value.message == f"{tmp_path / 'run'}: the run's {what.split()[0]} changed since it was started"
     assert caught.value.hint == "Start a new run."
     assert files(tmp_path / "run") == before
 

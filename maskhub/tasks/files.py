@@ -1,0 +1,251 @@
+"""Files of examples, read as they are: CSV, TSV, JSON, JSON lines, Parquet and plain texts; folders of images.
+
+What stands in one row never changes what another one says: cells of CSV and TSV are texts, and values of JSON and
+Parquet are what they are written as. Nothing is kept that outlives the run.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from maskhub.errors import DataError, library, reason
+from maskhub.storage.regular import open_regular
+from maskhub.storage.safetensors import unique_keys
+from maskhub.tasks.examples import DatasetRows, Rows
+
+SEPARATORS = (",", ";", "\t", "|")
+MARKS = {
+    codecs.BOM_UTF8: "UTF-8", codecs.BOM_UTF32_LE: "UTF-32-LE", codecs.BOM_UTF32_BE: "UTF-32-BE",
+    codecs.BOM_UTF16_LE: "UTF-16-LE", codecs.BOM_UTF16_BE: "UTF-16-BE",
+}  # fmt: skip
+PACKED = {".gz", ".bz2", ".xz", ".zst"}
+
+
+def read_rows(path: str | Path, name: str | Path | None = None) -> Rows:
+    """The rows of a file, by the end of its name; ``name`` is another one to call it by.
+
+    Raises DataError, naming what is wrong and in which row.
+    """
+    name = str(name or path)
+    suffixes = [suffix for suffix in Path(name).suffixes if suffix.lower() not in PACKED]
+    read = READERS.get(suffixes[-1].lower()) if suffixes else None
+    if read is None:
+        raise DataError(
+            f"{name}: cannot tell what kind of file this is", hint=f"Name it {', '.join(READERS)}, or that and .gz."
+        )
+    data = _content(path, name)
+    if not data:
+        raise DataError(f"{name}: the file is empty")
+    return read(data, name)
+
+
+def joined(parts: Sequence[Rows], source: str) -> Rows:
+    """The rows of one file after the other's. Raises DataError where their columns are not the same."""
+    for part in parts[1:]:
+        if set(part.names) != set(parts[0].names):
+            raise DataError(
+                f"{source}: one of its files has the columns {', '.join(parts[0].names)}, and another "
+                f"{', '.join(part.names)}"
+            )
+    return Rows({name: [value for part in parts for value in part.values(name)] for name in parts[0].names})
+
+
+def _content(path: str | Path, name: str) -> bytes:
+    """All bytes of a file, unpacked where its name says that it is packed."""
+    from fsspec.compression import compr
+    from fsspec.utils import infer_compression
+
+    with open_regular(path, name) as file:
+        kind = infer_compression(name)
+        try:
+            with compr[kind](file, mode="rb") if kind in compr else file as unpacked:
+                data: bytes = unpacked.read()
+        except Exception as error:  # each kind of compression raises its own
+            raise DataError(f"{name}: cannot be read: {reason(error)}") from error
+    return data
+
+
+def _text(data: bytes, source: str) -> str:
+    """UTF-8, or what a mark at the start says, or UTF-16 as its zeros show."""
+    mark, encoding = next(((mark, name) for mark, name in MARKS.items() if data.startswith(mark)), (b"", "UTF-8"))
+    if not mark and data[:2].count(0) == 1:
+        encoding = "UTF-16-LE" if data[1] == 0 else "UTF-16-BE"
+    data = data[len(mark) :]
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{source}: line {line} is not {encoding} (byte 0x{data[error.start]:02x})",
+            hint=f"Save it as UTF-8; if it is Western European: iconv -f WINDOWS-1252 -t UTF-8 {Path(source).name}.",
+        ) from error
+    if "\0" in text:
+        raise DataError(
+            f"{source}: line {text.count(chr(10), 0, text.index(chr(0))) + 1} has a character of no text (NUL)",
+            hint="Save it as UTF-8 text.",
+        )
+    return text
+
+
+def _csv(data: bytes, source: str) -> Rows:
+    text = _text(data, source)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # of this process, and only ever raised
+    headers: dict[str, list[str]] = {}
+    for one in SEPARATORS:  # the header must have quotes that fit
+        with suppress(DataError):
+            headers[one] = _header(text, source, one)
+    separator = max(headers, key=lambda one: len(headers[one]), default=",")  # the first of equals
+    others = headers.get(separator, [])[1:]
+    blanks = bool(others) and all(name[:1] == " " for name in others)  # after each separator
+    return _table(text, source, delimiter=separator, blanks=blanks)
+
+
+def _tsv(data: bytes, source: str) -> Rows:
+    """Cells have no quotes: one that stands there belongs to the text."""
+    text = _text(data, source)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    return _table(text, source, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _header(text: str, source: str, delimiter: str = ",", **format: Any) -> list[str]:
+    return next(_records(text, source, delimiter, **format), (0, []))[1]
+
+
+def _records(
+    text: str, source: str, delimiter: str, *, blanks: bool = False, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
+) -> Iterator[tuple[int, list[str]]]:
+    """The line that each record begins in, and its cells. Empty lines are left out."""
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=blanks, quoting=quoting, strict=True
+    )
+    row, line = 0, 1
+    try:
+        for cells in reader:
+            if cells:
+                yield line, cells
+                row += 1
+            line = reader.line_num + 1
+    except csv.Error as error:
+        where = f"row {row} (line {line})" if row else "the header"
+        what = "has a quote that is never closed" if "end of data" in str(error) else "has a quote inside a cell"
+        raise DataError(
+            f"{source}: {where} {what}",
+            hint='Put the whole cell in quotes, and write each quote in it twice: "a ""word"" like this".',
+        ) from error
+
+
+def _table(text: str, source: str, **format: Any) -> Rows:
+    names = [name.strip() for name in _header(text, source, **format)]
+    twice = [name for name, count in Counter(filter(None, names)).items() if count > 1]
+    if twice:
+        raise DataError(f"{source}: two columns are named {twice[0]!r}", hint="Rename or remove one of them.")
+    if not any(names):
+        raise DataError(f"{source}: the first line names no columns", hint="Begin with a line such as text,label.")
+    columns: list[list[str]] = [[] for _ in names]
+    records = enumerate(_records(text, source, **format))
+    next(records)
+    for row, (line, cells) in records:
+        if len(cells) != len(names):
+            raise DataError(
+                f"{source}: row {row} (line {line}) has {len(cells)} cells, and the header names {len(names)} columns",
+                hint=f"Put texts that hold a {format['delimiter']!r} in quotes.",
+            )
+        for column, cell in zip(columns, cells, strict=True):
+            column.append(cell)
+    return Rows({name: column for name, column in zip(names, columns, strict=True) if name})
+
+
+def _json(data: bytes, source: str) -> Rows:
+    """A list of rows, one under the only key that has one, an object of columns, or JSON lines all the same."""
+    text = _text(data, source)
+    try:
+        whole = _parsed(text)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise DataError(f"{source}: line {error.lineno}: not valid JSON: {error.msg}") from error
+        return _json_lines(data, source)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{source}: not valid JSON: {reason(error)}") from error
+    if isinstance(whole, dict):
+        lists = [
+            key for key, value in whole.items() if isinstance(value, list) and any(isinstance(v, dict) for v in value)
+        ]
+        if len(lists) > 1:
+            raise DataError(
+                f"{source}: holds several lists of rows: {', '.join(lists)}", hint="Save each in a file of its own."
+            )
+        if lists:
+            whole = whole[lists[0]]
+        elif whole and all(isinstance(value, list) for value in whole.values()):
+            if len({len(value) for value in whole.values()}) > 1:
+                sizes = ", ".join(f"{name} {len(value)}" for name, value in whole.items())
+                raise DataError(f"{source}: its columns have different lengths: {sizes}")
+            return Rows(whole)
+        else:
+            whole = [whole]
+    if not isinstance(whole, list):
+        raise DataError(f"{source}: holds {_kind(whole)}, not rows", hint='Write rows as {"text": ..., "label": ...}.')
+    return _from_objects(whole, source, "row")
+
+
+def _json_lines(data: bytes, source: str) -> Rows:
+    objects = []
+    for number, line in enumerate(re.split(r"\r?\n", _text(data, source)), 1):
+        if line.strip():
+            try:
+                objects.append(_parsed(line))
+            except (ValueError, RecursionError) as error:
+                why = error.msg if isinstance(error, json.JSONDecodeError) else reason(error)
+                raise DataError(f"{source}: line {number}: not valid JSON: {why}") from error
+    return _from_objects(objects, source, "line")
+
+
+def _parsed(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=unique_keys)
+
+
+def _from_objects(objects: list[Any], source: str, unit: str) -> Rows:
+    for number, value in enumerate(objects, 1):
+        if not isinstance(value, dict):
+            raise DataError(
+                f"{source}: {unit} {number} is {_kind(value)}, not an object",
+                hint='Write rows as {"text": ..., "label": ...}.',
+            )
+    names = dict.fromkeys(name for value in objects for name in value)
+    return Rows({name: [value.get(name) for value in objects] for name in names})
+
+
+def _kind(value: Any) -> str:
+    kinds = {str: "a text", list: "a list", dict: "an object", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+def _lines(data: bytes, source: str) -> Rows:
+    """A text a line; empty lines are left out."""
+    return Rows({"text": [line for line in _text(data, source).splitlines() if line.strip()]})
+
+
+def _parquet(data: bytes, source: str) -> Rows:
+    pyarrow = library("pyarrow", "Parquet files", "'maskhub[train]'")
+    from datasets import Dataset
+    from pyarrow.parquet import read_table
+
+    try:
+        return DatasetRows(Dataset(read_table(pyarrow.BufferReader(data))))
+    except Exception as error:  # pyarrow's, and of features that other versions of datasets wrote
+        raise DataError(f"{source}: cannot be read: {reason(error)}") from error
+
+
+READERS: dict[str, Callable[[bytes, str], Rows]] = {
+    ".csv": _csv, ".tsv": _tsv, ".json": _json, ".jsonl": _json_lines, ".ndjson": _json_lines, ".parquet": _parquet,
+    ".txt": _lines,
+}  # fmt: skip

@@ -1,0 +1,73 @@
+"""What ``save_pretrained`` writes of a masked model: the dense model that its masks make, which reloads as any other.
+
+Where a Trainer saves, the scores stand beside it, so that a training can go on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import PreTrainedModel
+
+from maskhub.training.masking import MaskedWeight, masked_weights, whole
+
+
+def save_dense(model: PreTrainedModel) -> None:
+    """Let ``model.save_pretrained`` write the dense model, and a state with that and its scores be loaded."""
+    # Bound to the model, so that a copy of it saves itself.
+    model.save_pretrained = MethodType(_save_pretrained, model)  # type: ignore[method-assign]
+    model.register_load_state_dict_pre_hook(_without_dense)  # type: ignore[no-untyped-call]
+
+
+def _save_pretrained(model: PreTrainedModel, save_directory: Any, **options: Any) -> Any:
+    """``PreTrainedModel.save_pretrained``. Trainers pass ``state_dict``, if None: theirs keeps the scores."""
+    goes_on = "state_dict" in options
+    state = options.pop("state_dict", None) or model.state_dict()
+    options["state_dict"] = dense_state(model, state, scores=goes_on)
+    return type(model).save_pretrained(model, save_directory, **options)
+
+
+@torch.no_grad()
+def dense_state(model: nn.Module, state: Mapping[str, Tensor], *, scores: bool = False) -> dict[str, Tensor]:
+    """A masked model's ``state_dict`` as that of the dense model; ``scores`` adds those, by their own keys."""
+    found = {name: tensor for name, tensor in state.items() if ".parametrizations." not in name}
+    for parameter, masked in masked_weights(model).items():
+        weight, score = _keys(parameter)
+        found[parameter] = _dense(masked, whole(state[weight]), whole(state[score]))
+        if scores:
+            found[score] = state[score]
+    return found
+
+
+def _dense(masked: MaskedWeight, weight: Tensor, scores: Tensor) -> Tensor:
+    """The weight that a model evaluates with."""
+    was = masked.training
+    device = masked.scores.device
+    try:
+        masked.eval()
+        # A copy of the weight: with a margin it is written to.
+        found: Tensor = functional_call(masked, {"scores": scores.to(device)}, (weight.to(device, copy=True),))
+        return found
+    finally:
+        masked.train(was)
+
+
+def _without_dense(model: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Before a state is loaded: take the dense weights out of it where scores stand beside them."""
+    now = model.state_dict()
+    for parameter in masked_weights(model):
+        weight, score = _keys(parameter)
+        if prefix + score in state and state.pop(prefix + parameter, None) is not None:
+            state.setdefault(prefix + weight, now[weight])
+
+
+def _keys(parameter: str) -> tuple[str, str]:
+    """The keys in a masked model's state of a frozen weight, and of its scores."""
+    path, _, attribute = parameter.rpartition(".")
+    place = f"{path}.parametrizations.{attribute}"
+    return f"{place}.original", f"{place}.0.scores"

@@ -1,0 +1,148 @@
+"""Bases as they are found: with a classifier already, with labels in the configuration, with tokens too many."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+import maskhub
+from maskhub.errors import ArgumentError, CheckpointError
+from maskhub.runtime.evaluate import evaluate
+from maskhub.tasks.data import read_file
+from maskhub.training.train import learn
+from tests import toy
+
+Changes = dict[str, Any]
+
+
+def changed(bert: Path, folder: Path, **config: Any) -> Path:
+    """A copy of a base with other keys in its ``config.json``."""
+    folder.mkdir()
+    for file in bert.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "config.json").write_text(json.dumps(json.loads((bert / "config.json").read_text()) | config))
+    return folder
+
+
+def with_classifier(bert: Path, folder: Path, labels: int) -> Path:
+    """A base that was finetuned for so many classes."""
+    torch.manual_seed(7)
+    model = AutoModelForSequenceClassification.from_pretrained(bert, num_labels=labels)
+    torch.nn.init.normal_(model.classifier.bias)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(bert).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("key", "count"),
+    [
+        ("num_labels", 1), ("num_labels", 2), ("num_labels", 3), ("_num_labels", 3), ("id2label", 1), ("id2label", 2),
+        ("id2label", 5), ("label2id", 3), ("all", 3),
+    ],
+)  # fmt: skip
+def test_labels_in_a_bases_configuration_give_way_to_the_tasks(
+    bert: Path, task: Path, tmp_path: Path, key: str, count: int
+) -> None:
+    names = {str(i): f"OLD_{i}" for i in range(count)}
+    every: Changes = {
+        "num_labels": count, "_num_labels": count, "id2label": names, "label2id": {n: int(i) for i, n in names.items()},
+        "problem_type": "multi_label_classification",
+    }  # fmt: skip
+    base = changed(bert, tmp_path / "base", **(every if key == "all" else {key: every[key]}))
+    result = learn(toy.settings(base, task, epochs=0.2, eval_steps=1), tmp_path / "run")
+    maskhub.apply(base, result.mask, tmp_path / "dense")
+    dense = AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense")
+    for model in (dense, maskhub.load_model(base, result.mask)):
+        assert (model.config.num_labels, sorted(model.config.id2label.values())) == (2, ["film", "spam"])
+        assert model.classifier.weight.shape[0] == 2
+        assert model.config.problem_type == "single_label_classification"
+    assert maskhub.pipeline(result.mask, base)("who")[0]["label"] in ("film", "spam")
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_a_base_with_a_classifier_gets_a_new_one(bert: Path, task: Path, tmp_path: Path, labels: int) -> None:
+    base = with_classifier(bert, tmp_path / "base", labels)
+    said: list[str] = []
+    result = learn(
+        toy.settings(base, task, epochs=0.2, eval_steps=1, classifier="dense"), tmp_path / "run", say=said.append
+    )
+    assert "Classifier: a new one; the base's own is left out (--keep-head begins with it)" in said
+    mask = maskhub.open(result.mask)
+    assert set(mask.dense) == {"classifier.weight", "classifier.bias"}
+    assert not any("classifier" in name for name in mask.base.tensors)
+    # As new as on the bare base.
+    bare = learn(toy.settings(bert, task, epochs=0.2, eval_steps=1, classifier="frozen"), tmp_path / "bare")
+    same = learn(toy.settings(base, task, epochs=0.2, eval_steps=1, classifier="frozen"), tmp_path / "same")
+    spread = [maskhub.open(run.mask).dense["classifier.weight"].numpy().std() for run in (bare, same)]
+    old = load_file(base / "model.safetensors")["classifier.weight"]
+    assert spread[0] == pytest.approx(spread[1], rel=0.5)
+    assert maskhub.open(same.mask).dense["classifier.bias"].numpy().tolist() == [0, 0]
+    assert not torch.equal(torch.from_numpy(maskhub.open(same.mask).dense["classifier.weight"].numpy().copy()), old[:2])
+    maskhub.apply(base, result.mask, tmp_path / "dense")
+    AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense")
+
+
+def test_the_old_classifier_for_who_wants_it(bert: Path, task: Path, tmp_path: Path) -> None:
+    base = with_classifier(bert, tmp_path / "base", 2)
+    said: list[str] = []
+    settings = toy.settings(base, task, epochs=0.2, eval_steps=1, classifier="frozen", keep_head=True)
+    mask = maskhub.open(learn(settings, tmp_path / "run", say=said.append).mask)
+    assert "Classifier: begins as the base's own" in said
+    old = load_file(base / "model.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        assert mask.dense[name].numpy().tolist() == old[name].tolist()
+    trained = learn(toy.settings(base, task, classifier="dense", keep_head=True), tmp_path / "dense")
+    assert maskhub.open(trained.mask).dense["classifier.bias"].numpy().tolist() != old["classifier.bias"].tolist()
+    three = with_classifier(bert, tmp_path / "three", 3)
+    for wrong, what in ((three, "with 2 labels"), (bert, "")):
+        with pytest.raises(ArgumentError, match=f"keep_head: .* has no layer for text-classification {what}".rstrip()):
+            learn(toy.settings(wrong, task, keep_head=True), tmp_path / "wrong")
+        assert not (tmp_path / "wrong").exists()
+
+
+def test_weights_that_do_not_fit_their_configuration(bert: Path, task: Path, tmp_path: Path) -> None:
+    base = changed(bert, tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    name = next(n for n in tensors if n.endswith("layer.1.output.dense.weight"))
+    save_file(tensors | {name: tensors[name][:, :-2].contiguous()}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=r"layer\.1\.output\.dense\.weight has the shape \[.*its config\.json says"
+    ):
+        learn(toy.settings(base, task), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_tokens_that_the_model_does_not_embed(bert: Path, task: Path, tmp_path: Path) -> None:
+    base = changed(bert, tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(["newword"])
+    tokenizer.save_pretrained(base)
+    with pytest.raises(CheckpointError, match=r"tokens up to \d+ \('newword'\), and the model embeds") as caught:
+        learn(toy.settings(base, task), tmp_path / "run")
+    assert "resize_token_embeddings" in str(caught.value.hint)
+    assert not (tmp_path / "run").exists()
+    model = AutoModel.from_pretrained(base)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(base)
+    learn(toy.settings(base, task, epochs=0.2, eval_steps=1), tmp_path / "run")
+
+
+def test_a_base_that_answers_in_tuples(bert: Path, task: Path, tmp_path: Path) -> None:
+    base = changed(bert, tmp_path / "base", return_dict=False, output_hidden_states=True, output_attentions=True)
+    settings = toy.settings(base, task, epochs=0.5, eval_steps=2)
+    result = learn(settings, tmp_path / "run")
+    plain = learn(toy.settings(bert, task, epochs=0.5, eval_steps=2), tmp_path / "plain")
+    assert result.metrics == plain.metrics
+    examples = read_file(task / "eval.jsonl")
+    assert evaluate(base, result.mask, examples) == evaluate(bert, plain.mask, examples)

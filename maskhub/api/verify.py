@@ -53,6 +53,7 @@ def verify(
     """
     from maskhub.checkpoints.apply import check_structure, verify_base
     from maskhub.checkpoints.checkpoint import open_checkpoint
+    from maskhub.checkpoints.match import match
     from maskhub.container.reader import MaskFile, in_cache
     from maskhub.masks.mask import MaskSet
 
@@ -66,7 +67,7 @@ def verify(
         maskset = file.maskset()
     checkpoint = None
     if base is not None:
-        checkpoint = open_checkpoint(base, revision=revision, token=token)
+        checkpoint = match(open_checkpoint(base, revision=revision, token=token), [maskset])
         check_structure(checkpoint, maskset)  # then masks may be as large as the base is
     if file is not None:
         file.verify()

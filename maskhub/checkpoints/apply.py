@@ -7,41 +7,28 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhub.checkpoints.checkpoint import CONFIG, INDEX, TOKENIZER_FILES, WEIGHTS, Checkpoint
+from maskhub.checkpoints.beside import CARD, card, own_files, sentence_files, task_config
+from maskhub.checkpoints.checkpoint import CONFIG, INDEX, WEIGHTS, Checkpoint
+from maskhub.checkpoints.match import match
 from maskhub.checkpoints.scan import Sink, digests, scan
 from maskhub.errors import (
     ArgumentError,
     BaseMismatchError,
-    CheckpointError,
-    MaskhubError,
     OutputError,
     listed,
-    same_kind,
 )
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.atomic import NewFolder, atomic_folders, explained, start_sync, write_at
-from maskhub.storage.regular import open_regular
 from maskhub.storage.safetensors import write_header
-from maskhub.storage.tensor import FLOATS, ITEM_SIZE, Bytes, RawTensor, Spec, cast, cast_dtype, float_dtype
+from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor, Spec, cast, cast_dtype, float_dtype
 from maskhub.storage.work import Progress
-from maskhub.text import markdown, printable
 
-CARD = "README.md"
-# Beside weights and config.json: what a tokenizer, a processor or text generation needs.
-COPIED = {*TOKENIZER_FILES, "generation_config.json", "preprocessor_config.json", "processor_config.json"}
 MASKABLE = ITEM_SIZE.keys() - {"F8_E8M0"}  # whose every bit pattern is a power of two
-# Keys of config.json that name code, or kernels of the Hub: a mask is data, and must not bring them.
-CODE = {
-    "auto_map", "custom_pipelines",
-    "attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation",
-}  # fmt: skip
-# Keys of config.json that say what, or how many, the base's own labels are.
-LABELS = {"num_labels", "_num_labels", "id2label", "label2id", "problem_type"}
 
 
 def build(
@@ -76,10 +63,15 @@ def build(
             )
         if outputs.count(output) > 1:
             raise ArgumentError(f"{output}: two masks would be written there", hint="Name a folder for each.")
+    base = match(base, [maskset for maskset, _ in builds])
     for maskset, _ in builds:
         check_structure(base, maskset)
-    configs = [task_config(base, maskset, dtype=target, code=code) for maskset, _ in builds]
-    beside = _beside(base, code=code)
+    own = own_files(base, code=code)
+    beside = []  # by output: files by their names
+    for maskset, _ in builds:
+        config = json.dumps(task_config(base, maskset, dtype=target, code=code), indent=2) + "\n"
+        files = {CONFIG: config.encode("ascii"), CARD: card(base, maskset).encode()}
+        beside.append(own | sentence_files(base, maskset) | files)
     with atomic_folders(outputs) as folders:
         writers = [
             _Writer(base, maskset, folder, path, limit, target)
@@ -92,44 +84,12 @@ def build(
             digests=verify,
             progress=progress,
         )
-        for (maskset, _), writer, folder, config in zip(builds, writers, folders, configs, strict=True):
+        for (maskset, _), writer, folder, files in zip(builds, writers, folders, beside, strict=True):
             _check_digests(base, maskset, found)
             writer.finish()
-            folder.write(CONFIG, (json.dumps(config, indent=2) + "\n").encode("ascii"))
-            folder.write(CARD, card(base, maskset).encode())
-            for name, content in beside.items():
+            for name, content in files.items():
                 folder.write(name, content)
     return outputs
-
-
-def _beside(base: Checkpoint, *, code: bool) -> dict[str, bytes]:
-    """What lies beside the base's weights and is copied. Raises CheckpointError, or one of its kind."""
-    wanted = (path for path in base.folder.iterdir() if path.name in COPIED or (code and path.suffix == ".py"))
-    files = {path.name: _own_file(base, path) for path in (base.folder / CONFIG, *wanted)}
-    files.pop(CONFIG)  # written anew
-    return files
-
-
-def _own_file(base: Checkpoint, path: Path) -> bytes:
-    """A file of a base that goes into others' hands. CheckpointError for a link to what is not the base's.
-
-    What belongs to a base lies in its folder, or, of a snapshot in the Hub's cache, beside it in ``blobs``.
-    """
-    found, own = Path(os.path.realpath(path)), [base.folder.resolve()]
-    if own[0].parent.name == "snapshots":
-        own.append(own[0].parent.parent / "blobs")
-    if not any(found.is_relative_to(folder) for folder in own):
-        raise CheckpointError(
-            f"{path}: a link that leads out of the base's folder, and would be copied into the output",
-            hint="Put the file itself there, if it belongs to the base.",
-        )
-    try:
-        with open_regular(found, path) as file:
-            return file.read()
-    except MaskhubError:
-        raise
-    except OSError as error:
-        raise same_kind(error, CheckpointError)(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def parse_size(size: int | str) -> int:
@@ -146,6 +106,7 @@ def tensors(base: Checkpoint, maskset: MaskSet, *, verify: bool = True) -> Itera
 
     All are in memory before the first is given, and each is let go of then. Raises BaseMismatchError as ``build`` does.
     """
+    base = match(base, [maskset])
     check_structure(base, maskset)
     whole: dict[str, RawTensor] = {}
 
@@ -167,6 +128,7 @@ def tensors(base: Checkpoint, maskset: MaskSet, *, verify: bool = True) -> Itera
 
 def verify_base(base: Checkpoint, maskset: MaskSet, *, progress: Progress | None = None) -> None:
     """Check that every base tensor the mask was made for is there and the same. Raises BaseMismatchError."""
+    base = match(base, [maskset])
     check_structure(base, maskset)
     _check_digests(base, maskset, digests(base, maskset.base.tensors, progress=progress))
 
@@ -269,43 +231,6 @@ def check_structure(base: Checkpoint, maskset: MaskSet) -> None:
         mask.trust_shape()
 
 
-def task_config(base: Checkpoint, maskset: MaskSet, *, dtype: str | None = None, code: bool = False) -> dict[str, Any]:
-    """The base's ``config.json`` with what the task changes, and the ids of base and mask."""
-    config = base.config()
-    if not code:
-        config = {key: value for key, value in config.items() if key not in CODE}
-    if maskset.task:
-        if "id2label" in maskset.task.config:  # which count alone: another number of them would not load
-            config = {key: value for key, value in config.items() if key not in LABELS}
-        config |= {key: value for key, value in maskset.task.config.items() if key not in CODE}
-        config["architectures"] = [maskset.task.architecture]
-    if dtype is not None:
-        config["torch_dtype" if "torch_dtype" in config else "dtype"] = FLOATS[dtype]
-    return config | {"maskhub": {"base": maskset.base.root, "mask": maskset.id}}
-
-
-def card(base: Checkpoint, maskset: MaskSet) -> str:
-    """A model card that says what the checkpoint was built from."""
-    front: dict[str, Any] = {"library_name": "transformers", "base_model": maskset.base.name, "tags": ["maskhub"]}
-    if maskset.task:
-        front["pipeline_tag"] = maskset.task.type
-    lines = [f"{key}: {printable(json.dumps(value, ensure_ascii=False))}" for key, value in front.items()]  # as YAML
-    return "\n".join(
-        [
-            "---",
-            *lines,
-            "---",
-            "",
-            "A dense checkpoint built by MaskHub: the weights of the base, those that the mask drops set to 0.",
-            "",
-            f"- base: {markdown(maskset.base.name)}, root `{maskset.base.root}`",
-            f"- mask: `{maskset.id}`",
-            *(f"- {markdown(name)}: {value:.4f}" for name, value in sorted(maskset.metrics.items())),
-            "",
-        ]
-    )
-
-
 def _check_digests(base: Checkpoint, maskset: MaskSet, found: Mapping[str, str]) -> None:
     expected = maskset.base.tensors
     if differ := [name for name in expected if name in found and found[name] != expected[name]]:
@@ -329,7 +254,7 @@ def _plan(base: Checkpoint, maskset: MaskSet, shard_size: int | None, dtype: str
     binding = maskset.base
     plan: list[Specs] = []
     for shard in base.shards:
-        names = [n for n in shard if n in binding.tensors and base.tensors[n] is shard]
+        names = [n for n in base if n in binding.tensors and base.tensors[n] is shard]
         if names:
             plan.append({binding.parameter(n): base.info(n) for n in names})
     if not plan:  # a task that reads nothing of the base

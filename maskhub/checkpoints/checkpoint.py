@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from maskhub.errors import ArgumentError, CheckpointError, FormatError, MaskhubError, MissingError, same_kind
@@ -14,7 +16,7 @@ from maskhub.masks.binding import HubRevision
 from maskhub.storage import address, digest
 from maskhub.storage.regular import open_regular
 from maskhub.storage.safetensors import TensorFile
-from maskhub.storage.tensor import Bytes, RawTensor, Spec
+from maskhub.storage.tensor import FLOATS, Bytes, RawTensor, Spec
 from maskhub.storage.torch import TorchFile
 
 WEIGHTS = "model.safetensors"
@@ -36,27 +38,41 @@ Shard = TensorFile | TorchFile  # one file of a checkpoint
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """``name`` is what the caller asked for; ``tensors`` maps tensor names to the shard that holds each."""
+    """``name`` is what the caller asked for; ``tensors`` maps tensor names to the shard that holds each.
+
+    ``stored`` has the names under which tensors lie in their shards, where these are others.
+    """
 
     name: str
     folder: Path
     shards: tuple[Shard, ...]
     tensors: Mapping[str, Shard]
     hub: HubRevision | None = None
+    stored: Mapping[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
 
     def info(self, name: str) -> Spec:
-        return self.tensors[name].tensors[name]
+        return self.tensors[name].tensors[self.stored.get(name, name)]
 
     def read(self, name: str) -> RawTensor:
         """One tensor, row-major, as it is stored now: what is read twice may differ."""
-        return self.tensors[name].read(name)
+        return self.tensors[name].read(self.stored.get(name, name))
 
     def chunks(self, name: str, size: int) -> Iterator[Bytes]:
         """The bytes of a tensor, so many at a time: each chunk is overwritten by the next."""
-        return self.tensors[name].chunks(name, size)
+        return self.tensors[name].chunks(self.stored.get(name, name), size)
+
+    def renamed(self, stored: Mapping[str, str]) -> Checkpoint:
+        """The same checkpoint, in which tensors have other names, too: new names to those that are there."""
+        tensors = {**self.tensors, **{name: self.tensors[old] for name, old in stored.items()}}
+        return replace(self, tensors=tensors, stored=stored)
+
+    @property
+    def floats(self) -> set[str]:
+        """The floating-point dtypes that its tensors are stored in."""
+        return {self.info(name).dtype for name in self} & FLOATS.keys()
 
     def digest(self, name: str) -> str:
         tensor = self.read(name)
@@ -105,12 +121,66 @@ def open_checkpoint(
                 f"{name}: not a checkpoint: expected a folder, a .safetensors or a PyTorch file (.bin)"
             )
         return _open_file(name, path, hub)
-    for index, weights in (INDEX, WEIGHTS), (TORCH_INDEX, TORCH_WEIGHTS):
-        if (path / index).exists():
-            return _open_sharded(name, path / index, hub)
+    # In transformers' order: an index beside a single file is of an earlier save.
+    for weights, index in (WEIGHTS, INDEX), (TORCH_WEIGHTS, TORCH_INDEX):
         if (path / weights).exists():
             return _open_file(name, path / weights, hub)
-    raise MissingError(f"{name}: the folder has neither {WEIGHTS} nor {TORCH_WEIGHTS}, nor an index of shards")
+        if (path / index).exists():
+            return _open_sharded(name, path / index, hub)
+    raise _without_weights(name, path)
+
+
+# What lies in folders that have no weights of the kinds that are read, and what to do then.
+INSTEAD = {
+    "adapter_model.*": ("an adapter of PEFT's", "Name the model that it was made for, or merge it into that."),
+    "*.gguf": ("a GGUF file", "Load it with transformers (gguf_file=...) and save it, or name the original."),
+    "tf_model*.h5": ("TensorFlow's weights", "Take the safetensors or PyTorch files of the same model."),
+    "flax_model*.msgpack": ("Flax's weights", "Take the safetensors or PyTorch files of the same model."),
+    "*.onnx": ("an ONNX file", "Take the safetensors or PyTorch files of the same model."),
+    "consolidated*": ("the weights of another library than transformers", "Take those that transformers loads."),
+    "model.*.safetensors": ("a variant of the weights", "Rename it to model.safetensors, if it is what you want."),
+    "pytorch_model.*.bin": ("a variant of the weights", "Rename it to pytorch_model.bin, if it is what you want."),
+    "*.safetensors": ("weights under another name", "Name the file itself."),
+}  # fmt: skip
+
+
+def _without_weights(name: str, folder: Path) -> MaskhubError:
+    for pattern, (what, cure) in INSTEAD.items():
+        if found := sorted(folder.glob(pattern)):
+            return CheckpointError(f"{name}: the folder has {what} ({found[0].name}), and no {WEIGHTS}", hint=cure)
+    return MissingError(f"{name}: the folder has neither {WEIGHTS} nor {TORCH_WEIGHTS}, nor an index of shards")
+
+
+def refuse_quantised(base: Checkpoint) -> None:
+    """Raises CheckpointError for a base whose weights are quantised: a mask belongs to floating-point ones."""
+    found = base.config().get("quantization_config")
+    if isinstance(found, dict):
+        kind = found.get("quant_method") or next((key for key in found if key.startswith("load_in_")), "unknown")
+        raise CheckpointError(
+            f"{base.name}: its weights are quantised ({kind}), and masks need them as floating-point numbers",
+            hint="Name the model that it was made from.",
+        )
+
+
+@contextlib.contextmanager
+def for_transformers(base: Checkpoint) -> Iterator[Path]:
+    """A folder from which transformers loads just this checkpoint's files, whatever else lies beside them.
+
+    An adapter, other variants or an old index would be taken, too.
+    """
+    with TemporaryDirectory(prefix="maskhub-") as name:
+        folder = Path(name)
+        files = {CONFIG: base.folder / CONFIG, "generation_config.json": base.folder / "generation_config.json"}
+        paths = [Path(shard.path) for shard in base.shards]
+        weights, index = (WEIGHTS, INDEX) if paths[0].suffix == ".safetensors" else (TORCH_WEIGHTS, TORCH_INDEX)
+        files |= {weights: paths[0]} if len(paths) == 1 else {path.name: path for path in paths}
+        for link, path in files.items():
+            if path.exists():
+                (folder / link).symlink_to(path.absolute())
+        if len(paths) > 1:
+            weight_map = {tensor: Path(shard.path).name for tensor, shard in base.tensors.items()}
+            (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+        yield folder
 
 
 def _open_file(name: str, path: Path, hub: HubRevision | None) -> Checkpoint:

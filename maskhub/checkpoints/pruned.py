@@ -18,7 +18,13 @@ from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor, Spec
 from maskhub.storage.work import Progress
 
 # Keys of config.json that say how a checkpoint was written, not what the task is.
-BOOKKEEPING = {"architectures", "transformers_version", "_name_or_path", "torch_dtype", "dtype", "maskhub"}
+BOOKKEEPING = {
+    "architectures", "transformers_version", "_name_or_path", "torch_dtype", "dtype", "maskhub",
+    "quantization_config", "compression_config", "sparsity_config",
+}  # fmt: skip
+# What wraps models while they are trained puts these into the names of their parameters: DataParallel and DDP,
+# torch.compile, FSDP, checkpointed layers.
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 # Multiplying a negative weight by 0, as torch.nn.utils.prune does, gives -0: it is dropped, too.
 MINUS_ZERO = {"F64": 1 << 63, "F32": 1 << 31, "F16": 1 << 15, "BF16": 1 << 15, "F8_E4M3": 1 << 7, "F8_E5M2": 1 << 7}
@@ -43,9 +49,11 @@ def from_pruned(
     """The mask set that makes ``dense`` from ``base``.
 
     A tensor of the dense checkpoint is paired with the base tensor of its name, with or without the task model's
-    prefix (``bert.``); one without a partner travels whole. Raises CheckpointError naming a paired tensor that
-    holds a weight which is neither the base's nor 0, or has another shape or dtype.
+    prefix (``bert.``), and without what wrapped the model (``module.``); one without a partner travels whole. Raises
+    CheckpointError naming a paired tensor that holds a weight which is neither the base's nor 0, or has another shape
+    or dtype.
     """
+    dense = _plainly_named(base, dense)
     pairs = pair(base, dense)
     if not pairs:
         raise CheckpointError(f"{dense.name}: no tensor has a name of {base.name}, so it was not pruned from it")
@@ -68,6 +76,35 @@ def from_pruned(
         task=task_of(base.config(), dense.config()),
         lineage={"operation": "pack", "source": "pruned checkpoint"},
     )
+
+
+class _Renamed:
+    """A dense checkpoint with other names for its tensors: ``stored`` has those that they lie under."""
+
+    def __init__(self, dense: DenseTensors, stored: dict[str, str]) -> None:
+        self.name, self.config = dense.name, dense.config
+        self._dense, self._stored = dense, stored
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def read(self, name: str) -> RawTensor:
+        return self._dense.read(self._stored[name])
+
+
+def _plainly_named(base: Iterable[str], dense: DenseTensors) -> DenseTensors:
+    """The checkpoint with the names that its model has by itself.
+
+    A wrapper's components go. The first component goes, too, where more names are the base's without it: a module that
+    the model was an attribute of, as Lightning's are. What does not begin so is that module's own, and is left out.
+    """
+    stored = {".".join(part for part in name.split(".") if part not in WRAPPERS): name for name in dense}
+    found = len(pair(base, stored))
+    for first in sorted({name.partition(".")[0] for name in stored}):
+        inner = {name.removeprefix(f"{first}."): old for name, old in stored.items() if name.startswith(f"{first}.")}
+        if len(pair(base, inner)) > found:
+            stored, found = inner, len(pair(base, inner))
+    return _Renamed(dense, stored)
 
 
 def pair(base: Iterable[str], parameters: Iterable[str]) -> dict[str, str]:

@@ -9,7 +9,9 @@ import transformers
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
 
 from maskhub.checkpoints import apply as dense
+from maskhub.checkpoints.beside import task_config
 from maskhub.checkpoints.checkpoint import TOKENIZER_FILES, Checkpoint, open_checkpoint
+from maskhub.checkpoints.match import match
 from maskhub.container.reader import open_mask
 from maskhub.errors import (
     CheckpointError,
@@ -43,7 +45,9 @@ def load_model(
         open_checkpoint(base, revision=revision, token=token),
         open_mask(mask, whole=True, token=token),
     )
-    config_dict = dense.task_config(checkpoint, maskset)
+    checkpoint = match(checkpoint, [maskset])
+    dense.check_structure(checkpoint, maskset)
+    config_dict = task_config(checkpoint, maskset)
     model_class: Any = _model_class(config_dict)
     state = {name: to_torch(t) for name, t in dense.tensors(checkpoint, maskset, verify=verify)}
     with quiet_transformers():

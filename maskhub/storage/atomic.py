@@ -195,9 +195,17 @@ class NewFolder(_New):
     _replaced: int | None = None  # permissions of an empty folder that lay in its place
 
     def create(self, name: str) -> IO[bytes]:
-        """A new file in it, open for reading and writing until the folder is done."""
-        with explained(self._path):
-            handle = os.open(name, NEW, 0o666, dir_fd=self._handle)
+        """A new file in it, or in a folder in it, open for reading and writing until the folder is done."""
+        *folders, last = name.split("/")
+        with explained(self._path), contextlib.ExitStack() as opened:
+            where = self._handle
+            for folder in folders:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(folder, dir_fd=where)
+                where = os.open(folder, FOLDER | os.O_NOFOLLOW, dir_fd=where)
+                opened.callback(os.close, where)
+                opened.callback(_sync_names, where)  # when the file is in it
+            handle = os.open(last, NEW, 0o666, dir_fd=where)
         self._files.append(io.BufferedRandom(_Written(handle, self._path)))
         return self._files[-1]
 
@@ -292,9 +300,17 @@ def _sweep_one(parent: int, name: str) -> None:
 
 
 def _empty(folder: int) -> None:
-    """Remove the files of an open folder, the mark last: what is left after a kill is swept, too."""
+    """Remove all that is in an open folder, the mark last: what is left after a kill is swept, too."""
     for name in sorted(os.listdir(folder), key=MARK.__eq__):
-        os.unlink(name, dir_fd=folder)
+        if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            inner = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            try:
+                _empty(inner)
+            finally:
+                os.close(inner)
+            os.rmdir(name, dir_fd=folder)
+        else:
+            os.unlink(name, dir_fd=folder)
 
 
 def _lock(handle: int) -> bool | None:

@@ -43,6 +43,13 @@ def require_regular(folder: Path, suffixes: Iterable[str]) -> None:
             _refuse(path.stat().st_mode, path)
 
 
+def lfs_pointer(path: str | Path, start: bytes) -> FormatError | None:
+    """The error for a file that begins so, where Git LFS left a note in the place of the file itself."""
+    if not start.startswith(b"version https://git-lfs"):
+        return None
+    return FormatError(f"{path}: a pointer of Git LFS, not the file itself", hint="Get the file: git lfs pull.")
+
+
 def _refuse(mode: int, called: str | Path) -> None:
     if not stat.S_ISREG(mode):
         raise FormatError(f"{called}: {KINDS.get(stat.S_IFMT(mode), 'no file')}, not a file")

@@ -15,6 +15,7 @@ from typing import IO, Any
 from safetensors import SafetensorError, safe_open
 
 from maskhub.errors import FormatError, IntegrityError, MaskhubError, same_kind
+from maskhub.storage.regular import lfs_pointer
 from maskhub.storage.source import LocalFile, Source, pieces, read
 from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor, Spec
 
@@ -46,7 +47,8 @@ class TensorFile:
             self.header = self._read_header()  # as it is parsed, with its length before it
             self.metadata = _checked(self.header, self.size)
         except SafetensorError as error:
-            raise FormatError(
+            begin = read(self.source, 0, min(64, self.size)).tobytes()
+            raise lfs_pointer(self.path, begin) or FormatError(
                 f"{self.path}: not a safetensors file, or cut short ({error})", hint=IntegrityError.cure
             ) from error
         except MaskhubError:

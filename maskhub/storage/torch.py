@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from maskhub.errors import FormatError, MaskhubError, damaged, library
+from maskhub.storage.regular import lfs_pointer
 from maskhub.storage.source import LocalFile, pieces, read
 from maskhub.storage.tensor import FLOATS, Bytes, RawTensor, Spec
 
@@ -76,6 +77,8 @@ class TorchFile:
         with damaged(path, "PyTorch file"):
             names = dtype_names()
             self.size = self._source.open()  # bytes of the whole file
+            if pointer := lfs_pointer(path, read(self._source, 0, min(64, self.size)).tobytes()):
+                raise pointer
             self._tensors, self._places = _load(self._source, within)
             self.tensors = {name: Spec(names[t.dtype], tuple(t.shape)) for name, t in self._tensors.items()}
         self.metadata: dict[str, str] = {}  # as safetensors has some

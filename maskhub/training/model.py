@@ -11,7 +11,7 @@ import msgspec
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint, refuse_quantised
 from maskhub.checkpoints.pruned import task_of, task_type
 from maskhub.checkpoints.scan import digests
 from maskhub.container import codecs, writer
@@ -20,7 +20,8 @@ from maskhub.errors import TrainingError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import MaskSet
 from maskhub.masks.scores import Initial
-from maskhub.storage.torch import from_torch
+from maskhub.storage.tensor import FLOATS
+from maskhub.storage.torch import dtype_names, from_torch
 from maskhub.training.layers import check_layers, maskable, select
 from maskhub.training.masking import add_scores, attach, masks_of, plain_name, whole
 from maskhub.training.methods import starting_scores
@@ -135,9 +136,20 @@ def mask_on_base(
 
     ``head`` names the parameters that the base does not hold.
     """
+    refuse_quantised(base)
     found = digests(base)
     state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in head}
-    traced = trace(state.items(), found, base.name)
+    try:
+        traced = trace(state.items(), found, base.name)
+    except TrainingError as error:
+        own = {dtype_names().get(tensor.dtype, str(tensor.dtype)) for tensor in state.values()} & FLOATS.keys()
+        if own == base.floats:
+            raise
+        raise TrainingError(
+            f"{error.message}: it is stored in {' and '.join(sorted(base.floats))}, and loaded in "
+            f"{' and '.join(sorted(own))}",
+            hint="Load it with the dtype that it is stored in; where that is several, save it in one first.",
+        ) from error
     keys = {parameter: name for name, parameter in traced.items()}
     trained = _trained(model, method) & set(keys)
     weights = maskable(model, keys)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
 import transformers
 from transformers import AutoConfig, PreTrainedModel
 
-from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint, for_transformers, refuse_quantised
 from maskhub.checkpoints.pruned import task_type
 from maskhub.errors import ArgumentError, CheckpointError, TrainingError, reason
 from maskhub.masks.binding import Task
 from maskhub.masks.names import ORDER, locate
 from maskhub.runtime.quiet import quiet_transformers
+from maskhub.storage.tensor import FLOATS
 from maskhub.tasks.task import TaskType
 from maskhub.training.model import Origin, mask_on_base, task_layers
 from maskhub.training.processes import Say
@@ -47,19 +49,22 @@ def _load(
 
     ``changes`` are those of the base's configuration; the token to pad with is added where the base names none.
     """
-    with quiet_transformers():
+    refuse_quantised(base)
+    with quiet_transformers(), for_transformers(base) as folder:
         try:
-            config = AutoConfig.from_pretrained(base.folder, **changes)
+            config = AutoConfig.from_pretrained(folder, **changes)
             if kind.type == "text-generation" and getattr(config, "is_decoder", True) is False:
                 raise ValueError("it reads each text in both directions")
             if not kind.images and getattr(config, "pad_token_id", None) is None:
                 changes["pad_token_id"] = config.pad_token_id = processor.pad_token_id
             config.return_dict = True
             model, loading = getattr(transformers, kind.model).from_pretrained(
-                base.folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True
+                folder, config=config, dtype=_dtype(base), output_loading_info=True, ignore_mismatched_sizes=True
             )
+            model.config._name_or_path = str(base.folder)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise CheckpointError(f"{base.name}: cannot be loaded for {kind.name}: {reason(error)}") from error
+            why = reason(error).replace(str(folder), base.name)
+            raise CheckpointError(f"{base.name}: cannot be loaded for {kind.name}: {why}") from error
     missing, layers = set(loading["missing_keys"]), task_layers(model)
     misfits = {name: shapes for name, *shapes in loading["mismatched_keys"]}
     if lacking := sorted(name for name in missing if _in_a_layer(name)):
@@ -86,6 +91,16 @@ def _load(
             _make_anew(model)
         say("Classifier: a new one; the base's own is left out (--keep-head begins with it)")
     return model, missing | layers
+
+
+def _dtype(base: Checkpoint) -> torch.dtype:
+    """That of most of the base's floating-point numbers, whatever its configuration says."""
+    sizes: Counter[str] = Counter()
+    for name in base:
+        sizes[base.info(name).dtype] += base.info(name).size
+    found = next((dtype for dtype, _ in sizes.most_common() if dtype in FLOATS), "F32")
+    dtype: torch.dtype = getattr(torch, FLOATS[found])
+    return dtype
 
 
 def _make_anew(model: PreTrainedModel) -> None:

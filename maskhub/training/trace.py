@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from itertools import takewhile
 
 from torch import Tensor
 
+from maskhub.checkpoints.match import common_tail
 from maskhub.errors import TrainingError
 from maskhub.storage import digest
 from maskhub.storage.torch import from_torch
@@ -37,10 +37,5 @@ def trace(tensors: Iterable[tuple[str, Tensor]], digests: Mapping[str, str], sou
                 f"{source}: parameter {parameter} equals no tensor of the checkpoint",
                 hint="A mask is tied to weights as they are stored: without cast or conversion.",
             )
-        traced[max(candidates, key=lambda n: _common_tail(n, parameter))] = parameter
+        traced[max(candidates, key=lambda n: common_tail(n, parameter))] = parameter
     return traced
-
-
-def _common_tail(a: str, b: str) -> int:
-    pairs = zip(reversed(a.split(".")), reversed(b.split(".")), strict=False)
-    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))

@@ -1,0 +1,220 @@
+"""Bases as they are found: other files beside them, other names, other dtypes, and what is no base at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import maskhub
+from maskhub.checkpoints import apply as dense
+from maskhub.checkpoints.checkpoint import open_checkpoint
+from maskhub.checkpoints.pruned import from_pruned
+from maskhub.errors import BaseMismatchError, CheckpointError, FormatError, MaskhubError, MissingError
+from maskhub.storage.safetensors import TensorFile, write_tensors
+from maskhub.storage.tensor import RawTensor
+from tests import tiny
+
+
+def tensors(folder: Path) -> dict[str, RawTensor]:
+    file = TensorFile(folder / "model.safetensors")
+    return {name: file.read(name) for name in file}
+
+
+def written(folder: Path, content: dict[str, RawTensor], name: str = "model.safetensors") -> Path:
+    with (folder / name).open("wb") as file:
+        write_tensors(file, content, {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_single_file_is_taken_before_an_old_index(tmp_path: Path, kind: str) -> None:
+    """As transformers does: the index is of an earlier save."""
+    folder = tiny.write_base(tmp_path / "base", shards=2, seed=1)
+    new = tiny.base_tensors(seed=2)
+    if kind == "safetensors":
+        written(folder, new)
+    else:
+        torch = pytest.importorskip("torch")
+        old = {name: torch.from_numpy(t.numpy().copy()) for name, t in tiny.base_tensors(seed=1).items()}
+        torch.save(old, folder / "pytorch_model-00001-of-00001.bin")
+        index = {"metadata": {}, "weight_map": dict.fromkeys(old, "pytorch_model-00001-of-00001.bin")}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+        torch.save({n: torch.from_numpy(t.numpy().copy()) for n, t in new.items()}, folder / "pytorch_model.bin")
+        for file in folder.glob("*safetensors*"):
+            file.unlink()
+    base = open_checkpoint(folder)
+    assert all(np.array_equal(base.read(name).numpy(), tensor.numpy()) for name, tensor in new.items())
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("adapter_model.safetensors", "an adapter of PEFT's"), ("adapter_model.bin", "an adapter of PEFT's"),
+        ("model-q4.gguf", "a GGUF file"), ("tf_model.h5", "TensorFlow's weights"), ("model.onnx", "an ONNX file"),
+        ("flax_model.msgpack", "Flax's weights"), ("consolidated.00.pth", "the weights of another library"),
+        ("model.fp16.safetensors", "a variant of the weights"), ("pytorch_model.fp16.bin", "a variant of the weights"),
+        ("weights.safetensors", "weights under another name"),
+    ],
+)  # fmt: skip
+def test_a_folder_without_weights_says_what_it_has(tmp_path: Path, file: str, what: str) -> None:
+    (tmp_path / file).write_bytes(b"x")
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(tmp_path)
+    assert f"the folder has {what}" in caught.value.message
+    assert f"({file}), and no model.safetensors" in caught.value.message
+    assert caught.value.hint
+    (tmp_path / file).unlink()
+    with pytest.raises(MissingError, match=r"neither model\.safetensors nor"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "task.msk"])
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, name: str) -> None:
+    if name.endswith(".bin"):
+        pytest.importorskip("torch")
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 134\n")
+    with pytest.raises(FormatError, match=r"a pointer of Git LFS, not the file itself\. Get the file: git lfs pull\."):
+        maskhub.open(tmp_path / name) if name.endswith(".msk") else open_checkpoint(tmp_path)
+
+
+RENAMED = {
+    "prefix": lambda name: f"bert.{name}",
+    "gamma": lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma"),
+    "both": lambda name: f"model.bert.{name.replace('LayerNorm.weight', 'LayerNorm.gamma')}",
+}
+
+
+@pytest.mark.parametrize("kind", RENAMED)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_the_same_tensors_under_other_names_are_matched(
+    base_folder: Path, mask_path: Path, tmp_path: Path, kind: str, shards: int
+) -> None:
+    content = {RENAMED[kind](name): tensor for name, tensor in tensors(base_folder).items()}
+    config = json.loads((base_folder / "config.json").read_text())
+    other = tiny.write_checkpoint(tmp_path / "other", content, shards=shards, config=config)
+    told = "under other names, as .* matched by their digests"
+    with pytest.warns(UserWarning, match=told):
+        maskhub.verify(mask_path, base=other)
+    with pytest.warns(UserWarning, match=told):
+        maskhub.apply(other, mask_path, tmp_path / "built", shard_size="1GB")
+    maskhub.apply(base_folder, mask_path, tmp_path / "right", shard_size="1GB")
+    built, right = tensors(tmp_path / "built"), tensors(tmp_path / "right")
+    assert built.keys() == right.keys()
+    assert all(np.array_equal(built[name].data, right[name].data) for name in right)
+
+
+def test_a_changed_tensor_under_another_name_is_no_match(base_folder: Path, mask_path: Path, tmp_path: Path) -> None:
+    content = {f"bert.{name}": tensor for name, tensor in tensors(base_folder).items()}
+    name = "bert.encoder.layer.1.output.dense.weight"
+    data = content[name].data.copy()
+    data[3] ^= 1
+    content[name] = RawTensor(content[name].dtype, content[name].shape, data)
+    other = tiny.write_checkpoint(tmp_path / "other", content)
+    with pytest.raises(BaseMismatchError, match="it lacks"):
+        maskhub.verify(mask_path, base=other)
+
+
+def wrapped(name: str, kind: str) -> str:
+    return {
+        "DDP": f"module.{name}",
+        "torch.compile": f"_orig_mod.{name}",
+        "both": f"module._orig_mod.{name}",
+        "FSDP": name.replace("layer.1.", "layer.1._fsdp_wrapped_module._checkpoint_wrapped_module."),
+        "Lightning": f"model.{name}",
+        "Lightning and torch.compile": f"model._orig_mod.{name}",
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["DDP", "torch.compile", "both", "FSDP", "Lightning", "Lightning and torch.compile"])
+def test_what_wrapped_a_pruned_model_is_no_part_of_its_names(
+    base_folder: Path, mask_path: Path, tmp_path: Path, kind: str
+) -> None:
+    """As state dicts that trainers wrote, in a PyTorch file with the rest of their checkpoint."""
+    torch = pytest.importorskip("torch")
+    maskhub.apply(base_folder, mask_path, tmp_path / "pruned")
+    state = {wrapped(n, kind): torch.from_numpy(t.numpy().copy()) for n, t in tensors(tmp_path / "pruned").items()}
+    if "Lightning" in kind:
+        state["loss.weight"] = torch.ones(2)
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "last.ckpt.pt")
+    found = maskhub.pack(tmp_path / "last.ckpt.pt", tmp_path / "again.msk", base=base_folder)
+    assert found
+    again, mask = maskhub.open(tmp_path / "again.msk"), maskhub.open(mask_path)
+    assert again.masks == mask.masks
+    assert set(again.dense) == set(mask.dense)
+    assert again.base.parameters == mask.base.parameters
+
+
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config", "sparsity_config"])
+def test_bookkeeping_of_a_file_is_no_part_of_the_task(base_folder: Path, tmp_path: Path, key: str) -> None:
+    base = open_checkpoint(base_folder)
+    pruned = tiny.build(base, tiny.tiny_maskset(base), tmp_path / "pruned")
+    config = json.loads((pruned / "config.json").read_text())
+    (pruned / "config.json").write_text(json.dumps(config | {key: {"quant_method": "other", "format": "dense"}}))
+    found = from_pruned(base, open_checkpoint(pruned))
+    assert found.task
+    assert key not in found.task.config
+    assert found.task.config["id2label"] == tiny.LABELS["id2label"]
+
+
+def test_the_configuration_says_what_the_files_hold(base_folder: Path, mask_path: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(base_folder, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    for key in ("dtype", "torch_dtype"):
+        (other / "config.json").write_text(json.dumps(config | {key: "float16"}))
+        maskhub.apply(other, mask_path, tmp_path / key)
+        assert json.loads((tmp_path / key / "config.json").read_text())[key] == "float32"
+
+
+def sentence_base(folder: Path) -> Path:
+    """A tiny model of sentence vectors, as sentence-transformers saves one."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+
+    tiny.tiny_model("bert", folder / "plain", initializer_range=0.1)
+    parts = [Transformer(str(folder / "plain")), Pooling(32, "mean"), Dense(32, 8), Normalize()]
+    SentenceTransformer(modules=parts, device="cpu").save(str(folder / "sentences"))
+    return folder / "sentences"
+
+
+def test_a_model_of_sentence_vectors_keeps_its_pooling(tmp_path: Path) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    import torch
+    from transformers import AutoModel
+
+    import maskhub.training as learning
+
+    base = sentence_base(tmp_path)
+    model = AutoModel.from_pretrained(base)
+    learning.mask_model(model, base, initial_sparsity=0.2)
+    learning.pack(model, tmp_path / "task.msk")
+    maskhub.apply(base, tmp_path / "task.msk", tmp_path / "built")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    right = sentence_transformers.SentenceTransformer(str(base), device="cpu")
+    right[0].auto_model.load_state_dict(maskhub.load_model(base, tmp_path / "task.msk").state_dict())
+    built = sentence_transformers.SentenceTransformer(str(tmp_path / "built"), device="cpu")
+    texts = ["who is the man", "free prize"]
+    assert torch.equal(built.encode(texts, convert_to_tensor=True), right.encode(texts, convert_to_tensor=True))
+    assert built.encode(texts).shape == (2, 8)
+
+
+def test_parts_outside_the_base_are_not_copied(base_folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(base_folder, tmp_path / "other")
+    base = open_checkpoint(other)
+    mask = tiny.tiny_maskset(base)
+    plain = type(mask)(mask.base, mask.masks, {}, None)
+    for modules in ('[{"path": "../secret"}]', '[{"path": "/etc"}]', "[3]", "{", '[{"name": "x"}]'):
+        (other / "modules.json").write_text(modules)
+        with pytest.raises(FormatError, match=r"modules\.json: no list of the parts"):
+            dense.build(base, [(plain, tmp_path / "built")])
+    tiny.build(base, mask, tmp_path / "classifier")  # a classifier makes no sentence vectors
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/key").write_text("key")
+    (other / "1_Pooling").symlink_to(tmp_path / "secret")
+    (other / "modules.json").write_text('[{"path": ""}, {"path": "1_Pooling"}]')
+    with pytest.raises(MaskhubError, match="a link that leads out of the base's folder"):
+        dense.build(base, [(plain, tmp_path / "built")])
+    assert not (tmp_path / "built").exists()

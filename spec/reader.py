@@ -306,6 +306,11 @@ class Target:
         return math.prod(self.shape)
 
 
+def most(stored: int) -> int:
+    """Bytes that may come of so many stored ones: of a file its masks', of a payload a list's."""
+    return (1 << 24) + (stored << 10)
+
+
 def pack(flags: NDArray[Any]) -> bytes:
     return np.packbits(flags, bitorder="little").tobytes()
 
@@ -338,7 +343,7 @@ def chunks(payload: bytes, width: int) -> Iterator[NDArray[Any]]:
 
 
 def integers(payload: bytes, count: int, width: int) -> NDArray[np.int64]:
-    need(count * width // 8 <= max(1 << 30, len(payload) << 10), "limit.list", f"pcodec: {count} integers")
+    need(count * width // 8 <= most(len(payload)), "limit.list", f"pcodec: {count} integers")
     if count == 0:
         need(not payload, "list.empty", "a payload for no integers")
         return np.empty(0, np.int64)
@@ -353,7 +358,7 @@ def integers(payload: bytes, count: int, width: int) -> NDArray[np.int64]:
 
 
 def positions(payload: bytes, count: int, width: int, end: int, rule: str = "position") -> NDArray[np.int64]:
-    found = np.cumsum(integers(payload, count, width) + 1) - 1  # at most 2**30 integers of 32 bits: no sum wraps around
+    found = np.cumsum(integers(payload, count, width) + 1) - 1  # too few for a sum to wrap around
     need(bool((found < end).all()), rule, "a position past the end")
     return found[found < end]
 
@@ -516,7 +521,7 @@ class File:
             fits = len(self.payloads.get(name, b"")) == size or entry["dtype"] not in ITEM_SIZE
             need(fits, "dense.size", f"{name}: the payload has not the size of dtype and shape")
         decoded = sum(math.prod(entry["shape"]) + 7 >> 3 for entry in masks.values())
-        need(decoded <= (1 << 26) + (len(self.content) << 10), "limit.file", f"masks of {decoded} bytes in all")
+        need(decoded <= most(len(self.content)), "limit.file", f"masks of {decoded} bytes in all")
 
     def check_seal(self) -> None:
         seal = self.manifest.get("seal", "").encode()

@@ -14,6 +14,7 @@ import msgspec
 from maskhub.container.codecs.bits import Bits
 from maskhub.container.codecs.codec import Codec as Codec
 from maskhub.container.codecs.codec import Target as Target
+from maskhub.container.codecs.codec import most as most
 from maskhub.container.codecs.delta import Delta
 from maskhub.container.codecs.drift import Drift
 from maskhub.container.codecs.gaps import Gaps

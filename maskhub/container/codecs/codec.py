@@ -10,6 +10,18 @@ from maskhub.masks.mask import Mask
 from maskhub.masks.scores import Initial
 from maskhub.storage.tensor import Bytes
 
+FREE = 1 << 24  # bytes: masks of 134 M weights, which ``drift``, the slowest, decodes in a few seconds
+EXPANSION = 1 << 10
+
+
+def most(stored: int) -> int:
+    """How many bytes may come of so many stored ones, where nothing else bounds them.
+
+    A few bytes can claim a mask of any size, and take any time and memory. A bit for 1024 weights is less than what is
+    stored of any mask that was trained.
+    """
+    return FREE + EXPANSION * stored
+
 
 @dataclass(frozen=True)
 class Target:
@@ -49,7 +61,7 @@ class Codec(Protocol):
     def decode(self, payload: Bytes, target: Target) -> Bytes:
         """The packed bits of the target; the caller checks that they are what the manifest says.
 
-        Safe on any payload: it allocates a few bytes a weight at most, and raises CodecError where the payload does
-        not fit.
+        Safe on any payload: beside the bits it allocates little, and no list that takes more than ``most`` bytes for
+        its payload's; it raises CodecError where the payload does not fit.
         """
         ...

@@ -13,17 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pcodec import ChunkConfig, DeltaSpec, ModeSpec, PagingSpec, standalone, wrapped
 
+from maskhub.container.codecs.codec import most
 from maskhub.errors import CodecError
 from maskhub.storage.tensor import Bytes
 
 LEVEL = 12  # the distances of a random mask take it no longer than 8, and come 0.1 % closer to the bound
-FREE = 1 << 30  # bytes of values that a payload of any size may hold; beyond, EXPANSION for each byte of it
-EXPANSION = 1 << 10
-STANDALONE, MAJOR = 3, 4  # versions of the file, and of what is wrapped in it
-TYPE = {16: 7, 32: 1}  # pcodec's numbers of u16 and u32
 PASS = 1 << 16  # distances, and about positions times 64, that are worked on at a time, to bound memory
 
 Width = Literal[16, 32]
+TYPE: dict[int, int] = {16: 7, 32: 1}  # what pcodec calls their numbers
+STANDALONE, MAJOR = 3, 4  # pcodec's versions: of the file, and of what is wrapped in it
 
 
 def width_for(largest: int) -> Width:
@@ -106,7 +105,7 @@ def _read_chunks(payload: bytes, values: NDArray[np.unsignedinteger]) -> None:
 
 def _check_expansion(size: int, count: int, width: Width) -> None:
     """Equal values take next to no bytes: a few hundred could fill any memory."""
-    if count * width // 8 > max(FREE, EXPANSION * size):
+    if count * width // 8 > most(size):
         raise CodecError(f"pcodec payload: {size} bytes for {count} values of {width} bits")
 
 

@@ -332,6 +332,32 @@ def test_a_payload_of_another_width_or_count_is_refused() -> None:
             decompress(payload, count, width)
 
 
+@pytest.mark.parametrize("width", [16, 32])
+def test_lists_are_written_in_the_part_of_pcodec_that_the_format_names(width: int) -> None:
+    values = np.random.default_rng(0).geometric(0.1, 5000)
+    payload = compress(values, width, [4096, 1, 903])
+    assert payload[:6] == b"pco!\3\0"
+    chunks = payload.split({16: b"\7", 32: b"\1"}[width] + (4095).to_bytes(3, "little"), 1)
+    assert chunks[0][-2:] == b"\4\1"  # format version 4.1
+    assert chunks[1][0] == 0  # classic mode, no deltas
+
+
+@pytest.mark.parametrize("width", [16, 32])
+@pytest.mark.parametrize("pages", [[700], [1] * 700, [256, 257, 1, 186], [699, 1]])
+@pytest.mark.parametrize("largest", [0, 1, 300, (1 << 16) - 1, (1 << 32) - 1])
+def test_lists_of_any_chunks_come_back(width: int, pages: list[int], largest: int) -> None:
+    largest = min(largest, (1 << width) - 1)
+    values = np.random.default_rng(0).integers(0, largest + 1, 700)
+    values[[5, 6]] = largest
+    payload = compress(values, width, pages)
+    assert np.array_equal(decompress(np.frombuffer(payload, np.uint8), 700, width), values)
+    for size in (*range(0, len(payload), len(payload) // 30 + 1), len(payload) - 1):
+        with pytest.raises(CodecError, match="pcodec payload: "):
+            decompress(np.frombuffer(payload[:size], np.uint8), 700, width)
+    with pytest.raises(CodecError, match="1 bytes follow its end"):
+        decompress(np.frombuffer(payload + b"\0", np.uint8), 700, width)
+
+
 def test_decoded_bits_have_no_ones_in_the_padding() -> None:
     for size in range(1, 20):
         mask = Mask.from_bool(np.ones(size, bool))

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import typer
 
-from maskhub.errors import ArgumentError
+from maskhub.errors import ArgumentError, check_choice
 
 Cell = str | int | float
 ERROR_STATUS = "error_status"  # key of a context's meta: the exit status of an error, where it is not 1
@@ -57,8 +57,7 @@ class Output:
         meta: dict[str, Any] | None = None,
     ) -> None:
         """``meta`` is that of the command's context. Raises ArgumentError where the options ask for two formats."""
-        if format not in list(Format):
-            raise ArgumentError(f"there is no output format {format!r}", hint=f"One of {', '.join(Format)}.")
+        check_choice("output format", format, list(Format))
         asked = {Format(format)} - {Format.AUTO}
         asked |= ({Format.JSON} if json else set()) | ({Format.QUIET} if quiet else set())
         if len(asked) > 1:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, overload
 
 from maskhub.api.parameters import Force, MaskLike, Parents, PathLike, Picture, Token, names_of
-from maskhub.errors import ArgumentError
+from maskhub.errors import ArgumentError, check_choice
 from maskhub.options import Option
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def diff(  # type: ignore[misc]  # options are Any in the overloads, and named h
 
     if len(masks) < 2:
         raise ArgumentError("at least two masks are compared", hint="Name another one.")
-    if measure not in compare.MEASURES:
-        raise ArgumentError(f"unknown measure {measure!r}", hint=f"One of {', '.join(compare.MEASURES)}.")
+    check_choice("measure", measure, compare.MEASURES)
     if plot is not None:
         from maskhub.pictures import plots
 

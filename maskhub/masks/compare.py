@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhub.errors import ArgumentError, library
+from maskhub.errors import ArgumentError, check_choice, library
 from maskhub.masks.compose import common_tensors
 from maskhub.masks.mask import Mask, MaskSet, count_ones
 from maskhub.masks.names import locate, order
@@ -332,8 +332,7 @@ def matrix(masksets: Mapping[str, MaskSet], measure: str = "dissimilarity", prog
     ``measure`` is a name of ``MEASURES``; each mask is decoded once. Raises as ``diff`` does, and ArgumentError for an
     unknown measure.
     """
-    if measure not in MEASURES:
-        raise ArgumentError(f"unknown measure {measure!r}", hint=f"One of {', '.join(MEASURES)}.")
+    check_choice("measure", measure, MEASURES)
     sets = list(masksets.values())
     common = common_tensors(sets, list(masksets))
     count = len(sets)

@@ -177,8 +177,14 @@ def test_wrong_input_writes_nothing(run: Run, abc: dict[str, MaskSet], tmp_path:
         (["--op", "and", "a.msk", "b.msk", "--head-from", "x"], "no mask is called 'x' to take the head from. "),
         (["a & b", "a=a.msk", "b.msk"], "'b.msk' is not NAME=MASK. As in a=x.msk; masks without names go with --op."),
         (["a & b", "a=a.msk", "a=b.msk"], "two masks are called 'a'. Name them: NAME=MASK."),
-        (["--op", "nand", "a.msk", "b.msk"], "unknown operation 'nand'. One of and, or, xor, minus, not, vote."),
-        (["--op", "and", "a.msk", "b.msk", "--missing", "x"], "missing='x' is unknown. One of error, keep, drop."),
+        (
+            ["--op", "nand", "a.msk", "b.msk"],
+            "operation: there is no 'nand'. It is one of: and, or, xor, minus, not, vote.",
+        ),
+        (
+            ["--op", "and", "a.msk", "b.msk", "--missing", "x"],
+            "missing: there is no 'x'. It is one of: error, keep, drop.",
+        ),
         (["and", "a=a.msk"], "'and' over masks goes with --op. As in: --op and A B."),
     ):
         ran = run("compose", *arguments, "-o", "out.msk")

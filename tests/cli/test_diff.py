@@ -180,7 +180,10 @@ def test_wrong_input_is_one_line(run: Run, paths: list[Path], base_folder: Path,
         (["half0.msk", "half1.msk"], "half0, half1 have no masked tensor in common."),
         (["a.msk"], "at least two masks are compared. Name another one."),
         (["a.msk", "b.msk", "c.msk", "--tensors"], "--tensors is for two masks. Leave it out; --json has all."),
-        (["a.msk", "b.msk", "--measure", "cosine"], "unknown measure 'cosine'. One of dissimilarity, hamming"),
+        (
+            ["a.msk", "b.msk", "--measure", "cosine"],
+            "measure: there is no 'cosine'. It is one of: dissimilarity, hamming",
+        ),
     ):
         ran = run("diff", *arguments)
         assert (ran.status, ran.out) == (2, "")

@@ -187,7 +187,7 @@ def test_a_matrix_over_more_than_one_chunk(monkeypatch: pytest.MonkeyPatch, mask
 
 
 def test_an_unknown_measure(maskset: MaskSet) -> None:
-    with pytest.raises(MaskhubError, match="unknown measure 'cosine'") as caught:
+    with pytest.raises(MaskhubError, match="measure: there is no 'cosine'") as caught:
         matrix({"a": maskset, "b": maskset}, "cosine")
     assert "jaccard" in str(caught.value.hint)
 

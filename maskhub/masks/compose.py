@@ -125,9 +125,10 @@ def _head(masksets: Mapping[str, MaskSet], head_from: str | None) -> MaskSet:
         reads = [f"{called} {len(maskset.base.tensors)}" for called, maskset in masksets.items()]
         conflicts.append(f"tensors of the base that their models read ({listed(reads)})")
     if conflicts:
+        names = list(masksets)
         raise ArgumentError(
-            f"the heads of {listed(list(masksets))} differ: {listed(conflicts)}",
-            hint=f"Take that of one: --head-from {'|'.join(masksets)} (head_from in Python).",
+            f"the heads of {listed(names)} differ: {listed(conflicts)}",
+            hint=f"Take that of one: --head-from {'|'.join(names)}, or in Python head_from={names[0]!r}.",
         )
     return first
 

@@ -117,7 +117,7 @@ def test_heads(run: Run, abc: dict[str, MaskSet]) -> None:
     assert not Path("out.msk").exists()
     assert ran.err == (
         f"Error: the heads of a, b differ: classifier.weight (F32 [2, {tiny.HIDDEN}], other values). "
-        "Take that of one: --head-from a|b (head_from in Python)."
+        "Take that of one: --head-from a|b, or in Python head_from='a'."
     )
     assert run("compose", "a | b", "a=a.msk", "b=b.msk", "-o", "out.msk", "--head-from", "b").status == 0
     head = maskhub.open("out.msk").dense["classifier.weight"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import secrets
 import tempfile
@@ -84,6 +85,12 @@ def save(
             file.seek(place)
             file.write(seal.encode())
     return msgspec.structs.replace(manifest, seal=seal)
+
+
+def payload_bytes(maskset: MaskSet, codec: str = codecs.AUTO, parent: MaskSet | None = None) -> int:
+    """The bytes that all masks would take in a file, coded so as ``save`` does. Nothing is written."""
+    masks = dataclasses.replace(maskset, dense={})
+    return sum(len(payload) for _, _, payload in _encode_all(masks, codecs.encoder(codec), parent, None))
 
 
 def _copied(spool: IO[bytes], file: IO[bytes]) -> Iterator[bytes]:

@@ -39,7 +39,7 @@ def diff(a: MaskLike, b: MaskLike, c: MaskLike, /, *more: MaskLike, **options: A
 def diff(  # type: ignore[misc]  # options are Any in the overloads, and named here
     *masks: Annotated[MaskLike, Option("Two masks of one base, or more: files, URLs or Hub names.", "MASK")],
     names: Sequence[str] | None = None,
-    measure: Measure = "dissimilarity",
+    measure: Measure = "jaccard_dropped",
     plot: Picture = None,
     report: Report = None,
     force: Force = False,

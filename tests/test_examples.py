@@ -100,11 +100,11 @@ def test_an_expression_over_trained_masks(expression: str, masks: dict[str, Mask
 def sentences() -> dict[str, list[str]]:
     """The texts that a mask classifies in the pages, and the labels that follow them."""
     found: dict[str, list[str]] = {}
-    start = r"(?:maskhub predict |maskhub\.predict\(\n?|classify\(|texts = \[)"
+    start = r"(?:maskhub predict |classify\(|texts = \[)"
     for page in PAGES.values():
         for code, comment in re.findall(rf"^(?:Example: )?({start}.*?)(?:  # (.*))?$", page, re.MULTILINE):
-            texts = [text for text in re.findall(r'"([^"]+)"', code) if " " in text]
-            found.setdefault("\n".join(texts), []).append(comment)
+            if texts := [text for text in re.findall(r'"([^"]+)"', code) if " " in text]:
+                found.setdefault("\n".join(texts), []).append(comment)
     return found
 
 

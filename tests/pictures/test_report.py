@@ -79,6 +79,14 @@ class Page(HTMLParser):
             self.tables[self.texts["h2"]][-1][-1] += data
 
 
+@pytest.fixture(scope="module", autouse=True)
+def day() -> Iterator[None]:
+    """All pages are of one day, also those that are made at midnight."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", "0")
+        yield
+
+
 @pytest.fixture(scope="module")
 def other(base: Checkpoint) -> MaskSet:
     return tiny.tiny_maskset(base, seed=1, sparsity=0.4)

@@ -189,15 +189,16 @@ def test_unknown_codecs_and_parameters_are_refused_by_name() -> None:
         codecs.from_dict({"name": "gaps", "width": 64})
 
 
-@pytest.mark.parametrize("name", ["magic", "magic:1", "auto:1", "", ":", "NM"])
+@pytest.mark.parametrize("name", ["magic", "magic:1", "", ":", "NM"])
 def test_what_is_asked_for_must_be_a_codec(name: str) -> None:
-    known = "is not one of auto, bits, zstd, gaps, drift, nm, delta"
-    with pytest.raises(ArgumentError, match=f"^codec '{name}' {known}$"):
+    with pytest.raises(ArgumentError) as caught:
         codecs.encoder(name)
+    assert caught.value.message == f"codec: there is no {name.partition(':')[0]!r}"
+    assert caught.value.hint == "It is one of: auto, bits, zstd, gaps, drift, nm, delta."
 
 
 def test_what_nothing_can_be_chosen_of_takes_no_colon() -> None:
-    for name in "zstd:19", "bits:", "drift:a:b":
+    for name in "zstd:19", "bits:", "drift:a:b", "auto:1":
         with pytest.raises(ArgumentError, match=f"codec '{name}': there is nothing to choose behind a colon") as caught:
             codecs.encoder(name)
         assert caught.value.hint == f"Name it {name.partition(':')[0]}."

@@ -6,11 +6,15 @@ A digest is written as 64 lower-case hexadecimal digits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
+from maskhub.storage.regular import open_regular
+
 PARALLEL_FROM = 1 << 20  # bytes; below this a second thread costs more than it saves
+PIECE = 1 << 24  # bytes of a file that are read at once
 
 
 def _digest(head: str, data: Any = b"") -> str:
@@ -57,6 +61,16 @@ def base_root(tensors: Mapping[str, str]) -> str:
 def mask_id(root: str, masks: Mapping[str, str], dense: Mapping[str, str]) -> str:
     """Content id of a mask set: over base root, mask digests and dense tensors' digests."""
     return _digest(f"maskhub {root}\n" + _lines("mask", masks) + _lines("dense", dense))
+
+
+def file_digest(path: Path) -> tuple[int, str]:
+    """How many bytes a file has, and the digest of them."""
+    size, hasher = 0, blake3(max_threads=blake3.AUTO)
+    with open_regular(path) as file:
+        while piece := file.read(PIECE):
+            size += len(piece)
+            hasher.update(piece)
+    return size, hasher.hexdigest()
 
 
 def checksum(data: Any) -> str:

@@ -23,17 +23,14 @@ from transformers import (
     set_seed,
 )
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
-from transformers.trainer import TRAINER_STATE_NAME
 
-from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint, read_json
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.identify import base_warning, identify
 from maskhub.container import codecs, writer
 from maskhub.container.manifest import Manifest
 from maskhub.container.reader import MaskFile
 from maskhub.errors import (
     ArgumentError,
-    CheckpointError,
-    FormatError,
     MissingError,
     OutputError,
     TrainingError,
@@ -45,7 +42,7 @@ from maskhub.storage.atomic import write_atomic
 from maskhub.storage.torch import from_torch
 from maskhub.tasks import REGISTRY, TaskType
 from maskhub.tasks.metrics import LOWER_IS_BETTER
-from maskhub.training import processes
+from maskhub.training import checkpoints, processes
 from maskhub.training.examples import Data
 from maskhub.training.masking import masked_weights, masks_of
 from maskhub.training.model import Origin, head_of
@@ -153,8 +150,8 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
     if processes.is_first():
         write_record(folder, ready.record)
     trainer.remove_callback(PrinterCallback)
-    checkpoint = _last_checkpoint(folder) if ready.resumed else None
-    done = f", of which {_step(checkpoint):,} are done" if checkpoint else ""
+    checkpoint = checkpoints.whole(folder / CHECKPOINTS) if ready.resumed else None
+    done = f", of which {checkpoints.step(checkpoint):,} are done" if checkpoint else ""
     say(f"Training: {ready.plan.steps:,} steps{done}; the first takes longer than the others")
     started = time.perf_counter()
     with _recorded(trainer, folder, (*kind.metrics(labels), "loss"), checkpoint), StopOnInterrupt() as stop:
@@ -194,13 +191,13 @@ def _finish(ready: Ready, trainer: MaskTrainer, metrics: dict[str, float], secon
     maskset = finished(ready.record, masks_of(ready.model), head, metrics)
     manifest = writer.save(maskset, folder / MASK, codec=codecs.AUTO)
     if not ready.record.settings.keep_checkpoints:
-        checkpoints = list((folder / CHECKPOINTS).glob("checkpoint-*"))
-        bytes_of_them = sum(p.stat().st_size for one in checkpoints for p in one.rglob("*") if p.is_file())
-        for one in checkpoints:
+        left = checkpoints.found(folder / CHECKPOINTS)
+        bytes_of_them = sum(p.stat().st_size for one in left for p in one.rglob("*") if p.is_file())
+        for one in left:
             shutil.rmtree(one)
         with contextlib.suppress(OSError):  # a tracker's files are there, too
             (folder / CHECKPOINTS).rmdir()
-        say(f"Deleted: {len(checkpoints)} checkpoints, {size(bytes_of_them)} (--keep-checkpoints keeps them)")
+        say(f"Deleted: {len(left)} checkpoints, {size(bytes_of_them)} (--keep-checkpoints keeps them)")
     return manifest
 
 
@@ -240,17 +237,13 @@ def _recorded(trainer: MaskTrainer, folder: Path, metrics: Sequence[str], checkp
     before = None
     if checkpoint:
         with contextlib.suppress(MissingError, TrainingError):  # one that cannot be read is no reason not to go on
-            before = read_recording(folder, _step(checkpoint))
+            before = read_recording(folder, checkpoints.step(checkpoint))
     weights = {name: math.prod(one.shape) for name, one in masked_weights(trainer.masked).items()}
     with contextlib.closing(Recorder(folder, weights, metrics, before)) as recorder:
         callback = Record(recorder, trainer.masked)
         trainer.add_callback(callback)
         yield
         trainer.remove_callback(callback)
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _steps(settings: TrainSettings, rows: int) -> int:
@@ -265,7 +258,7 @@ def _arguments(settings: TrainSettings, folder: Path, rows: Any, steps: int, met
     Raises ArgumentError for a tracker or a precision that is not to be had here.
     """
     own_size = settings.batch_size // processes.number()
-    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": settings.eval_steps, "save_total_limit": 2}
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": settings.eval_steps}
     if metric:
         saving |= {
             "eval_strategy": "steps",
@@ -304,19 +297,6 @@ def _arguments(settings: TrainSettings, folder: Path, rows: Any, steps: int, met
     except (ValueError, RuntimeError, ImportError) as error:
         raise ArgumentError(f"training settings: {reason(error)}") from error
     return arguments
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run; None where it was stopped before the first. Torn ones are removed."""
-    for path in sorted((folder / CHECKPOINTS).glob("checkpoint-*"), key=_step, reverse=True):
-        try:
-            read_json(path / TRAINER_STATE_NAME)  # written last
-        except (CheckpointError, FormatError, MissingError):
-            if processes.is_first():
-                shutil.rmtree(path)
-        else:
-            return path
-    return None
 
 
 def _changed(before: RunRecord, now: RunRecord) -> str | None:

@@ -12,13 +12,14 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from maskhub.errors import OutputError, TrainingError, reason
 from maskhub.storage.atomic import atomic_file
 from maskhub.storage.safetensors import TensorFile, write_tensors
 from maskhub.storage.torch import from_torch, to_torch
 from maskhub.tasks.metrics import IGNORED
-from maskhub.training import processes
+from maskhub.training import checkpoints, processes
 from maskhub.training.masking import follow, masked_weights, masks_of, scores_of
 from maskhub.training.methods import RAMP
 from maskhub.training.model import MaskCallback, head_of
@@ -74,12 +75,17 @@ class MaskTrainer(Trainer):
         return sampler
 
     def _save_checkpoint(self, *given: Any, **options: Any) -> None:
+        """Then sealed, and only then are older ones deleted: transformers would do that first."""
+        folder = Path(str(self.args.output_dir))
         try:
             super()._save_checkpoint(*given, **options)
+            self.accelerator.wait_for_everyone()  # each process writes the state of its own chance
+            if processes.is_first():
+                checkpoints.seal(folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+                checkpoints.rotate(folder)
         except (OSError, RuntimeError, OutputError) as error:  # RuntimeError: torch's way to say that a disk is full
             raise OutputError(
-                f"{self.args.output_dir}: the checkpoint of step {self.state.global_step} cannot be written: "
-                f"{reason(error)}",
+                f"{folder}: the checkpoint of step {self.state.global_step} cannot be written: {reason(error)}",
                 hint="Make room; the same command with --resume goes on from the one before.",
             ) from error
 
@@ -92,10 +98,11 @@ class MaskTrainer(Trainer):
         load_weights(model or self.masked, self.head, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        assert self.state.best_model_checkpoint is not None
-        masked = list(masked_weights(self.masked).values())
-        masked[0].progress.done = self.state.best_global_step or 0
-        load_weights(self.masked, self.head, Path(self.state.best_model_checkpoint))
+        best = self.state.best_global_step or 0  # not best_model_checkpoint: the run may have moved since
+        checkpoint = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{best}"
+        checkpoints.check(checkpoint)
+        next(iter(masked_weights(self.masked).values())).progress.done = best
+        load_weights(self.masked, self.head, checkpoint)
 
 
 class _Steps(MaskCallback):

@@ -301,7 +301,9 @@ def test_killed_then_resume(train: Train, tiny_bert: Path, unbroken: str) -> Non
     torn.mkdir()
     (torn / "scores.safetensors").write_bytes(b"half")
     ran = train(tiny_bert, "--resume", "--json", **LONG)
-    assert (ran.status, ran.stderr) == (0, "")
+    assert (ran.status, ran.stderr.splitlines()[0]) == (
+        0, f"Warning: {torn}: this checkpoint is not used: it has no digests.json, which is written last"
+    )  # fmt: skip
     assert json.loads(ran.out)["id"] == unbroken
 
 

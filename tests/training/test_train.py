@@ -48,7 +48,15 @@ CASES = {
     "bert-2-pairs": "masked", "bert-3": "dense", "roberta-2": "dense", "roberta-3-pairs": "masked",
     "distilbert-2-pairs": "frozen", "distilbert-4": "dense",
 }  # fmt: skip
-IN_A_CHECKPOINT = {"head", "optimizer.pt", "rng_state.pth", "scheduler.pt", "scores", "trainer_state.json"}
+IN_A_CHECKPOINT = {
+    "head",
+    "optimizer.pt",
+    "rng_state.pth",
+    "scheduler.pt",
+    "scores",
+    "trainer_state.json",
+    "digests.json",
+}
 
 
 class Trained(NamedTuple):
@@ -345,14 +353,15 @@ def test_killed_and_resumed(bert: Path, task: Path, unbroken: TrainResult, tmp_p
     with pytest.raises(Killed):
         learn(settings, tmp_path, report=kill)
     # What a process that died while it saved leaves behind: files missing, or the last one cut short.
-    for number, state in ((13, None), (14, "{"), (15, "")):
+    for number, state in ((13, None), (14, "{"), (15, ""))[: 1 if step == 1 else 3]:
         torn = tmp_path / f"checkpoints/checkpoint-{number}"
         torn.mkdir(parents=True)
         (torn / "scores.safetensors").touch()
         if state is not None:
             (torn / "trainer_state.json").write_text(state)
     resumed_at = []
-    result = learn(settings, tmp_path, resume=True, report=lambda done, total, numbers: resumed_at.append(done))
+    with pytest.warns(UserWarning, match=r"checkpoint-13: this checkpoint is not used: it has no digests\.json"):
+        result = learn(settings, tmp_path, resume=True, report=lambda done, total, numbers: resumed_at.append(done))
     assert resumed_at[0] == step - (step - 1) % 2
     assert result.manifest.id == unbroken.manifest.id
     assert last_weights(result) == last_weights(unbroken)

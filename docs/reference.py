@@ -105,7 +105,7 @@ def pages() -> dict[str, str]:
     """Each page's text by the name of its file."""
     import maskhub
     import maskhub.training
-    from maskhub_cli.main import app
+    from maskhub_cli.app import app
 
     return {
         "cli.md": commands(typer.main.get_command(app), "maskhub"),

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 import maskhub.training
-from maskhub_cli.main import app
+from maskhub_cli.app import app
 
 pytest.importorskip("torch")  # the public names of training need it
 

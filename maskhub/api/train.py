@@ -53,7 +53,7 @@ def train(
     ``dry_run`` the plan, and nothing is written.
 
     Raises ArgumentError for settings that are wrong, DataError, CheckpointError, TrainingError or OutputError before
-    training starts; later TrainingError after Ctrl-C, when a checkpoint has been written.
+    training starts; later TrainingError after Ctrl-C, SIGTERM or SIGHUP, when a checkpoint has been written.
 
     >>> import maskhub
     >>> run = maskhub.train("base", "run", train_file="train.csv", eval_file="test.csv", epochs=1, max_length=64)

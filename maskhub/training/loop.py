@@ -158,12 +158,12 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
         trainer.add_callback(stop)
         with quiet_transformers():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if stop.interrupted:
+    if stop.signal is not None:
         state_now = trainer.state
         raise TrainingError(
             f"{folder}: interrupted after step {state_now.global_step} of {state_now.max_steps}",
             hint="Nothing is lost: the same command with --resume goes on.",
-        ) from KeyboardInterrupt()
+        ) from KeyboardInterrupt(stop.signal)
     seconds = time.perf_counter() - started
     if (best := trainer.state.best_global_step) is not None:
         say(f"Kept: step {best:,} of the {trainer.state.global_step:,} done, the first with the best evaluation")

@@ -13,6 +13,7 @@ import msgspec
 from maskhub.errors import ArgumentError, ExistsError, TrainingError
 from maskhub.storage.atomic import claim_folder
 from maskhub.training import examples, processes
+from maskhub.training.lock import LOCK, held, unused
 from maskhub.training.processes import Report, Say
 from maskhub.training.run import MASK, RECORD, RunRecord, read_record
 from maskhub.training.settings import TrainSettings
@@ -33,18 +34,24 @@ def learn(
     """Learn a mask and pack it as ``output/mask.msk``; ``settings`` are those of ``settings_from``.
 
     The output folder must be new or empty, or with ``resume`` hold a run of the same settings, which goes on from
-    its last checkpoint. ``say`` gets a line on what is found and on what takes time; ``report`` every step.
+    its last whole checkpoint; no other training may be at work there. ``say`` gets a line on what is found and on what
+    takes time; ``report`` every step.
 
     Raises ArgumentError, DataError, CheckpointError, TrainingError or OutputError before training starts; later
-    TrainingError after Ctrl-C, when a checkpoint has been written, or when a gradient is not a number any more, and
-    OutputError where a checkpoint cannot be written.
+    TrainingError after Ctrl-C, SIGTERM or SIGHUP, when a checkpoint has been written, or when a gradient is not a
+    number any more, and OutputError where a checkpoint cannot be written.
 
     Started by ``torchrun`` or ``accelerate launch``, each process calls it, and the first writes.
     """
-    prepared = ready(settings, output, resume=resume, say=say, token=token)
-    from maskhub.training import loop
+    _check_batch(settings)
+    folder = Path(output)
+    if not (folder / LOCK).exists():  # else who is at work there is told first
+        _claim(folder, settings, resume)
+    with held(folder):
+        prepared = _ready(settings, folder, _claim(folder, settings, resume), processes.heard(say), token)
+        from maskhub.training import loop
 
-    return loop.run(prepared, report, processes.heard(say))
+        return loop.run(prepared, report, processes.heard(say))
 
 
 def ready(
@@ -56,14 +63,22 @@ def ready(
     token: str | None = None,
 ) -> Ready:
     """A run up to its first step, with nothing written; its ``plan`` is what ``learn`` would do."""
-    folder, say = Path(output) if output is not None else None, processes.heard(say)
+    _check_batch(settings)
+    folder = Path(output) if output is not None else None
+    before = _claim(folder, settings, resume) if folder else None
+    return _ready(settings, folder or Path("run"), before, processes.heard(say), token)
+
+
+def _check_batch(settings: TrainSettings) -> None:
     if settings.batch_size % processes.number():
         raise ArgumentError(
             f"training settings: batch_size: {settings.batch_size} examples cannot be shared by "
             f"{processes.number()} processes",
             hint="Name a multiple of their number.",
         )
-    before = _claim(folder, settings, resume) if folder else None
+
+
+def _ready(settings: TrainSettings, folder: Path, before: RunRecord | None, say: Say, token: str | None) -> Ready:
     say(f"Reading examples: {settings.train_file or settings.dataset}")
     data = examples.read(settings, token)
     for line in examples.told(data):
@@ -71,7 +86,7 @@ def ready(
     say("Loading torch and transformers")
     from maskhub.training import loop
 
-    return loop.ready(settings, folder or Path("run"), data, before, say, token)
+    return loop.ready(settings, folder, data, before, say, token)
 
 
 def _claim(folder: Path, settings: TrainSettings, resume: bool) -> RunRecord | None:
@@ -85,7 +100,8 @@ def _claim(folder: Path, settings: TrainSettings, resume: bool) -> RunRecord | N
     if processes.is_first():
         if (folder / RECORD).exists():
             raise ExistsError(f"{folder}: holds a run already", hint="Go on with it by --resume, or name a new folder.")
-        claim_folder(folder)
+        if not unused(folder):
+            claim_folder(folder)
     return None
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -15,6 +12,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from maskhub.errors import OutputError, TrainingError, reason
+from maskhub.interrupts import caught
 from maskhub.storage.atomic import atomic_file
 from maskhub.storage.safetensors import TensorFile, write_tensors
 from maskhub.storage.torch import from_torch, to_torch
@@ -200,30 +198,30 @@ class Reporter(TrainerCallback):
 
 
 class StopOnInterrupt(TrainerCallback):
-    """Turns the first Ctrl-C into a checkpoint and a clean stop after the step; a second one stops at once.
+    """Turns the first Ctrl-C, SIGTERM or SIGHUP into a checkpoint and a clean stop after the step.
 
-    Several processes would not stop at the same step, so there the first stops at once.
+    A second one stops at once. Several processes stop after the same step, whichever of them was told to.
     """
 
     def __init__(self) -> None:
-        self.interrupted = False
-        self._previous: Any = None
+        self.signal: int | None = None
+        self._caught = caught(self._note)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.interrupted = True
-        signal.signal(signal.SIGINT, self._previous)
+    def _note(self, number: int) -> None:
+        self.signal = number
 
     def __enter__(self) -> StopOnInterrupt:
-        # Outside the main thread Python allows no handlers.
-        if threading.current_thread() is threading.main_thread() and processes.number() == 1:
-            self._previous = signal.signal(signal.SIGINT, self._on_signal)
+        self._caught.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+    def __exit__(self, *error: Any) -> None:
+        self._caught.__exit__(*error)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.interrupted:
+        if processes.number() > 1:
+            heard = torch.tensor(self.signal or 0, device=args.device)
+            torch.distributed.all_reduce(heard, torch.distributed.ReduceOp.MAX)
+            self.signal = int(heard) or None
+        if self.signal is not None:
             control.should_save = True
             control.should_training_stop = True

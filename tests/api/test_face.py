@@ -14,8 +14,8 @@ from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.errors import ArgumentError, MaskhubError
 from maskhub.masks.mask import MaskSet
 from maskhub.options import options
+from maskhub_cli.app import COMMANDS, app
 from maskhub_cli.command import CALLED, FORMATS, Command
-from maskhub_cli.main import COMMANDS, app
 from tests import tiny
 
 NAMES = [name for names in COMMANDS.values() for name in names if name != "demo"]

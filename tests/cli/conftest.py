@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from maskhub_cli.main import app
+from maskhub_cli.app import app
 
 
 class Ran:

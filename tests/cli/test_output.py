@@ -10,7 +10,7 @@ import pytest
 
 from maskhub import __version__
 from maskhub.errors import ArgumentError, FormatError
-from maskhub_cli.main import COMMANDS, explain
+from maskhub_cli.app import COMMANDS, explain
 from maskhub_cli.output import Format, Output, error_line, printable
 from tests.cli.conftest import Run, read_terminal
 

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from maskhub.storage.tensor import RawTensor
-from maskhub_cli.main import COMMANDS, MEANT, app
+from maskhub_cli.app import COMMANDS, MEANT, app
 from tests import tiny
 from tests.cli.conftest import Run
 from tests.packages import write_package

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.cli.conftest import Ran
 
-MODULES = ["maskhub_cli.main", "maskhub.training.train", "maskhub.runtime.evaluate", "sklearn.metrics", "datasets"]
+MODULES = ["maskhub_cli.app", "maskhub.training.train", "maskhub.runtime.evaluate", "sklearn.metrics", "datasets"]
 
 
 def maskhub(*arguments: object, timeout: float = 60) -> Ran:

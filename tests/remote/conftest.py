@@ -100,7 +100,7 @@ class TestHub:
 WORKER = """if True:
     import json, sys
     from typer.testing import CliRunner
-    from maskhub_cli.main import app
+    from maskhub_cli.app import app
     for line in sys.stdin:
         ran = CliRunner().invoke(app, json.loads(line), prog_name="maskhub")
         print(json.dumps([ran.exit_code, ran.stdout, ran.stderr]), flush=True)

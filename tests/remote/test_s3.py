@@ -21,7 +21,7 @@ import maskhub
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import IntegrityError, RemoteError, SignatureError
-from maskhub_cli.main import app
+from maskhub_cli.app import app
 from tests import tiny
 from tests.cli.conftest import Ran
 from tests.remote.keys import pair

@@ -118,7 +118,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_damaged_one_is_named_and_the_one_before_is_taken(run: Path, damage: str) -> None:
     folder, (harm, message) = run / "checkpoints", DAMAGE[damage]
     harm(folder / "checkpoint-8")
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="is not used") as warned:
         assert checkpoints.whole(folder) == folder / "checkpoint-6"
     (line,) = (str(one.message) for one in warned)
     assert line.startswith(f"{folder / 'checkpoint-8'}: this checkpoint is not used: {message}")
@@ -154,7 +154,7 @@ def test_where_all_are_damaged_an_error_says_so_and_nothing_is_removed(run: Path
     before = sorted(p.name for p in folder.iterdir())
     for path in folder.glob("checkpoint-*"):
         emptied(path)
-    with pytest.warns(UserWarning), pytest.raises(TrainingError) as caught:
+    with pytest.warns(UserWarning, match="is not used"), pytest.raises(TrainingError) as caught:
         learn(settings, run, resume=True)
     assert str(caught.value) == f"{run}: no checkpoint of the run is whole. {HINT.format(folder)}"
     assert sorted(p.name for p in folder.iterdir()) == before
@@ -191,11 +191,14 @@ def test_only_a_first_one_that_was_never_finished_begins_anew(run: Path) -> None
     folder = run / "checkpoints"
     for path in folder.glob("checkpoint-*"):
         (path / "digests.json").unlink()
-    with pytest.warns(UserWarning), pytest.raises(TrainingError, match="no checkpoint of the run is whole"):
+    with (
+        pytest.warns(UserWarning, match="is not used"),
+        pytest.raises(TrainingError, match="no checkpoint of the run is whole"),
+    ):
         checkpoints.whole(folder)
     for path in checkpoints.found(folder)[1:]:
         shutil.rmtree(path)
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="is not used"):
         assert checkpoints.whole(folder) is None
     assert checkpoints.found(folder) == []
     assert checkpoints.whole(run / "nothing") is None

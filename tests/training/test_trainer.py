@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,7 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from maskhub.training.masking import add_scores, scores_of
-from maskhub.training.trainer import StopOnInterrupt, load_weights, save_weights
+from maskhub.training.trainer import load_weights, save_weights
 from tests.toy import paper
 
 HEAD = frozenset({"1.weight", "1.bias"})
@@ -48,30 +45,3 @@ def test_scores_and_head_come_back(tmp_path: Path, names: dict[str, str]) -> Non
             tensor.fill_(7)
     load_weights(second, HEAD, tmp_path)
     assert all(torch.equal(tensor, before[name]) for name, tensor in second.state_dict().items())
-
-
-def test_the_first_interrupt_is_noted_and_the_second_one_ends() -> None:
-    found = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore interrupts
-    try:
-        with StopOnInterrupt() as stop:
-            assert not stop.interrupted
-            os.kill(os.getpid(), signal.SIGINT)
-            assert stop.interrupted
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, found)
-
-
-def test_in_another_thread_interrupts_are_left_alone() -> None:
-    seen = []
-
-    def work() -> None:
-        with StopOnInterrupt() as stop:
-            seen.append((stop.interrupted, signal.getsignal(signal.SIGINT)))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [(False, signal.getsignal(signal.SIGINT))]

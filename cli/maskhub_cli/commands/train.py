@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def train(call: Call[Any], out: Output) -> None:
-    """Ctrl-C saves the state; the same command with --resume goes on.
+    """Ctrl-C, SIGTERM and SIGHUP save the state; the same command with --resume goes on.
 
     'maskhub plot RUN -o run.png' draws the run meanwhile. --quiet prints the mask's path.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -86,16 +87,18 @@ class Commands(TyperGroup):
             status = 2
         sys.exit(status if isinstance(status, int) else 0)
 
+    def make_context(self, *given: Any, **options: Any) -> Any:
+        with _one_line():
+            return super().make_context(*given, **options)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            super().invoke(ctx)
+            with _one_line():
+                super().invoke(ctx)
             sys.stdout.flush()  # so that a closed pipe shows here, not at the interpreter's exit
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
-        except KeyboardInterrupt as error:
-            typer.echo(word(error), err=True)
-            raise typer.Exit(interrupted(error)) from None
         except Exception as error:
             if isinstance(error, typer.Exit) or hasattr(error, "format_message") or debug(ctx):
                 raise
@@ -104,6 +107,16 @@ class Commands(TyperGroup):
             if isinstance(error.__cause__, KeyboardInterrupt):  # what was under way has been saved
                 status = interrupted(error.__cause__)
             raise typer.Exit(status) from None
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Ends an interrupt with a line, and its status."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        typer.echo(word(error), err=True)
+        raise typer.Exit(interrupted(error)) from None
 
 
 def explain(error: BaseException) -> str:

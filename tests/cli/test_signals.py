@@ -108,16 +108,14 @@ def test_what_is_ignored_at_the_start_stays_so(silent: socket.socket) -> None:
 
 
 def test_ctrl_c_while_the_program_is_still_imported() -> None:
-    """At twelve moments of its first steps: no traceback, whatever was just being done."""
+    """At twelve moments of its first steps. Python's own start, which comes before ours, has tracebacks."""
     for moment in np.linspace(0.03, 0.4, 12):
         process = start("--help")
         time.sleep(moment)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-        if "/maskhub" not in err:  # else it came while Python itself began
-            assert (process.returncode, err) in ((0, ""), (130, "Interrupted.\n"), (-signal.SIGINT, "")) or (
-                "site" in err or "<frozen" in err
-            )
+        assert err in ("", "Interrupted.\n") or "/maskhub" not in err
+        assert process.returncode in (0, 130, -signal.SIGINT) or "Traceback" in err
 
 
 LONG = {"batch_size": 8, "epochs": 60, "eval_steps": 3, "classifier": "dense", "max_length": 32}

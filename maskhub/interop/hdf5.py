@@ -22,6 +22,7 @@ from maskhub.interop.bind import Format
 from maskhub.interop.tensors import NamedTensors, choose
 from maskhub.masks.mask import Mask, MaskSet, packed_size
 from maskhub.storage import digest
+from maskhub.storage.hdf5 import array, check_tree, inflated, member, members, numbers, text
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor
 from maskhub.storage.work import Progress
 
@@ -35,10 +36,13 @@ def read(tensors: NamedTensors, base: Checkpoint, progress: Progress | None) -> 
     with _open(path) as file, damaged(path, "HDF5 bank"):
         name = choose(tensors, list(file))
         source = f"{tensors.name}#{name}"
-        group = _member(file, name, source)
-        manifest, extra = parse(str(group.attrs["manifest"]), source)
-        masks = {n: _mask(_member(group, f"masks/{n}", source), base, n, source) for n in group["masks"]}
-        dense = {n: _dense(_member(group, f"dense/{n}", source), n, source) for n in group["dense"]}
+        group = member(file, name, source)
+        manifest, extra = parse(text(group, "manifest", source), source)
+        masks = {n: _mask(one, base, n, source) for n, one in members(member(group, "masks", source), source)}
+        tensors_there = dict(members(member(group, "dense", source), source))
+        if sum(one.id.get_storage_size() for one in tensors_there.values()) > path.stat().st_size:
+            raise FormatError(f"{source}: its dense tensors are larger than the file")
+        dense = {n: _dense(one, n, source) for n, one in tensors_there.items()}
         maskset = manifest.maskset(masks, dense, extra)
     if digest.base_root(manifest.base.tensors) != manifest.base.root or maskset.id != manifest.id:
         raise IntegrityError(f"{source}: its id does not match what it holds")
@@ -61,13 +65,15 @@ def write(maskset: MaskSet, file: IO[bytes], *, path: Path, name: str | None, fo
         new.attrs["format"] = BANK
         if path.exists():
             with _open(path) as old, damaged(path, "HDF5 bank"):
-                if name in old and not force:
+                if name in list(old) and not force:
                     raise OutputError(
                         f"{path}: holds a mask set {name!r}", hint="Name another with --name, or replace it: --force."
                     )
                 for other in old:
                     if other != name:
-                        old.copy(_member(old, other, str(path)), new, other)
+                        group = member(old, other, str(path))
+                        check_tree(group, str(path))
+                        old.copy(group, new, other)
         group = new.create_group(name)
         group.attrs["manifest"] = render(manifest, maskset.extra)
         masks, dense = group.create_group("masks"), group.create_group("dense")
@@ -83,41 +89,21 @@ def write(maskset: MaskSet, file: IO[bytes], *, path: Path, name: str | None, fo
 
 
 def _mask(dataset: Any, base: Checkpoint, name: str, source: str) -> Mask:
-    shape = _shape(dataset)
+    shape = numbers(dataset, "shape", source)
     if name not in base.tensors or base.info(name).shape != shape:
         raise FormatError(f"{source}: the mask of {name}, of shape {list(shape)}, fits no tensor of {base.name}")
     if dataset.shape != (packed_size(shape),) or dataset.dtype != np.uint8:
         raise FormatError(f"{source}: the mask of {name} needs {packed_size(shape)} packed bytes")
-    if dataset.chunks and dataset.chunks[0] > dataset.shape[0]:  # a chunk is read as a whole
-        raise FormatError(f"{source}: the mask of {name} has chunks larger than itself")
-    return Mask(shape, dataset[()])
+    return Mask(shape, inflated(dataset, source))
 
 
 def _dense(dataset: Any, name: str, source: str) -> RawTensor:
-    dtype, shape = str(dataset.attrs["dtype"]), _shape(dataset)
+    dtype, shape = text(dataset, "dtype", source), numbers(dataset, "shape", source)
     tensor = RawTensor(dtype, shape, np.empty(0, np.uint8))
     size = tensor.size * ITEM_SIZE.get(dtype, 0)
-    # Stored as they are, so that they are no larger than the file.
-    if not dtype or dataset.shape != (size,) or dataset.dtype != np.uint8 or dataset.id.get_storage_size() != size:
+    if not dtype or dataset.shape != (size,) or dataset.id.get_storage_size() != size:
         raise FormatError(f"{source}: the dense tensor {name} is not the bytes of {dtype} {list(shape)}")
-    return RawTensor(dtype, shape, dataset[()])
-
-
-def _shape(dataset: Any) -> tuple[int, ...]:
-    return tuple(int(d) for d in np.atleast_1d(dataset.attrs["shape"]))
-
-
-def _member(group: Any, path: str, source: str) -> Any:
-    """What lies at ``path`` in this very file: no links to others are followed, for HDF5 has many ways to make them."""
-    h5py = _library()
-    member = group
-    for part in path.split("/"):
-        if not isinstance(member.get(part, getlink=True), h5py.HardLink):
-            raise FormatError(f"{source}: {part} is a link")
-        member = member[part]
-    if isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
-        raise FormatError(f"{source}: {part} lies in another file")
-    return member
+    return RawTensor(dtype, shape, array(dataset, np.uint8, 1, source))
 
 
 @contextlib.contextmanager
@@ -126,7 +112,7 @@ def _open(path: Path) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         with damaged(path, "HDF5 bank"):
             file = stack.enter_context(h5py.File(path, "r"))
-            bank = file.attrs.get("format") == BANK
+            bank = text(file, "format", str(path)) == BANK
         if not bank:
             raise FormatError(f"{path}: an HDF5 file, but no bank of mask sets", hint="maskhub export makes one.")
         yield file

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from maskhub.errors import MissingError, TrainingError, library, reason
+from maskhub.errors import FormatError, MissingError, TrainingError, library, reason
+from maskhub.storage import hdf5
 from maskhub.storage.atomic import explained, sync_file, sync_folder
 
 RECORDING = "run.h5"
@@ -50,19 +51,29 @@ def read_recording(run: str | Path, until: float = math.inf) -> Recording:
         raise MissingError(f"{run}: no recording: it has no {RECORDING}", hint="Name the folder of a run.")
     try:
         with _h5py().File(path, "r", libver="latest", swmr=True) as file:
-            rows = {group: int((file[group]["step"][()] <= until).sum()) for group in ("train", "eval", "mask")}
-            names = [name.decode() for name in file["eval/names"][()]]
-            return Recording(
-                file["train/step"][: rows["train"]],
-                {name: file["train"][name][: rows["train"]] for name in TRAIN},
-                file["eval/step"][: rows["eval"]],
-                {name: file["eval/values"][: rows["eval"], i] for i, name in enumerate(names)},
-                file["mask/step"][: rows["mask"]],
-                tuple(name.decode() for name in file["mask/tensors"][()]),
-                file["mask/weights"][()],
-                file["mask/density"][: rows["mask"]],
-                file["mask/flips"][: rows["mask"]],
+
+            def read(place: str, kind: type, dimensions: int, rows: int | None = None) -> NDArray[Any]:
+                return hdf5.array(hdf5.member(file, place, RECORDING), kind, dimensions, RECORDING, rows)
+
+            steps = {group: read(f"{group}/step", np.int64, 1) for group in ("train", "eval", "mask")}
+            rows = {group: int((found <= until).sum()) for group, found in steps.items()}
+            names = hdf5.texts(hdf5.member(file, "eval/names", RECORDING), RECORDING)
+            values = read("eval/values", np.float64, 2, rows["eval"])
+            recording = Recording(
+                steps["train"][: rows["train"]],
+                {name: read(f"train/{name}", np.float64, 1, rows["train"]) for name in TRAIN},
+                steps["eval"][: rows["eval"]],
+                {name: values[:, i] for i, name in enumerate(names)},
+                steps["mask"][: rows["mask"]],
+                hdf5.texts(hdf5.member(file, "mask/tensors", RECORDING), RECORDING),
+                read("mask/weights", np.int64, 1),
+                read("mask/density", np.float64, 2, rows["mask"]),
+                read("mask/flips", np.int64, 2, rows["mask"]),
             )
+            widths = {len(recording.tensors), *(part.shape[1] for part in (recording.density, recording.flips))}
+            if {*widths, len(recording.weights)} != {len(recording.tensors)}:
+                raise FormatError("its masks are not of as many tensors as it names")
+            return recording
     except Exception as error:  # HDF5 raises every kind over what is not its own
         raise TrainingError(f"{path}: cannot be read as a recording: {reason(error)}") from error
 

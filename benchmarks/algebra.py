@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from benchmarks.report import Report, medians, peak_memory
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.compare import diff, matrix
 from maskhub.masks.mask import Mask, MaskSet
+from maskhub.storage.work import workers
 
 LAYERS, HIDDEN = 12, 768  # BERT-base's encoder: 85 M weights in 72 tensors
 RUNS = 11
@@ -138,7 +138,7 @@ def _files(report: Report, folder: Path) -> None:
 def decode(paths: Sequence[str | Path]) -> None:
     """Decode all masks of files, in as many threads as there are cores."""
     masks = [mask for path in paths for mask in maskhub.open(path).masks.values()]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers()) as pool:
         for _ in pool.map(lambda mask: mask.bits, masks):
             pass
 

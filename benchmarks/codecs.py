@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from maskhub.container import codecs
 from maskhub.container.manifest import KEY
 from maskhub.container.reader import MaskFile
 from maskhub.masks.mask import Mask
+from maskhub.storage.work import workers
 
 SPARSITIES = (0.01, 0.03, 0.05, 0.10)
 LAYERS, HIDDEN = 12, 768  # BERT-base's encoder: 85 M weights in 72 tensors
@@ -46,7 +46,7 @@ class Way:
 
 
 def run(report: Report) -> None:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # as the writer does
+    with ThreadPoolExecutor(workers()) as pool:  # as the writer does
         for sparsity in SPARSITIES:
             _compare(report, pool, sparsity)
     _files(report)
@@ -84,7 +84,7 @@ def _compare(report: Report, pool: ThreadPoolExecutor, sparsity: float) -> None:
             for name in sizes
         ],
         note=f"In memory; median of {RUNS} runs that take turns. The first four: codecs.encode and .decode, packed "
-        f"bits to payload and back, in the writer's pool of {os.cpu_count()} threads, counting kept weights included, "
+        f"bits to payload and back, in the writer's pool of {workers()} threads, counting kept weights included, "
         "digests not. All others use one thread. Boolean ways start from and end in boolean arrays, all others "
         "packed bits. zstd -19: one run over one layer, multiplied. x savez, x np.load: how many times faster than "
         "those.",

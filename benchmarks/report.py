@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import statistics
 import time
@@ -14,6 +13,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from maskhub.storage.work import workers
 
 PACKAGES = ("maskhub", "numpy", "safetensors", "pcodec", "zstandard", "blake3", "huggingface-hub", "torch")
 
@@ -97,7 +98,7 @@ def _machine() -> dict[str, Any]:
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return {
         "cpu": cpu or platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": workers(),
         "system": platform.platform(),
         "python": platform.python_version(),
     }

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from maskhub.container import codecs
 from maskhub.container.reader import MaskFile
 from maskhub.masks.mask import Mask
 from maskhub.masks.scores import Initial
+from maskhub.storage.work import workers
 
 MASKS = Path(__file__).parent / "masks"
 NAMES = ("bits", "zstd", "gaps", "drift")
@@ -63,7 +63,7 @@ def _speed(report: Report) -> None:
     masks = samples.drifted(samples.encoder(12, 768), initial)
     targets = {name: samples.target(mask, initial, name) for name, mask in masks.items()}
     rows = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers()) as pool:
         for name in ("gaps", "drift"):
 
             def encode(tensor: str, name: str = name) -> tuple[codecs.Codec, bytes]:

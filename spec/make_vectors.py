@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import re
 import sys
 import tempfile
@@ -48,19 +49,19 @@ Vector = tuple[bytes, dict[str, Any]]  # content, and what vectors.json says of 
 
 def random(name: str, shape: tuple[int, ...], dropped: int = 6554) -> Flags:
     """About ``dropped`` of 65536 weights dropped, at random; the same for ever."""
-    return (draw(2024, name, int(np.prod(shape))) >= dropped).reshape(shape)
+    return (draw(2024, name, math.prod(shape)) >= dropped).reshape(shape)
 
 
 def pattern(name: str, shape: tuple[int, ...], n: int, m: int) -> Flags:
     """``n`` of ``m`` kept, at random."""
-    groups = draw(2024, name, int(np.prod(shape))).reshape(-1, m)
+    groups = draw(2024, name, math.prod(shape)).reshape(-1, m)
     ranks = groups.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
     return (ranks < n).reshape(shape)
 
 
 def started(name: str, shape: tuple[int, ...], initial: Initial = INITIAL) -> tuple[Flags, NDArray[np.int64]]:
     """The initial mask, and each weight's distance from the cut."""
-    draws = draw(initial.seed, name, int(np.prod(shape))).astype(np.int64).reshape(shape)
+    draws = draw(initial.seed, name, math.prod(shape)).astype(np.int64).reshape(shape)
     keep = draws >= initial.cut
     return keep, np.where(keep, draws - initial.cut, initial.cut - 1 - draws)
 

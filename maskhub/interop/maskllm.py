@@ -5,6 +5,7 @@ Shapes are not stored; they are the base's. Its ``.pt`` files hold boolean tenso
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import IO
 
@@ -27,7 +28,7 @@ def fits(source: NamedTensors, base: Checkpoint) -> bool:
 def read(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:
     def decode(entry: str, shape: tuple[int, ...]) -> Mask:
         flags = np.unpackbits(expect(source, entry, (packed_size(shape),)).data)
-        size = int(np.prod(shape, dtype=np.int64))
+        size = math.prod(shape)
         if flags[size:].any():
             raise FormatError(f"{source.name}: {entry} holds more than {size} bits")
         return Mask.from_bool(flags[:size].reshape(shape))

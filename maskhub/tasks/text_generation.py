@@ -42,7 +42,9 @@ class TextGeneration(TaskType):
         blocks = [block for block in blocks if len(block) > 1]  # one token alone predicts nothing
         if not blocks:
             raise DataError(f"{examples.source}: no two tokens of text in it")
-        encoded = {"input_ids": blocks, "attention_mask": [[1] * len(block) for block in blocks], "labels": blocks}
+        # No token predicts a block's first one, so it counts for no loss.
+        labels = [[IGNORED, *block[1:]] for block in blocks]
+        encoded = {"input_ids": blocks, "attention_mask": [[1] * len(block) for block in blocks], "labels": labels}
         return rows(encoded, [len(block) for block in blocks])
 
     def collator(self, processor: Any) -> Any:

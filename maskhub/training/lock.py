@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from maskhub.errors import TrainingError
-from maskhub.storage.atomic import explained, sync_folder
+from maskhub.storage.atomic import explained, make_folder
 from maskhub.training import processes
 
 LOCK = ".lock"
@@ -28,21 +28,17 @@ def held(folder: Path) -> Iterator[None]:
     if not processes.is_first():
         yield
         return
+    made = make_folder(folder)
     with explained(folder):
-        new = [one for one in (folder, *folder.parents) if not one.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
         handle = _locked(folder / LOCK)
     try:
-        with explained(folder):
-            for one in new:
-                sync_folder(one.parent)
         yield
     finally:
         with contextlib.suppress(OSError):
             (folder / LOCK).unlink()
         os.close(handle)
         with contextlib.suppress(OSError):  # not empty
-            for one in new:
+            for one in reversed(made):
                 one.rmdir()
 
 

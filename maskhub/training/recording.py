@@ -124,6 +124,12 @@ class Recorder:
         """A row of density and flips by tensor, in the order of the tensors named at the start."""
         self._append("mask", step, {"density": density, "flips": flips})
 
+    def sync(self) -> None:
+        """Have the disk hold what is recorded so far."""
+        with explained(self._path):
+            self._file.flush()
+        sync_file(self._path)
+
     def close(self) -> None:
         """Have the disk hold all of it."""
         self._file.close()

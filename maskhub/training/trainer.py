@@ -147,6 +147,9 @@ class Record(TrainerCallback):
         if state.global_step % args.save_steps == 0 or state.global_step == state.max_steps:
             self._masks(state.global_step)
 
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._recorder.sync()
+
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:

@@ -24,6 +24,7 @@ from maskhub.masks.mask import MaskSet
 from maskhub.storage.atomic import atomic_file, atomic_folders
 from maskhub.storage.tensor import RawTensor
 from tests import tiny
+from tests.waiting import until
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -169,8 +170,7 @@ def test_a_build_killed_at_any_moment_leaves_all_or_nothing(tmp_path: Path) -> N
             assert process.stdout is not None
             process.stdout.readline()
             if moment is None:  # as soon as there is something of it
-                while process.poll() is None and not any(out.parent.glob("*")):
-                    pass
+                until(lambda: process.poll() is not None or any(out.parent.glob("*")))
             else:
                 time.sleep(moment)
             process.send_signal(signal.SIGKILL)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 from maskhub.storage.tensor import RawTensor
 from maskhub.training import checkpoints
 from tests import tiny, toy
+from tests.waiting import until
 
 ENDS = {
     signal.SIGINT: (130, "Interrupted.\n"),
@@ -30,15 +31,6 @@ ENDS = {
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "maskhub_cli", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def until(what: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    """Waits for something that the process will do."""
-    deadline = time.monotonic() + 120
-    while not what():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 @pytest.fixture

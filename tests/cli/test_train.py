@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from maskhub.container.reader import open_mask
 from tests import toy
 from tests.cli.conftest import Ran, Run, fields
 from tests.cli.warm import error, maskhub
+from tests.waiting import until
 
 Train = Callable[..., Ran]
 
@@ -260,11 +260,7 @@ def start(base: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while len(list(Path("run").glob("checkpoints/*/trainer_state.json"))) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: len(list(Path("run").glob("checkpoints/*/digests.json"))) > 1, process)
     return process
 
 

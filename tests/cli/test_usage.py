@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import typer
 
-from maskhub.storage.tensor import RawTensor
 from maskhub_cli.app import COMMANDS, MEANT, app
-from tests import tiny
 from tests.cli.conftest import Run
 from tests.packages import write_package
 
@@ -89,37 +83,6 @@ def test_what_nobody_expected_says_how_to_see_more(run: Run, mask_path: Path, mo
     ran = run("info", mask_path)
     assert (ran.status, ran.out) == (1, "")
     assert ran.err == "Error: unexpected error: RuntimeError: odd. Run again with --debug"
-
-
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "maskhub_cli", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def test_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it waits for a server that does not answer."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(60)
-        process = start("verify", f"http://127.0.0.1:{server.getsockname()[1]}/task.msk")
-        with server.accept()[0]:
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "", "Interrupted.\n")
-
-
-def test_ctrl_c_leaves_nothing_half_built() -> None:
-    shape = (1024, 4096)
-    tensors = {f"encoder.layer.{i}.output.dense.weight": RawTensor.from_numpy(np.ones(shape, "f4")) for i in range(4)}
-    tiny.write_checkpoint(Path("base"), tensors)
-    tiny.tiny_maskset(Path("base")).save("task.msk")
-    process = start("apply", "base", "task.msk", "-o", "built", "--no-verify")
-    while len(os.listdir()) == 2:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
-    assert (*process.communicate(timeout=60), process.returncode) == ("", "Interrupted.\n", 130)
-    assert sorted(os.listdir()) == ["base", "task.msk"]
 
 
 def test_warnings_are_a_line(mask_path: Path, base_folder: Path) -> None:

@@ -22,6 +22,7 @@ from maskhub.masks.mask import LazyMask, Mask, MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage import digest
 from maskhub.storage.tensor import RawTensor
+from maskhub.storage.work import workers
 from tests.tiny import FLOATS, TASK, random_mask, random_tensor, read_parts
 
 ANY_MASK = [name for name in codecs.names() if name != "nm"]  # which needs a pattern
@@ -232,7 +233,7 @@ def test_a_file_does_not_depend_on_how_it_was_streamed(
     save(maskset, tmp_path / "memory.msk")
     monkeypatch.setattr("maskhub.container.writer.SPOOL", 1)  # payloads go through a file without a name
     monkeypatch.setattr("maskhub.container.writer.PIECE", 3)
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr("maskhub.container.writer.workers", lambda: 1)
     save(maskset, tmp_path / "disk.msk")
     assert (tmp_path / "disk.msk").read_bytes() == (tmp_path / "memory.msk").read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["disk.msk", "memory.msk"]
@@ -253,4 +254,4 @@ def test_only_a_few_masks_wait_to_be_written(maskset: MaskSet, tmp_path: Path) -
         progress=lambda done, total: ahead.append(len(made) - done),
     )
     assert sorted(made) == sorted(lazy)  # each once
-    assert max(ahead) <= 2 * (os.cpu_count() or 1)
+    assert max(ahead) <= 2 * workers()

@@ -18,6 +18,7 @@ from maskhub.masks.mask import MaskSet
 from tests import tiny
 from tests.remote.conftest import TestHub
 from tests.remote.keys import pair
+from tests.waiting import until
 
 
 def blobs(hub: TestHub) -> list[Path]:
@@ -264,8 +265,7 @@ def test_resuming_after_a_kill(hub: TestHub, there: bytes) -> None:
     hub.control(faults=[{"kind": "slow", "match": "GET /cdn/", "times": 1}])
     command = [sys.executable, "-m", "maskhub_cli", "pull", "alice/masks", "-o", "x.msk"]
     with subprocess.Popen(command, cwd=hub.folder, env=hub.environment()) as process:
-        while not any("/cdn/" in line for line in hub.lines()):
-            assert process.poll() is None
+        until(lambda: any("/cdn/" in line for line in hub.lines()), process)
         process.kill()
     assert not (hub.folder / "x.msk").exists()
     assert blobs(hub) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import re
@@ -18,12 +19,14 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from maskhub.container.reader import MaskFile, open_mask
+from maskhub.training import checkpoints
 from maskhub.training.loop import TrainResult
 from maskhub.training.recording import RECORDING, read_recording
 from maskhub.training.run import MASK
 from maskhub.training.settings import TrainSettings
 from maskhub.training.train import learn
 from tests import tiny, toy
+from tests.waiting import until
 
 CLI = [sys.executable, "-m", "maskhub_cli", "train"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -64,9 +67,8 @@ def test_killed_again_and_again_it_ends_with_the_same_mask(
     for kill in range(4):
         resume = ["--resume"] if (run / "run.json").exists() else []
         process = subprocess.Popen(command(settings, run, *resume), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        known = {p.name for p in run.glob("checkpoints/*")}
-        while process.poll() is None and {p.name for p in run.glob("checkpoints/*")} <= known:
-            time.sleep(0.002)
+        saved = functools.partial(_saved, run, {p.name for p in run.glob("checkpoints/*")}, process)
+        until(saved)
         time.sleep(rng.random() * 0.2 if kill % 2 else 0)
         process.send_signal(signal.SIGKILL)
         _, said = process.communicate()
@@ -81,6 +83,11 @@ def test_killed_again_and_again_it_ends_with_the_same_mask(
     recording, whole = read_recording(run), read_recording(unbroken.folder)
     for field in ("train_steps", "eval_steps", "mask_steps", "density", "flips"):
         assert getattr(recording, field).tolist() == getattr(whole, field).tolist()
+
+
+def _saved(run: Path, known: set[str], process: subprocess.Popen[bytes]) -> bool:
+    """Whether there are other checkpoints than those, or all is over."""
+    return process.poll() is not None or not {p.name for p in run.glob("checkpoints/*")} <= known
 
 
 def test_the_recording_of_a_run(unbroken: TrainResult) -> None:
@@ -124,8 +131,7 @@ def test_two_processes_are_resumed(settings: TrainSettings, unbroken: TrainResul
     process = subprocess.Popen(
         [*TORCHRUN, *module], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    while process.poll() is None and not list(tmp_path.glob("run/checkpoints/checkpoint-10/trainer_state.json")):
-        time.sleep(0.01)
+    until(lambda: (tmp_path / "run/checkpoints/checkpoint-10/digests.json").exists(), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     for worker in _workers(tmp_path / "run"):
@@ -218,3 +224,37 @@ def test_a_recording_that_is_lost_keeps_no_run_from_going_on(
     again = learn(settings, tmp_path / "run", resume=True)
     assert again.manifest.id == unbroken.manifest.id
     assert read_recording(again.folder).mask_steps.tolist() == [15, 20, 24]
+
+
+def test_texts_weigh_by_their_tokens_in_several_processes(tmp_path: Path) -> None:
+    """The last block of 2 tokens, 1 of which is predicted, beside whole ones of 16 and 15."""
+    base = tiny.tiny_model("gpt2", tmp_path / "base", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "' + "a" * 16 * 3 + "bcdefghijklmnopq" * 4 + 'z"}\n')  # and the token that ends it
+    given = {"task": "text-generation", "train_file": str(texts), "eval_file": None, "batch_size": 2, "max_length": 16}
+    settings = toy.settings(base, tmp_path, epochs=1.0, eval_steps=1, learning_rate=1e-30, **given)
+    learn(settings, tmp_path / "alone")
+    done = finished([*TORCHRUN, *command(settings, tmp_path / "together")[1:]])
+    assert done.returncode == 0, done.stderr
+    together, alone = (read_recording(tmp_path / name).train["loss"] for name in ("together", "alone"))
+    assert together.tolist() == pytest.approx(alone.tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_several_processes_that_are_told_to_stop_save_their_state(
+    settings: TrainSettings, tmp_path: Path, number: int
+) -> None:
+    """By torchrun, which passes the signal on to each, at slightly different times."""
+    run = tmp_path / "run"
+    long = msgspec.structs.replace(settings, epochs=50.0)
+    module = command(long, run)[1:]
+    process = subprocess.Popen([*TORCHRUN, *module], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until(lambda: (run / "checkpoints/checkpoint-5/digests.json").exists(), process)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Nothing is lost: the same command with --resume goes on." in said
+    newest = checkpoints.found(run / "checkpoints")[0]
+    assert f"interrupted after step {checkpoints.step(newest)} of 400" in said
+    assert checkpoints.fault(newest) is None
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in newest.iterdir()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 
 from maskhub.errors import MissingError, TrainingError
 from maskhub.training.recording import RECORDING, Recorder, Recording, read_recording
+from tests.waiting import until
 
 pytest.importorskip("h5py")
 
@@ -21,9 +21,7 @@ import sys
 from pathlib import Path
 from maskhub.training.recording import Recorder
 recorder = Recorder(Path(sys.argv[1]), {"a": 10, "b": 20}, ["accuracy"])
-step = 0
-while True:
-    step += 1
+for step in range(1, 1_000_000):
     recorder.train(step, {"loss": 1 / step, "learning_rate": 0.1})
     if step % 5 == 0:
         recorder.mask(step, [0.5, 0.25], [step, 2 * step])
@@ -33,13 +31,9 @@ while True:
 
 def grown(run: Path, rows: int) -> Recording:
     """The recording, once it has so many rows."""
-    for _ in range(600):
-        if (run / RECORDING).is_file():
-            recording = read_recording(run)
-            if len(recording.train_steps) >= rows:
-                return recording
-        time.sleep(0.05)
-    raise AssertionError("the recording does not grow")
+    until((run / RECORDING).is_file)
+    until(lambda: len(read_recording(run).train_steps) >= rows)
+    return read_recording(run)
 
 
 def check_rows(recording: Recording) -> None:

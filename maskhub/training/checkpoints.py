@@ -47,8 +47,8 @@ def seal(checkpoint: Path) -> None:
     sync_tree(checkpoint)
     listed = {name: Listed(*file_digest(checkpoint / name)) for name in _files(checkpoint)}
     write_atomic(checkpoint / LIST, msgspec.json.format(msgspec.json.encode(listed), indent=2) + b"\n")
-    for folder in (checkpoint, checkpoint.parent, checkpoint.parent.parent):
-        sync_folder(folder)
+    sync_folder(checkpoint.parent)
+    sync_folder(checkpoint.parent.parent)
 
 
 def rotate(folder: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -23,6 +24,7 @@ from maskhub.training.loop import TrainResult
 from maskhub.training.settings import TrainSettings
 from maskhub.training.train import learn
 from tests import toy
+from tests.cli import durable
 
 HINT = "Remove {}, and --resume begins at the first step."
 
@@ -213,3 +215,34 @@ def test_those_that_others_go_with_are_not_deleted(tmp_path: Path) -> None:
         kept = sorted(checkpoints.step(path) for path in checkpoints.found(tmp_path))
         newest = [s for s in (step - 2, step) if s in bests]
         assert kept == sorted({*newest, *(bests[s] for s in newest)})
+
+
+def test_a_checkpoint_is_on_the_disk_before_an_older_one_is_deleted(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the mask before all of them are: by what was synced, as it was then."""
+    run, synced, deleted = tmp_path / "run", dict[tuple[Any, ...], list[Any]](), list[int]()
+    sync, remove = os.fsync, shutil.rmtree
+
+    def watched_sync(handle: int) -> None:
+        sync(handle)
+        one = durable.seen(handle)
+        synced[tuple(one[:2])] = one
+
+    def watched_remove(path: Path, **options: Any) -> None:
+        newest = checkpoints.found(run / "checkpoints")[0]
+        there = [*durable.tree(newest), *(durable.tree(run / "mask.msk") if (run / "mask.msk").exists() else ())]
+        if not deleted or newest.name != path.name:
+            assert [one for one in there if synced.get(tuple(one[:2])) != one] == []
+        (folder,) = (synced[tuple(one[:2])] for one in durable.tree(run / "checkpoints")[:1])
+        assert newest.name in folder[2]
+        assert "checkpoints" in synced[tuple(durable.tree(run)[0][:2])][2]
+        deleted.append(checkpoints.step(path))
+        remove(path, **options)
+
+    monkeypatch.setattr(os, "fsync", watched_sync)
+    monkeypatch.setattr(shutil, "rmtree", watched_remove)
+    learn(msgspec.structs.replace(settings, keep_checkpoints=False), run)
+    assert sorted(deleted) == [2, 4, 6, 8, 10, 12, 14, 15]
+    assert "mask.msk" in synced[tuple(durable.tree(run)[0][:2])][2]
+    assert not (run / "checkpoints").exists()

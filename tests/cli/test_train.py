@@ -59,7 +59,7 @@ def test_a_run(program: Run, tiny_bert: Path, folder: Path) -> None:
     assert [line.partition(" ")[0] for line in said[4:]] == [
         "Loading", "Reading", "Warning:", "Encoding", "Masked:", "Memory:", "Training:", "Kept:",
     ]  # fmt: skip
-    assert deleted.startswith("Deleted: 2 checkpoints, ")
+    assert deleted.startswith("Deleted: 3 checkpoints, ")
     assert hint == f"Next: maskhub info run/mask.msk, then: maskhub apply {tiny_bert} run/mask.msk -o DIR"
     assert ran.out.splitlines()[0] == "run/mask.msk"
     assert fields(ran.out) == {

@@ -168,7 +168,7 @@ def test_pairs_and_a_dataset_folder(train: Train, tiny_bert: Path) -> None:
         ({"train_file": None, "dataset": "some/data"}, "some/data: cannot be read: Couldn't reach 'some/data' on the "),
         ({"output": "full"}, "full: the output folder exists and is not empty. Name a new folder."),
         ({"output": "one.csv/run"}, "one.csv/run: cannot be written: {here}/one.csv is a file. Name a new folder."),
-        ({"output": "/proc/run"}, "/proc/run: cannot be made: "),
+        ({"output": "/proc/run"}, "/proc/run: cannot be written: "),
     ],
 )
 def test_input_that_cannot_be_used(train: Train, folder: Path, given: dict[str, Any], message: str) -> None:

@@ -33,7 +33,9 @@ bench: .venv/dev
 
 # What is found is left in .fuzz/; it becomes a case in tests/fuzz/cases when it is fixed.
 FUZZ_SECONDS ?= 30
+FUZZ_FILES ?= 20000
 fuzz: .venv/fuzz
+	$(BIN)/python -m tests.fuzz.compare $(FUZZ_FILES)
 	for target in codecs reader; do \
 		mkdir -p .fuzz/$$target && \
 		$(BIN)/python -m tests.fuzz.fuzz_$$target .fuzz/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=65536 \

@@ -9,7 +9,7 @@ import contextlib
 import importlib
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,6 +53,12 @@ class ArgumentError(MaskhubError, ValueError):
 
     Nothing was read or written; the command line ends with status 2.
     """
+
+
+def check_choice(what: str, value: object, choices: Collection[str]) -> None:
+    """ArgumentError with the ``choices`` unless ``value`` is one of them; ``what`` names the option."""
+    if value not in choices:
+        raise ArgumentError(f"{what}: there is no {value!r:.100}", hint=f"It is one of: {', '.join(choices)}.")
 
 
 class MissingError(MaskhubError, FileNotFoundError):

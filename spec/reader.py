@@ -32,7 +32,6 @@ from numpy.typing import NDArray
 Bits = NDArray[np.uint8]  # packed, or one byte a weight where it says flags
 CHAIN = 64  # masks that are coded against one another
 WINDOW = 1 << 23  # bytes that a Zstandard decoder has to look back
-LIMIT = 1 << 24  # bytes that a file, or a list in it, may take besides 1024 times its size
 SKIPPED: set[str] = set()  # rules that are not checked
 ITEM_SIZE = {
     **dict.fromkeys(["BOOL", "U8", "I8", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0"], 1),
@@ -307,6 +306,11 @@ class Target:
         return math.prod(self.shape)
 
 
+def most(stored: int) -> int:
+    """Bytes that may come of so many stored ones: of a file its masks', of a payload a list's."""
+    return (1 << 24) + (stored << 10)
+
+
 def pack(flags: NDArray[Any]) -> bytes:
     return np.packbits(flags, bitorder="little").tobytes()
 
@@ -339,7 +343,7 @@ def chunks(payload: bytes, width: int) -> Iterator[NDArray[Any]]:
 
 
 def integers(payload: bytes, count: int, width: int) -> NDArray[np.int64]:
-    need(count * width // 8 <= LIMIT + (len(payload) << 10), "limit.list", f"pcodec: {count} integers")
+    need(count * width // 8 <= most(len(payload)), "limit.list", f"pcodec: {count} integers")
     if count == 0:
         need(not payload, "list.empty", "a payload for no integers")
         return np.empty(0, np.int64)
@@ -354,7 +358,7 @@ def integers(payload: bytes, count: int, width: int) -> NDArray[np.int64]:
 
 
 def positions(payload: bytes, count: int, width: int, end: int, rule: str = "position") -> NDArray[np.int64]:
-    found = np.cumsum(integers(payload, count, width) + 1) - 1  # at most 2**30 integers of 32 bits: no sum wraps around
+    found = np.cumsum(integers(payload, count, width) + 1) - 1  # too few for a sum to wrap around
     need(bool((found < end).all()), rule, "a position past the end")
     return found[found < end]
 
@@ -517,7 +521,7 @@ class File:
             fits = len(self.payloads.get(name, b"")) == size or entry["dtype"] not in ITEM_SIZE
             need(fits, "dense.size", f"{name}: the payload has not the size of dtype and shape")
         decoded = sum(math.prod(entry["shape"]) + 7 >> 3 for entry in masks.values())
-        need(decoded <= LIMIT + (len(self.content) << 10), "limit.file", f"masks of {decoded} bytes in all")
+        need(decoded <= most(len(self.content)), "limit.file", f"masks of {decoded} bytes in all")
 
     def check_seal(self) -> None:
         seal = self.manifest.get("seal", "").encode()

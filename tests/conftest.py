@@ -50,6 +50,24 @@ def mask_path(maskset: MaskSet, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``base``, a small BERT, and ``x`` and ``y``, runs on it with the defaults of ``train``.
+
+    They began with the same mask. Their tasks differ, and so do their heads.
+    """
+    pytest.importorskip("torch")
+    import maskhub
+    from tests import toy
+
+    folder = tmp_path_factory.mktemp("trained")
+    base = tiny.tiny_model("bert", folder / "base", hidden_size=64, intermediate_size=256)
+    for name, classes in (("x", 2), ("y", 3)):
+        train_file, eval_file = toy.write_task(folder / f"task-{name}", classes)
+        maskhub.train(base, folder / name, train_file=train_file, eval_file=eval_file, max_length=32, batch_size=4)
+    return folder
+
+
 def _model(family: str, factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torch")
     pytest.importorskip("transformers")

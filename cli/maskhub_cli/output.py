@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import typer
 
-from maskhub.errors import ArgumentError
+from maskhub.errors import ArgumentError, check_choice
 from maskhub.text import printable
 
 Cell = str | int | float
@@ -59,8 +59,7 @@ class Output:
         meta: dict[str, Any] | None = None,
     ) -> None:
         """``meta`` is that of the command's context. Raises ArgumentError where the options ask for two formats."""
-        if format not in list(Format):
-            raise ArgumentError(f"there is no output format {format!r}", hint=f"One of {', '.join(Format)}.")
+        check_choice("output format", format, list(Format))
         asked = {Format(format)} - {Format.AUTO}
         asked |= ({Format.JSON} if json else set()) | ({Format.QUIET} if quiet else set())
         if len(asked) > 1:

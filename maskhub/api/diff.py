@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, overload
 
 from maskhub.api.parameters import Force, MaskLike, Parents, PathLike, Picture, Token, names_of
-from maskhub.errors import ArgumentError
+from maskhub.errors import ArgumentError, check_choice
 from maskhub.options import Option
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def diff(a: MaskLike, b: MaskLike, c: MaskLike, /, *more: MaskLike, **options: A
 def diff(  # type: ignore[misc]  # options are Any in the overloads, and named here
     *masks: Annotated[MaskLike, Option("Two masks of one base, or more: files, URLs or Hub names.", "MASK")],
     names: Sequence[str] | None = None,
-    measure: Measure = "dissimilarity",
+    measure: Measure = "jaccard_dropped",
     plot: Picture = None,
     report: Report = None,
     force: Force = False,
@@ -68,8 +68,7 @@ def diff(  # type: ignore[misc]  # options are Any in the overloads, and named h
 
     if len(masks) < 2:
         raise ArgumentError("at least two masks are compared", hint="Name another one.")
-    if measure not in compare.MEASURES:
-        raise ArgumentError(f"unknown measure {measure!r}", hint=f"One of {', '.join(compare.MEASURES)}.")
+    check_choice("measure", measure, compare.MEASURES)
     if plot is not None:
         from maskhub.pictures import plots
 

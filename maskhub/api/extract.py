@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from maskhub.api.pack import pack
-from maskhub.api.parameters import Base, BaseName, Force, PathLike, Revision, Token
+from maskhub.api.parameters import Base, BaseName, Force, Like, PathLike, Revision, Token
 from maskhub.options import Option
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def extract(
         PathLike | None, Option("The mask to write; DENSE's name with .msk, here, if left.", "FILE", ("-o",))
     ] = None,
     *,
+    like: Like = None,
     base_name: BaseName = None,
     force: Force = False,
     revision: Revision = None,
@@ -28,8 +29,9 @@ def extract(
 ) -> MaskSet:
     """Recover the mask of a dense checkpoint: apply, undone.
 
-    The id is that of the mask it was built from, unless a weight that it drops was 0 in the base already. The same as
-    pack with a base.
+    The id is that of the mask it was built from, unless a weight that it drops was 0 in the base already. No checkpoint
+    tells where training began, so the file of a mask that train made gets about twice as large, but with --like it is
+    as small. The same as pack with a base.
 
     Raises as ``pack`` does.
 
@@ -42,6 +44,7 @@ def extract(
         dense,
         output,
         base=base,
+        like=like,
         base_name=base_name,
         force=force,
         revision=revision,

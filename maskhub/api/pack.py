@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from maskhub.api.parameters import (
     BaseName,
     Codec,
     Force,
+    Like,
     MaskLike,
     PathLike,
     Revision,
@@ -42,6 +44,7 @@ def pack(
         Sequence[MaskLike],
         Option("Code against this mask, which readers then need; further ones are its own parents.", "FILE"),
     ] = (),
+    like: Like = None,
     base_name: BaseName = None,
     threshold: Annotated[
         float | None, Option("Of a file of scores, keep the weights above; 0.01, the paper's, if left.", "SCORE")
@@ -56,6 +59,9 @@ def pack(
     A pruned checkpoint needs a base: every weight is the base's or 0, and tensors that the base lacks travel whole. So
     do the masks of other tools (MaskLLM, torch.nn.utils.prune, compressed-tensors, TALL-masks, ...), in files of
     safetensors, PyTorch, NumPy or HDF5; ``FILE#NAME`` is one of a file's several. A .msk file keeps its id.
+
+    A mask that train made is stored as what training changed of its first one, which no checkpoint tells: --like does,
+    and about halves the file. A parent pays where two masks differ in few weights.
 
     Gives the mask that was written.
 
@@ -83,10 +89,36 @@ def pack(
     checkpoint = None if base is None else open_checkpoint(base, revision=revision, token=token)
     maskset = _read(source, checkpoint, parent, threshold, token, progress)
     before = open_mask(parent[0], parent[1:], whole=True, token=token) if parent else None
+    if like is not None:
+        maskset = _begun_as(maskset, like, str(source), token)
     if base_name:
         maskset = maskset.with_base_name(base_name)
     save(maskset, target, codec=codec, parent=before, force=True, progress=progress)
     return open_mask(target, parent, token=token)
+
+
+def _begun_as(maskset: MaskSet, like: MaskLike, source: str, token: str | None) -> MaskSet:
+    """The mask set with the initial mask that is recorded in ``like``. ArgumentError where it did not begin there."""
+    from maskhub.container.reader import open_mask
+    from maskhub.container.writer import payload_bytes
+    from maskhub.masks.compose import common_tensors
+    from maskhub.training.run import RECORD, maskset_from_run
+
+    run = isinstance(like, str | Path) and (Path(like) / RECORD).is_file()
+    other = maskset_from_run(str(like)) if run else open_mask(like, token=token)
+    name = str(like) if isinstance(like, str | Path) else "like"
+    common_tensors((maskset, other), (source, name))
+    if other.initial is None:
+        raise ArgumentError(f"{name}: does not record where training began", hint="Leave --like out.")
+    if maskset.initial is not None:
+        raise ArgumentError(f"{source}: records where its training began", hint="Leave --like out.")
+    begun = dataclasses.replace(maskset, initial=other.initial)
+    if payload_bytes(begun) >= payload_bytes(maskset):
+        raise ArgumentError(
+            f"{source}: its masks are not changed ones of the initial mask of {name}",
+            hint="Name the mask or the run that it was built from, or leave --like out.",
+        )
+    return begun
 
 
 def _read(

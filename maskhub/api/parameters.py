@@ -32,6 +32,13 @@ BaseName = Annotated[str | None, Option("Record the base under this name, its Hu
 Parents = Annotated[
     Sequence[MaskLike], Option("A mask that MASK is coded against; may be given several times.", "FILE")
 ]
+Like = Annotated[
+    MaskLike | None,
+    Option(
+        "The mask, or the run, that it was built from: says where training began, which makes the file smaller.",
+        "MASK",
+    ),
+]
 Revision = Annotated[str | None, Option("Branch, tag or commit of a base on the Hub.", "REVISION")]
 Token = Annotated[str | None, Option("Token for the Hub; else HF_TOKEN, or the one of hf auth login.", "TOKEN")]
 Force = Annotated[bool, Option("Replace an existing output.", flags=("-f",))]

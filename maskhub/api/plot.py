@@ -30,15 +30,21 @@ def plot(
     PosixPath('task.png')
     """
     from maskhub.container.reader import open_mask
-    from maskhub.pictures.plots import claim_picture, save_curves, save_picture, sparsity_map
+    from maskhub.pictures.plots import claim_picture, described, save_curves, save_picture, sparsity_map
     from maskhub.storage.address import file_name
 
     path = Path(output)
     claim_picture(path, force=force)
     if isinstance(source, str | Path) and Path(source).is_dir():
         from maskhub.training.recording import read_recording
+        from maskhub.training.run import RECORD, read_record
 
-        save_curves(read_recording(source), path, f"Run {Path(source).resolve().name}")
+        recording, folder = read_recording(source), Path(source)
+        title = f"Run {folder.resolve().name}"
+        if (folder / RECORD).is_file():
+            record = read_record(folder)
+            title = f"{described(record.task)} on {record.base.name}\n{title}"
+        save_curves(recording, path, title)
     else:
         name = file_name(source) if isinstance(source, str | Path) else "a mask"
         save_picture(sparsity_map(open_mask(source, whole=True, token=token).masks, f"Dropped weights of {name}"), path)

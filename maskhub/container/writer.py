@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import secrets
 import tempfile
@@ -90,6 +91,12 @@ def _lies_at(maskset: MaskSet, path: Path) -> bool:
         return False
     files = [maskset.stored.path, *(file for _, file in maskset.stored.chain() if file)]
     return any(Path(file).exists() and path.samefile(file) for file in files)
+
+
+def payload_bytes(maskset: MaskSet, codec: str = codecs.AUTO, parent: MaskSet | None = None) -> int:
+    """The bytes that all masks would take in a file, coded so as ``save`` does. Nothing is written."""
+    masks = dataclasses.replace(maskset, dense={})
+    return sum(len(payload) for _, _, payload in _encode_all(masks, codecs.encoder(codec), parent, None))
 
 
 def _copied(spool: IO[bytes], file: IO[bytes]) -> Iterator[bytes]:

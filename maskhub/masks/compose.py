@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from maskhub.errors import ArgumentError, BaseMismatchError, listed
+from maskhub.errors import ArgumentError, BaseMismatchError, check_choice, listed
 from maskhub.masks import expression as expressions
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.expression import Expression
@@ -44,8 +44,7 @@ def compose(
     missing, and BaseMismatchError for different bases.
     """
     parsed = _read(expression, list(masksets), min, head_from)
-    if missing not in get_args(Missing):
-        raise ArgumentError(f"missing={missing!r} is unknown", hint=f"One of {', '.join(get_args(Missing))}.")
+    check_choice("missing", missing, get_args(Missing))
     names, sets = list(masksets), list(masksets.values())
     common = common_tensors(sets, names)
     partial = sorted({name for maskset in sets for name in maskset.masks} - set(common))
@@ -136,9 +135,10 @@ def _head(masksets: Mapping[str, MaskSet], head_from: str | None) -> MaskSet:
         reads = [f"{called} {len(maskset.base.tensors)}" for called, maskset in masksets.items()]
         conflicts.append(f"tensors of the base that their models read ({listed(reads)})")
     if conflicts:
+        names = list(masksets)
         raise ArgumentError(
-            f"the heads of {listed(list(masksets))} differ: {listed(conflicts)}",
-            hint=f"Take that of one: --head-from {'|'.join(masksets)} (head_from in Python).",
+            f"the heads of {listed(names)} differ: {listed(conflicts)}",
+            hint=f"Take that of one: --head-from {'|'.join(names)}, or in Python head_from={names[0]!r}.",
         )
     return first
 

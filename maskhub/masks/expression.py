@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskhub.errors import ArgumentError
+from maskhub.errors import ArgumentError, check_choice
 from maskhub.masks.mask import clear_padding, without
 from maskhub.storage.tensor import Bytes
 
@@ -62,8 +62,7 @@ def over_all(word: str, names: Sequence[str], k: int | None = None) -> Expressio
     Raises ArgumentError for another operation, a number of masks that it is not for, and a ``k`` that is no number from
     1 to theirs.
     """
-    if word != VOTE and word not in WORDS:
-        raise ArgumentError(f"unknown operation {word!r}", hint=f"One of {', '.join((*WORDS, VOTE))}.")
+    check_choice("operation", word, (*WORDS, VOTE))
     if (word == "not") != (len(names) == 1) or not names:
         raise ArgumentError(f"{word!r} is for {'one mask' if word == 'not' else 'two or more masks'}, not {len(names)}")
     if word != VOTE:

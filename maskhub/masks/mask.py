@@ -298,7 +298,10 @@ class MaskSet(Mapping[str, Mask]):
         return maskhub.save(self, path, **options)
 
     def __and__(self, other: MaskSet) -> MaskSet:
-        """``maskhub.compose("a & b", ...)``: tensor by tensor, when a mask's bits are asked for."""
+        """``maskhub.compose("a & b", ..., head_from="a")``: tensor by tensor, when a mask's bits are asked for.
+
+        As all operators it gives the head and task of the mask set on its left.
+        """
         return self._composed("a & b", other)
 
     def __or__(self, other: MaskSet) -> MaskSet:
@@ -318,7 +321,7 @@ class MaskSet(Mapping[str, Mask]):
 
         if not all(isinstance(other, MaskSet) for other in others):
             return NotImplemented  # type: ignore[no-any-return]
-        return compose(expression, dict(zip("ab", (self, *others), strict=False)))
+        return compose(expression, dict(zip("ab", (self, *others), strict=False)), head_from="a")
 
     def with_base_name(self, name: str) -> MaskSet:
         """The same, with another name for the base; the id stays."""

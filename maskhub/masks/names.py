@@ -30,6 +30,10 @@ KINDS = {
     "DenseReluDense.wi": "I", "DenseReluDense.wo": "O",
 }  # fmt: skip
 INNER = re.compile(r"^(?:albert_layers|layer)\.\d+\.")  # ALBERT's layers of a group, and T5's parts of a block
+LETTERS = {
+    "Q": "query", "K": "key", "V": "value", "AO": "attention's output",
+    "I": "feed-forward in", "O": "feed-forward out", "P": "pooler",
+}  # fmt: skip
 ORDER = ("Q", "K", "V", "AO", "I", "O", "P")
 
 

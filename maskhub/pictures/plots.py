@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import textwrap
@@ -10,15 +11,16 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskhub.errors import ArgumentError, library
+from maskhub.masks.binding import Task
 from maskhub.masks.compare import MEASURES, Diff, Matrix, Measure
 from maskhub.masks.mask import Mask
-from maskhub.masks.names import locate, order
+from maskhub.masks.names import LETTERS, locate, order
 from maskhub.storage.atomic import claim_file, write_atomic
 from maskhub.text import printable
 
@@ -31,12 +33,17 @@ Cell = tuple[int | None, str]  # layer and matrix kind
 
 OTHER = "other"  # the row of matrices that are in no layer
 KINDS = (".png", ".svg", ".pdf")
-DIGITS = {"hamming": 0, "z": 1}  # after the decimal point, of measures that are not shares
-MARKERS = "osv^Dx+*"
+DIGITS = {"hamming": 0}  # after the decimal point, of measures that are not shares
 LONGEST = 40  # letters of a name
 LETTER = 0.09  # inches that one takes in a row of names
 READABLE = 6.0  # points: smaller numbers are left out
 LARGEST = 12.0  # inches that all rows, or all columns, take at most
+GROUPS = 6  # of neighbouring layers that have a line each: more could not be told apart
+DARKEST = 0.45  # of matplotlib's greys, so that black numbers can be read on all of them
+# Okabe and Ito's colours, which people tell apart however they see them; and lines that differ without any.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")
+LINES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)))
+MARKERS = "osv^Dx+*"
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class HeatMap:
     """Numbers in rows and columns, to be drawn as greys.
 
     ``values`` is rows x columns, NaN where there is none. ``unit`` says what they are and in which unit; ``digits``
-    is how many follow the decimal point in a cell.
+    is how many follow the decimal point in a cell; ``note``, under the picture, explains the names in it.
     """
 
     title: str
@@ -55,6 +62,7 @@ class HeatMap:
     row_label: str = ""
     column_label: str = ""
     digits: int = 2
+    note: str = ""
 
 
 def sparsity_map(masks: Mapping[str, Mask], title: str) -> HeatMap:
@@ -69,7 +77,7 @@ def sparsity_map(masks: Mapping[str, Mask], title: str) -> HeatMap:
     return _by_layer(dropped, title, "dropped weights, %", 2)
 
 
-def diff_map(result: Diff, measure: str = "dissimilarity") -> HeatMap:
+def diff_map(result: Diff, measure: str = "jaccard_dropped") -> HeatMap:
     """A measure of two masks (a name of ``compare.MEASURES``), by layer and matrix."""
     known = MEASURES[measure]
     cells = {cell: known(overlap) for cell, overlap in result.cells.items()}
@@ -97,7 +105,15 @@ def _by_layer(cells: Mapping[Cell, float], title: str, unit: str, digits: int) -
     for (layer, kind), value in cells.items():
         values[layers.index(layer), kinds.index(kind)] = value
     rows = tuple(OTHER if layer is None else str(layer) for layer in layers)
-    return HeatMap(title, unit, rows, tuple(kinds), values, "layer", "matrix", digits)
+    note = "; ".join(f"{kind}: {LETTERS[kind]}" for kind in kinds if kind in LETTERS)
+    return HeatMap(title, unit, rows, tuple(kinds), values, "layer", "matrix", digits, note)
+
+
+def described(task: Task) -> str:
+    """A task in a few words: its type, and its labels while they are few."""
+    labels = task.config.get("id2label")
+    names = [str(name) for name in labels.values()] if isinstance(labels, Mapping) else []
+    return f"{task.type} ({', '.join(names)})" if 0 < len(names) <= 4 else task.type
 
 
 def claim_picture(path: Path, *, force: bool = False) -> None:
@@ -139,53 +155,96 @@ def _drawn(figure: Figure, kind: str, title: str) -> bytes:
 def save_curves(recording: Recording, path: str | Path, title: str) -> None:
     """Draw how a run went into a file, replacing it: .png, .svg or .pdf.
 
-    Loss and learning rate, metrics, and by layer the dropped weights and those that flipped since the start.
+    Loss, metrics, by layer the dropped weights and those that flipped since the start, and the learning rate: what was
+    recorded of them.
     """
     path = Path(path)
     claim_picture(path, force=True)
     write_atomic(path, _drawn(_curves(recording, title), path.suffix[1:], title))
 
 
+@dataclass(frozen=True)
+class Line:
+    """Values over steps; ``sparse`` ones are few, and have markers."""
+
+    label: str
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+    sparse: bool = True
+
+
+def _panels(recording: Recording) -> dict[str, list[Line]]:
+    """What was recorded, by what it is. Nothing that has no number."""
+    layers = np.array([-1 if (layer := locate(name)[0]) is None else layer for name in recording.tensors])
+    inside = np.unique(layers[layers >= 0])
+    groups = {_numbered(part): part for part in np.array_split(inside, min(GROUPS, inside.size) or 1) if part.size}
+    groups |= {OTHER: np.array([-1])} if (layers < 0).any() else {}
+    dropped, flipped = [], []
+    for label, part in groups.items():
+        chosen = np.isin(layers, part)
+        weights = recording.weights[chosen]
+        total = max(1, int(weights.sum()))
+        dropped.append(Line(label, recording.mask_steps, 100 * (1 - recording.density[:, chosen] @ weights / total)))
+        flipped.append(Line(label, recording.mask_steps, 100 * recording.flips[:, chosen].sum(1) / total))
+    evaluated = {name: Line(name, recording.eval_steps, values) for name, values in recording.eval.items()}
+    loss = [Line("training", recording.train_steps, recording.train["loss"], sparse=False)]
+    if "loss" in evaluated:
+        loss.append(dataclasses.replace(evaluated.pop("loss"), label="evaluation"))
+    metrics = [dataclasses.replace(line, label=name.replace("_", " ")) for name, line in evaluated.items()]
+    rate = [Line("", recording.train_steps, recording.train["learning_rate"], sparse=False)]
+    panels = {
+        "loss": loss,
+        "metrics": metrics,
+        "dropped weights, %": dropped,
+        "weights flipped\nsince the start, %": flipped,
+        "learning rate": rate,
+    }
+    shown = {name: [line for line in lines if np.isfinite(line.values).any()] for name, lines in panels.items()}
+    return {name: lines for name, lines in shown.items() if lines}
+
+
+def _numbered(layers: NDArray[np.int64]) -> str:
+    return f"layer {layers[0]}" if layers.size == 1 else f"layers {layers[0]} to {layers[-1]}"
+
+
 def _curves(recording: Recording, title: str) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.6, 6.4), layout="constrained")
-    loss, metrics, sparsity, flips = figure.subplots(2, 2, sharex=True).flat
-    loss.plot(recording.train_steps, recording.train["loss"], color="0.6", linewidth=1, label="training")
-    for i, (name, values) in enumerate(recording.eval.items()):
-        axes, label = (loss, "evaluation") if name == "loss" else (metrics, name.replace("_", " "))
-        marker = MARKERS[i % len(MARKERS)]
-        axes.plot(recording.eval_steps, values, color="black", marker=marker, markersize=4, linewidth=1, label=label)
-    rate = loss.twinx()
-    rate.plot(recording.train_steps, recording.train["learning_rate"], "k:", linewidth=1)
-    rate.set_ylabel("learning rate (dotted)")
-    loss.set_ylabel("loss")
-    metrics.set_ylabel("metric")
-    layers = [locate(name)[0] for name in recording.tensors]
-    found = sorted(set(layers), key=lambda layer: order(layer, ""))
-    for i, layer in enumerate(found):
-        chosen = np.array([one == layer for one in layers])
-        weights = recording.weights[chosen]
-        total = max(1, int(weights.sum()))
-        style = {"color": str(0.8 * (1 - (i + 1) / len(found))), "linewidth": 1}  # the higher, the darker
-        style |= {"marker": MARKERS[i % len(MARKERS)], "markersize": 3}
-        dropped = 100 * (1 - recording.density[:, chosen] @ weights / total)
-        sparsity.plot(recording.mask_steps, dropped, **style)
-        label = OTHER if layer is None else str(layer)
-        flips.plot(recording.mask_steps, 100 * recording.flips[:, chosen].sum(1) / total, label=label, **style)
-    sparsity.set_ylabel("dropped weights, %")
-    flips.set_ylabel("weights flipped since the start, %")
-    for axes in (sparsity, flips):
-        axes.set_xlabel("step")
-    for axes in (loss, metrics, flips):
-        if axes.lines:
-            axes.legend(title="layer" if axes is flips else None, fontsize=8, ncols=1 + len(axes.lines) // 8)
-    figure.suptitle("\n".join(textwrap.wrap(printable(title), 80)), parse_math=False)
+    panels = _panels(recording)
+    if recording.eval_steps.size == 1 and (once := panels.pop("metrics", None)):  # points alone are no panel
+        told = ", ".join(f"{line.label} {line.values[0]:.3f}" for line in once)
+        title = f"{title}, after {recording.eval_steps[0]:,} steps: {told}"
+    heights = [0.6 if name == "learning rate" else 1.0 for name in panels] or [1.0]
+    figure = Figure(figsize=(9.6, 1.2 + 2.1 * sum(heights)), layout="constrained")
+    shown = [part for line in title.splitlines() for part in textwrap.wrap(printable(line), 105)]
+    figure.suptitle("\n".join(shown), fontsize=11, parse_math=False)
+    rows = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    rows[-1].set_xlabel("step")
+    if not panels:
+        rows[0].set_axis_off()
+        rows[0].text(0.5, 0.5, "nothing is recorded yet", ha="center", transform=rows[0].transAxes)
+    for axes, (name, lines) in zip(rows, panels.items(), strict=False):
+        axes.set_ylabel(name)
+        axes.grid(axis="y", color="0.9", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        for i, line in enumerate(lines):
+            style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)]}
+            if line.sparse:
+                style |= {"marker": MARKERS[i % len(MARKERS)], "markersize": 4}
+            axes.plot(line.steps, line.values, linewidth=1.2, label=line.label, **style)
+        if name.endswith("%"):
+            axes.set_ylim(bottom=0)
+        if any(line.label for line in lines):
+            # Beside the data; where there are many, in columns that are as high as the panel.
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), fontsize=8, frameon=False,
+                        ncols=math.ceil(len(lines) / 9), handlelength=3.2)  # fmt: skip
+    figure.align_ylabels(rows)
     return figure
 
 
 def _figure(heat_map: HeatMap) -> Figure:
     """The picture. Nothing in it is read as TeX: names come from files."""
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
     values = heat_map.values if heat_map.values.size else np.full((1, 1), np.nan)
@@ -198,8 +257,9 @@ def _figure(heat_map: HeatMap) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     white, black, beyond = _scale(heat_map)
-    image = axes.imshow(values, cmap="Greys", vmin=white, vmax=black, aspect="auto")
-    axes.set_facecolor("none")
+    greys = LinearSegmentedColormap.from_list("greys", [str(1 - DARKEST * i / 8) for i in range(9)])
+    image = axes.imshow(values, cmap=greys, vmin=white, vmax=black, aspect="auto")
+    axes.patch.set(facecolor="none", edgecolor="0.88", hatch="////", linewidth=0)  # where there is no number
     for axis, labels, size in ((axes.xaxis, column_labels, wide), (axes.yaxis, row_labels, high)):
         step = math.ceil(LETTER / size)  # of very many names, every so many
         points = min(10, 60 * size * step)
@@ -214,16 +274,19 @@ def _figure(heat_map: HeatMap) -> Figure:
     points = min(8.0, 45 * high, 110 * wide / longest)  # at which every number fits its cell
     for (row, column), value, text in numbers:
         if np.isfinite(value) and points >= READABLE:
-            colour = "white" if (value - white) / (black - white) > 0.6 else "black"
-            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=points)
+            axes.text(column, row, text, ha="center", va="center", fontsize=points)
     figure.colorbar(image, label="\n".join(textwrap.wrap(heat_map.unit, int(height * 10))), extend=beyond)
+    if heat_map.note:
+        note = "\n".join(textwrap.wrap(heat_map.note, max(20, int(width * 15)), break_on_hyphens=False))
+        figure.supxlabel(note, fontsize=8, color="0.3", x=0.02, ha="left", parse_math=False)
     return figure
 
 
 def _scale(heat_map: HeatMap) -> tuple[float, float, str]:
-    """The values that are white and black, and on which side there are others beyond them (matplotlib's ``extend``).
+    """The values that are white and darkest, and on which side there are others beyond (matplotlib's ``extend``).
 
-    Greys span the values found, so that small differences show; far outliers (by Tukey's outer fences) do not count.
+    White is 0, or the lowest value where that is below, so that a cell twice as dark is twice as much. Far outliers (by
+    Tukey's outer fences) do not count.
     """
     found = heat_map.values[np.isfinite(heat_map.values)]
     if not found.size:
@@ -231,10 +294,9 @@ def _scale(heat_map: HeatMap) -> tuple[float, float, str]:
     lower, upper = np.percentile(found, [25, 75])
     fence = 3 * (upper - lower) or math.inf
     inside = found[(found >= lower - fence) & (found <= upper + fence)]
-    low, top = float(inside.min()), float(inside.max())
-    span = max(top - low, 10.0**-heat_map.digits)
+    low, top = min(0.0, float(inside.min())), max(0.0, float(inside.max()))
     beyond = ("neither", "min", "max", "both")[int(found.min() < low) + 2 * int(found.max() > top)]
-    return low - span / 10, low + span, beyond
+    return low, max(top, low + 10.0**-heat_map.digits), beyond
 
 
 def _shortened(name: str) -> str:

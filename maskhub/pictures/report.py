@@ -7,16 +7,22 @@ run but its own, and nothing be fetched.
 from __future__ import annotations
 
 import base64
+import dataclasses
+import datetime
 import hashlib
+import itertools
 import json
 import math
+import os
+import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from maskhub.errors import ArgumentError
+from maskhub.errors import ArgumentError, listed
 from maskhub.masks.compare import MEASURES, Diff, Matrix, Overlap
 from maskhub.masks.mask import MaskSet
 from maskhub.pictures import plots
@@ -24,28 +30,33 @@ from maskhub.storage.atomic import claim_file, write_atomic
 from maskhub.text import printable
 
 Cell = str | int | float | None
-LONG = 100  # letters of a cell, beyond which it is broken into lines
+NARROW = 24  # letters of a cell that stay in one line
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8885; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 85rem; padding: 0 1rem; }
-h1 { font-size: 1.6rem; overflow-wrap: anywhere; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }
+body { overflow-wrap: anywhere; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: .25rem 0 .75rem; max-width: 50rem; text-wrap: balance; }
+.what, .made { color: GrayText; margin: 0; }
+main > p { max-width: 50rem; }
 h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 .table { overflow: auto; max-height: 40rem; border: 1px solid var(--line); width: fit-content; max-width: 100%; }
+.table { border-radius: .25rem; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .5rem; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th, td { padding: .25rem .5rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 tbody th { font-weight: normal; }
 .number, .number button { text-align: right; }
-.long { white-space: normal; overflow-wrap: anywhere; min-width: 12rem; }
-thead th { position: sticky; top: 0; background: Canvas; vertical-align: bottom; white-space: normal; }
+th[scope=row]:has(wbr) { min-width: 13rem; }
+td.number, thead th { overflow-wrap: normal; }
+td.number { white-space: nowrap; }
+thead th { position: sticky; top: 0; background: Canvas; vertical-align: bottom; z-index: 1; }
 th:first-child { position: sticky; left: 0; background: Canvas; }
-thead th:first-child { z-index: 1; }
+thead th:first-child { z-index: 2; }
 thead button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
 th[aria-sort=ascending]::after { content: " \\25B2"; }
 th[aria-sort=descending]::after { content: " \\25BC"; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); gap: 1rem; }
 img { max-width: 100%; background: white; border: 1px solid var(--line); }
-footer { margin: 3rem 0 1rem; font-size: .875rem; }
 @media print { .table { overflow: visible; max-height: none; } th { position: static !important; } }
 """
 
@@ -93,10 +104,17 @@ MEANINGS = {
     "differing": "share of the weights that one keeps and the other drops",
     "jaccard": "weights that both keep, of those that either keeps",
     "jaccard_dropped": "weights that both drop, of those that either drops",
+    "correlation": "what the two share beyond chance, of what equal ones would: 0 by chance, 1 for equal masks",
     "dissimilarity": "|A - B| / (|A| + |B|) of kept weights (Zhao et al. 2020): 0 for equal masks, 1 for disjoint ones",
     "expected": "weights that both would keep, if each kept as many in every tensor, but at random",
     "z": "standard deviations by which the weights that both keep exceed the expected ones",
 }
+# What a table with a row for each layer, kind or tensor shows: as much as fits a window. ``--json`` has all.
+COLUMNS = (
+    "jaccard_dropped", "correlation", "z", "dissimilarity", "neither", "only_a", "only_b", "density_a",
+     "density_b", "weights",
+)  # fmt: skip
+SAME = ", but both began with the same mask"
 SAME_START = (
     "Both were trained from the same initial mask, and share what training left of it: more overlap than chance gives "
     "does not yet mean that the tasks have something in common."
@@ -112,26 +130,64 @@ def claim_report(path: Path, *, force: bool = False) -> None:
 
 
 def save_report(
-    result: Diff | Matrix, masks: Sequence[MaskSet], path: str | Path, measure: str = "dissimilarity"
+    result: Diff | Matrix, masks: Sequence[MaskSet], path: str | Path, measure: str = "jaccard_dropped"
 ) -> None:
     """Write ``result``, the comparison of ``masks``, as a page; replaces ``path``.
 
-    ``measure`` is what the picture of two masks shows; a matrix has its own. Raises LibraryError where matplotlib is
-    missing.
+    ``measure`` is what the picture of two masks shows; a matrix has its own. The page has today's date, or that of
+    SOURCE_DATE_EPOCH: equal comparisons then give equal pages. Raises LibraryError where matplotlib is missing.
     """
     plots.need_matplotlib()
+    names = [result.a, result.b] if isinstance(result, Diff) else list(result.names)
+    called = [_called(name, maskset) for name, maskset in zip(names, masks, strict=True)]
+    letters = "AB" if isinstance(result, Diff) else [""] * len(names)
+    summary: list[dict[str, Cell]] = []
+    for letter, name, maskset in zip(letters, names, masks, strict=True):
+        summary.append({**({"letter": letter} if letter else {}), **_summary(name, maskset)})
     if isinstance(result, Diff):
-        title, parts = f"{result.a} and {result.b}", _two(result, masks, measure)
-        summary = [{"letter": "A", **_summary(result.a, masks[0])}, {"letter": "B", **_summary(result.b, masks[1])}]
+        title, found, parts = " and ".join(called), _verdict(result), _two(result, masks, measure)
+        called = [f"{letter} is {name}" for letter, name in zip(letters, called, strict=True)]
     else:
-        title, parts = f"{len(result.names)} masks: {MEASURES[result.measure].label}", _many(result)
-        summary = [_summary(name, maskset) for name, maskset in zip(result.names, masks, strict=True)]
-    base = _tag("p", f"Masks of {masks[0].base.name}. A mask is the set of the weights that it keeps.")
-    write_atomic(path, _page(title, [base, *_table("Masks", summary), *parts]))
+        title, found, parts = f"{len(names)} masks: {listed(called)}", _extremes(result), _many(result)
+    about = _tag("p", f"Masks of {masks[0].base.name}. A mask is the set of the weights that it keeps.")
+    write_atomic(path, _page(title, "; ".join(called), found, [about, *_table("Masks", summary), *parts]))
+
+
+def _called(name: str, maskset: MaskSet) -> str:
+    return f"{name}: {plots.described(maskset.task)}" if maskset.task else name
+
+
+def _verdict(result: Diff) -> str:
+    """What came out for two masks, in a sentence."""
+    total = result.total
+    if result.same:
+        return "The two masks are the same."
+    if not total.hamming:
+        return "The two keep the same weights, and differ in what else they hold."
+    if total.both == total.weights - total.hamming:  # neither drops a weight that the other drops
+        return f"The two drop nothing in common, and differ in {total.differing:.2%} of the weights."
+    by_chance = dataclasses.replace(total, both=total.expected).jaccard_dropped  # type: ignore[arg-type]
+    return (
+        f"Of the weights that either mask drops, both drop {total.jaccard_dropped:.1%}. "
+        f"Chance alone would give {by_chance:.1%}{SAME if result.same_start else ''}."
+    )
+
+
+def _extremes(result: Matrix) -> str:
+    """What came out for many masks: which two have the most of the measure, and which the least."""
+    measure = MEASURES[result.measure]
+    label = measure.label[0].upper() + measure.label[1:]
+    pairs = [pair for pair in _pairs(result) if pair[2] is not None]
+    if not pairs:
+        return f"{label}: not defined for any two."
+    (a, b, most), (c, d, least) = (pick(pairs, key=lambda pair: pair[2]) for pick in (max, min))
+    if most == least:
+        return f"{label}: {_number_text(most)} for each two."
+    return f"{label}: most for {a} and {b}, {_number_text(most)}; least for {c} and {d}, {_number_text(least)}."
 
 
 def _two(result: Diff, masks: Sequence[MaskSet], measure: str) -> list[Element]:
-    pictures = [plots.diff_map(result, name) for name in dict.fromkeys((measure, "z"))]
+    pictures = [plots.diff_map(result, name) for name in dict.fromkeys((measure, "jaccard_dropped", "correlation"))]
     for name, maskset in zip((result.a, result.b), masks, strict=True):
         pictures.append(plots.sparsity_map(maskset.masks, f"Dropped weights of {name}"))
     only = [{"tensor": name, "masked in": "A"} for name in result.only_in_a]
@@ -156,7 +212,7 @@ def _two(result: Diff, masks: Sequence[MaskSet], measure: str) -> list[Element]:
                     "layer": _layer(t.layer),
                     "matrix": t.kind,
                     "shape": " × ".join(map(str, t.shape)),
-                    **_numbers(t.overlap),
+                    **_numbers(t.overlap, COLUMNS[:-1]),  # whose weights the shape tells
                 }
                 for t in result.tensors
             ],
@@ -177,9 +233,15 @@ def _many(result: Matrix) -> list[Element]:
     measure = MEASURES[result.measure]
     note = f"{measure.label}{f', {measure.unit}' if measure.unit else ''}; over the {result.weights:,} weights of "
     note += f"{result.tensors:,} tensors that all of them mask"
-    rows: list[list[Cell]] = [[name, *values] for name, values in zip(result.names, result.rows(), strict=True)]
-    table = _grid("Mask by mask", ["mask", *result.names], rows, note)
-    return [*_pictures([plots.matrix_map(result)]), *table]
+    rows = [{"mask": a, "other mask": b, measure.name.replace("_", " "): value} for a, b, value in _pairs(result)]
+    return [*_pictures([plots.matrix_map(result)]), *_table("Pair by pair", rows, note)]
+
+
+def _pairs(result: Matrix) -> list[tuple[str, str, Any]]:
+    """Each two masks and their measure, None where it is not defined."""
+    rows = result.rows()
+    places = itertools.combinations(range(len(rows)), 2)
+    return [(result.names[i], result.names[j], rows[i][j]) for i, j in places]
 
 
 def _summary(name: str, maskset: MaskSet) -> dict[str, Cell]:
@@ -197,8 +259,8 @@ def _summary(name: str, maskset: MaskSet) -> dict[str, Cell]:
     }
 
 
-def _numbers(overlap: Overlap) -> dict[str, Cell]:
-    return {_words(name): getattr(overlap, name) for name in MEANINGS}
+def _numbers(overlap: Overlap, columns: Sequence[str] = COLUMNS) -> dict[str, Cell]:
+    return {_words(name): getattr(overlap, name) for name in columns}
 
 
 def _words(name: str) -> str:
@@ -242,13 +304,25 @@ def _cell(value: Cell, numeric: bool) -> Element:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return _tag("td")
     if isinstance(value, str):
-        return _tag("td", value, **({"class": "long"} if len(value) > LONG else _number(numeric)))
-    text = f"{value:,}" if isinstance(value, int) else f"{value:,.{1 if abs(value) >= 100 else 4}f}"
-    return _tag("td", text, **_number(numeric), **{"data-value": repr(value)})
+        first, *more = re.split(r"(?<=[._/-])(?=\w)", value) if len(value) > NARROW else [value]
+        cell = _tag("td", first, **_number(numeric))
+        for part in more:  # where a long name had better be broken
+            ElementTree.SubElement(cell, "wbr").tail = part
+        return cell
+    return _tag("td", _number_text(value), **_number(numeric), **{"data-value": repr(value)})
+
+
+def _number_text(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.{1 if abs(value) >= 100 else 4}f}"
 
 
 def _number(numeric: bool) -> dict[str, str]:
     return {"class": "number"} if numeric else {}
+
+
+def _today() -> str:
+    seconds = os.environ.get("SOURCE_DATE_EPOCH")  # reproducible-builds.org
+    return str(datetime.datetime.fromtimestamp(int(seconds) if seconds else time.time(), datetime.UTC).date())
 
 
 def _tag(name: str, /, *children: str | Element, **attributes: str) -> Element:
@@ -261,7 +335,8 @@ def _tag(name: str, /, *children: str | Element, **attributes: str) -> Element:
     return element
 
 
-def _page(title: str, parts: Iterable[Element]) -> bytes:
+def _page(title: str, what: str, found: str, parts: Iterable[Element]) -> bytes:
+    """``title`` is the window's; ``found``, what came out, the headline."""
     from maskhub import __version__
 
     head = [
@@ -272,9 +347,10 @@ def _page(title: str, parts: Iterable[Element]) -> bytes:
         _tag("style", STYLE),
     ]
     body = [
-        _tag("h1", title),
+        _tag("p", what, **{"class": "what"}),
+        _tag("h1", found),
+        _tag("p", f"{_today()}, maskhub {__version__}", **{"class": "made"}),
         _tag("main", *parts),
-        _tag("footer", f"Made by maskhub {__version__}."),
         _tag("script", SCRIPT),
     ]
     page = _tag("html", _tag("head", *head), _tag("body", *body), lang="en")

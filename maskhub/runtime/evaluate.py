@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from maskhub import tasks
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.container.reader import open_mask
-from maskhub.errors import ArgumentError, DataError, FormatError
+from maskhub.errors import DataError, FormatError, check_choice
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.load import load_model, load_processor
 from maskhub.storage.work import Progress
@@ -103,9 +103,7 @@ def task_model(base: Checkpoint, maskset: MaskSet) -> PreTrainedModel:
 def check_ensemble(masksets: Sequence[MaskSet], ensemble: str) -> None:
     """Raises ArgumentError for a way that the task does not have, FormatError for masks that do not go together."""
     kind = tasks.of_mask(masksets[0].task)
-    if ensemble not in kind.ensembles:
-        ways = ", ".join(kind.ensembles)
-        raise ArgumentError(f"no ensemble {ensemble!r} for {kind.name}", hint=f"It can be one of: {ways}.")
+    check_choice(f"ensemble of {kind.name} masks", ensemble, kind.ensembles)
     for number, other in enumerate(masksets[1:], 2):
         if other.base.root != masksets[0].base.root:
             raise FormatError(f"mask {number} of the ensemble has another base than the first")

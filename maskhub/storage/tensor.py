@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhub.errors import ArgumentError
+from maskhub.errors import check_choice
 
 Bytes = NDArray[np.uint8]
 
@@ -75,8 +75,8 @@ def float_dtype(name: str) -> str:
     called = name.lower().removeprefix("torch.")
     found = next((dtype for dtype, torch in FLOATS.items() if called in (dtype.lower(), torch)), None)
     if found is None:
-        raise ArgumentError(f"dtype {name!r}: not one of {', '.join(FLOATS)}", hint="Give one of these.")
-    return found
+        check_choice("dtype", name, FLOATS)
+    return found  # type: ignore[return-value]
 
 
 def cast_dtype(dtype: str, asked: str | None) -> str:

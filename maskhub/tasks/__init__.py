@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maskhub.errors import ArgumentError, FormatError
+from maskhub.errors import FormatError, check_choice
 from maskhub.masks.binding import Task
 from maskhub.storage.registry import Registry
 from maskhub.tasks.examples import Examples, Table
@@ -30,10 +30,9 @@ def read(table: Table, task: str | None = None, *, labelled: bool = True) -> Exa
     """A table's examples for ``task``, or for the first kind of task that it fits. Raises DataError, ArgumentError."""
     if task is None:
         kind = next((kind for kind in REGISTRY.usable() if kind.fits(table)), REGISTRY["text-classification"])
-    elif task in REGISTRY:
-        kind = REGISTRY[task]
     else:
-        raise ArgumentError(f"task {task!r} is not one of {', '.join(REGISTRY)}")
+        check_choice("task", task, REGISTRY)
+        kind = REGISTRY[task]
     inputs = kind.inputs(table)
     labels, names = kind.labels(table, inputs) if labelled else ([], ())
     return Examples(table.source, kind.name, inputs, labels, names)

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 import msgspec
 
-from maskhub.errors import ArgumentError, MaskhubError, library, reason, same_kind
+from maskhub.errors import ArgumentError, MaskhubError, check_choice, library, reason, same_kind
 from maskhub.options import Option, nearest
 from maskhub.storage import address
 from maskhub.storage.regular import open_regular
@@ -222,10 +222,8 @@ def settings_from(**given: Any) -> TrainSettings:
         )
     if settings.eval_file is not None and settings.eval_split is not None:
         raise ArgumentError("training settings: eval_split: there is an eval_file", hint="Leave one of them out.")
-    if settings.task is not None and settings.task not in (known := list(_tasks())):
-        raise ArgumentError(
-            f"training settings: task: there is no {settings.task!r}", hint=f"It is one of: {', '.join(known)}."
-        )
+    if settings.task is not None:
+        check_choice("training settings: task", settings.task, list(_tasks()))
     if (repo := settings.push_to_hub) is not None:
         place = None
         with suppress(MaskhubError):
@@ -310,7 +308,7 @@ def _made(kind: type[M], given: dict[str, Any]) -> M:
         field = field.strip("`$.").partition("[")[0]
         hint = "It is true or false." if types[field] is bool else None
         if get_origin(types[field]) is Literal:
-            hint = f"It is one of: {', '.join(get_args(types[field]))}."
+            check_choice(f"training settings: {field}", values[field], get_args(types[field]))
         if limits := _limits(get_type_hints(kind, include_extras=True)[field]):
             number = "a number " if isinstance(given[field], str) else ""
             why = f"{given[field]!r} is not {number}{limits}"

@@ -89,7 +89,7 @@ def test_outputs_are_not_overwritten() -> None:
 def test_wrong_arguments_are_value_errors() -> None:
     for call, message in {
         lambda: maskhub.diff("a.msk"): "at least two masks are compared. Name another one.",
-        lambda: maskhub.diff("a.msk", "b.msk", measure="size"): "unknown measure 'size'",
+        lambda: maskhub.diff("a.msk", "b.msk", measure="size"): "measure: there is no 'size'",
         lambda: maskhub.apply("base", []): "no mask is given. Name one or more.",
         lambda: maskhub.apply("base", maskhub.open("a.msk")): "a mask in memory has no name for a folder",
         lambda: maskhub.pack("a.msk", "a.txt"): "the output a.txt does not end in .msk. Such as a.msk.",

@@ -117,7 +117,7 @@ def test_heads(run: Run, abc: dict[str, MaskSet]) -> None:
     assert not Path("out.msk").exists()
     assert ran.err == (
         f"Error: the heads of a, b differ: classifier.weight (F32 [2, {tiny.HIDDEN}], other values). "
-        "Take that of one: --head-from a|b (head_from in Python)."
+        "Take that of one: --head-from a|b, or in Python head_from='a'."
     )
     assert run("compose", "a | b", "a=a.msk", "b=b.msk", "-o", "out.msk", "--head-from", "b").status == 0
     head = maskhub.open("out.msk").dense["classifier.weight"]
@@ -177,8 +177,14 @@ def test_wrong_input_writes_nothing(run: Run, abc: dict[str, MaskSet], tmp_path:
         (["--op", "and", "a.msk", "b.msk", "--head-from", "x"], "no mask is called 'x' to take the head from. "),
         (["a & b", "a=a.msk", "b.msk"], "'b.msk' is not NAME=MASK. As in a=x.msk; masks without names go with --op."),
         (["a & b", "a=a.msk", "a=b.msk"], "two masks are called 'a'. Name them: NAME=MASK."),
-        (["--op", "nand", "a.msk", "b.msk"], "unknown operation 'nand'. One of and, or, xor, minus, not, vote."),
-        (["--op", "and", "a.msk", "b.msk", "--missing", "x"], "missing='x' is unknown. One of error, keep, drop."),
+        (
+            ["--op", "nand", "a.msk", "b.msk"],
+            "operation: there is no 'nand'. It is one of: and, or, xor, minus, not, vote.",
+        ),
+        (
+            ["--op", "and", "a.msk", "b.msk", "--missing", "x"],
+            "missing: there is no 'x'. It is one of: error, keep, drop.",
+        ),
         (["and", "a=a.msk"], "'and' over masks goes with --op. As in: --op and A B."),
     ):
         ran = run("compose", *arguments, "-o", "out.msk")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import json
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -16,7 +18,8 @@ pytest.importorskip("matplotlib")
 import numpy as np
 
 from maskhub.container.reader import MaskFile
-from maskhub.demo import BASE_PACKAGE, copy_data
+from maskhub.demo import BASE_PACKAGE, SENTENCES, copy_data
+from maskhub_cli.command import Command
 from tests import tiny
 from tests.cli.warm import error, maskhub
 
@@ -46,7 +49,17 @@ def test_the_whole_way(long_bert: Path) -> None:
         "dense copy": Path("demo/dense/model.safetensors").stat().st_size,
     }
     assert data["metrics"] == json.loads(Path("demo/run/metrics.json").read_text())["metrics"]
-    assert set(data["seconds"]) == {"train", "pack", "info", "verify", "apply", "plain transformers", "compare"}
+    assert set(data["seconds"]) == {
+        "train",
+        "pack",
+        "info",
+        "verify",
+        "apply",
+        "plain transformers",
+        "compare",
+        "predict",
+    }
+    assert data["predictions"].keys() == SENTENCES.keys()
     assert np.load("demo/logits.npy").shape == (24, 2)
 
 
@@ -78,6 +91,12 @@ def test_its_data(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in gzip.decompress(train.read_bytes()).splitlines()]
     assert {row["label"] for row in rows} == {"ham", "spam"}
     assert all(row["text"] for row in rows)
+
+
+def test_its_help_and_the_readme_tell_the_same_time() -> None:
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
+    for text in (readme, inspect.getdoc(Command.named("demo").show) or ""):
+        assert re.findall(r"about \w+ minutes", text) == ["about three minutes"]
 
 
 def test_without_the_package_of_its_base(folder: Path) -> None:

@@ -115,7 +115,7 @@ def test_the_next_step_works(run: Run, paths: list[Path]) -> None:
 
 def test_quiet_prints_the_measure(run: Run, paths: list[Path]) -> None:
     total = json.loads(run("diff", "a.msk", "b.msk", "--json").out)["total"]
-    assert float(run("diff", "a.msk", "b.msk", "-q").out) == total["dissimilarity"]
+    assert float(run("diff", "a.msk", "b.msk", "-q").out) == total["jaccard_dropped"]
     for name in compare.MEASURES:
         assert run("diff", "a.msk", "b.msk", "-q", "--measure", name).out == f"{total[name]}\n"
 
@@ -129,7 +129,7 @@ def test_a_matrix_of_many(run: Run, paths: list[Path]) -> None:
         for j, b in enumerate(paths):
             assert data["values"][i][j] == pytest.approx(compare.diff(maskhub.open(a), maskhub.open(b)).total.jaccard)
     ran = run("diff", *paths, "--measure", "jaccard")
-    assert ran.out.splitlines()[0] == "Jaccard index of the kept weights"
+    assert ran.out.splitlines()[0] == "kept by both, of what either keeps"
     assert ran.out.splitlines()[-1].split() == ["c", *(f"{value:.4f}" for value in data["values"][2])]
     counts = json.loads(run("diff", *paths, "--measure", "hamming", "--json").out)["values"]
     assert run("diff", *paths, "--measure", "hamming").out.splitlines()[-1].split() == ["c", *map(str, counts[2])]
@@ -140,9 +140,9 @@ def test_a_matrix_of_many(run: Run, paths: list[Path]) -> None:
 def test_a_measure_that_is_not_defined(run: Run, maskset: MaskSet) -> None:
     whole = {n: Mask.from_bool(np.ones(m.shape, bool)) for n, m in maskset.masks.items()}
     save(dataclasses.replace(maskset, masks=whole), "whole.msk")
-    data = json.loads(run("diff", *["whole.msk"] * 3, "--measure", "z", "--json").out)
+    data = json.loads(run("diff", *["whole.msk"] * 3, "--measure", "correlation", "--json").out)
     assert data["values"] == [[None] * 3] * 3
-    assert run("diff", *["whole.msk"] * 2, "--measure", "z", "-q").out == "None\n"
+    assert run("diff", *["whole.msk"] * 2, "--measure", "correlation", "-q").out == "None\n"
     assert "no other number is possible" in run("diff", *["whole.msk"] * 2).out
 
 
@@ -180,7 +180,10 @@ def test_wrong_input_is_one_line(run: Run, paths: list[Path], base_folder: Path,
         (["half0.msk", "half1.msk"], "half0, half1 have no masked tensor in common."),
         (["a.msk"], "at least two masks are compared. Name another one."),
         (["a.msk", "b.msk", "c.msk", "--tensors"], "--tensors is for two masks. Leave it out; --json has all."),
-        (["a.msk", "b.msk", "--measure", "cosine"], "unknown measure 'cosine'. One of dissimilarity, hamming"),
+        (
+            ["a.msk", "b.msk", "--measure", "cosine"],
+            "measure: there is no 'cosine'. It is one of: jaccard_dropped, correlation",
+        ),
     ):
         ran = run("diff", *arguments)
         assert (ran.status, ran.out) == (2, "")

@@ -69,7 +69,7 @@ def test_several_masks(tiny_bert: Path, mask: MaskSet) -> None:
     ran = maskhub(*command, "--ensemble", "logits")
     assert ran.out.splitlines()[0] == "2 masks together by logits on 5 examples of test.csv"
     assert error(maskhub(*command, "--ensemble", "mean"), 2) == (
-        "no ensemble 'mean' for text-classification. It can be one of: logits, probs, vote."
+        "ensemble of text-classification masks: there is no 'mean'. It is one of: logits, probs, vote."
     )
 
 

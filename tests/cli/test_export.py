@@ -67,11 +67,14 @@ def test_outputs_that_cannot_be(run: Run, mask_path: Path) -> None:
     assert "task.npz: the output file exists. Name another one, or replace it" in ran.err
     assert run("export", mask_path, "--to", "npz", "--force").status == 0
     ran = run("export", mask_path, "--to", "npz", "--name", "a", "-o", "a.npz")
-    assert (ran.status, ran.err) == (2, "Error: npz files hold one mask set, which has no name")
+    assert (ran.status, ran.err) == (2, "Error: npz files hold one mask set, which has no name. Leave --name out.")
     ran = run("export", "nowhere.msk", "--to", "npz", "--name", "a", "-o", "a.npz")  # said before a mask is read
-    assert (ran.status, ran.err) == (2, "Error: npz files hold one mask set, which has no name")
+    assert (ran.status, ran.err) == (2, "Error: npz files hold one mask set, which has no name. Leave --name out.")
     ran = run("export", mask_path, "--to", "onnx")
-    assert (ran.status, ran.err) == (2, f"Error: 'onnx' is not one of {', '.join(interop.writable())}")
+    assert (ran.status, ran.err) == (
+        2,
+        f"Error: export format: there is no 'onnx'. It is one of: {', '.join(interop.writable())}.",
+    )
     shutil.copyfile(mask_path, "x.h5")
     ran = run("export", mask_path, "--to", "h5", "-o", "x.h5")
     assert ran.status == 1

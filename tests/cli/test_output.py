@@ -25,7 +25,9 @@ def test_formats_and_their_short_forms() -> None:
 def test_formats_that_cannot_be() -> None:
     with pytest.raises(ArgumentError, match="one output format at a time, not human and json"):
         Output(Format.HUMAN, json=True)
-    with pytest.raises(ArgumentError, match=r"there is no output format 'xml'\. One of auto, human, json, quiet\."):
+    with pytest.raises(
+        ArgumentError, match=r"output format: there is no 'xml'\. It is one of: auto, human, json, quiet\."
+    ):
         Output("xml")
 
 

@@ -110,7 +110,7 @@ def test_a_checkpoint_needs_a_base(run: Run, pruned: str) -> None:
 
 def test_codecs_that_there_are_not(run: Run, mask_path: Path) -> None:
     for codec, message in {
-        "zip": f"codec 'zip' is not one of {', '.join(codecs.names())}",
+        "zip": f"codec: there is no 'zip'. It is one of: {', '.join(codecs.names())}.",
         "zstd:19": "codec 'zstd:19': there is nothing to choose behind a colon. Name it zstd.",
         "nm:2of4": "codec 'nm:2of4': no pattern of neighbours. It is nm:N:M, as in nm:2:4: "
         "M is 2, 4, 8 or 16, and N below it.",

@@ -30,7 +30,7 @@ def test_a_run_that_goes_on(run: Run, folder: Path) -> None:
     ran = run("plot", "run", "-o", "run.svg", "--json")
     assert (ran.status, json.loads(ran.out)) == (0, {"picture": "run.svg"})
     first = Path("run.svg").read_text()
-    for text in ("Run run", "f1", "evaluation", "training", "dropped weights, %", "other", "learning rate (dotted)"):
+    for text in ("Run run", "f1", "evaluation", "training", "dropped weights, %", "layer 1", "other", "learning rate"):
         assert f"<!-- {text} -->" in first
     recorder.train(6, {"loss": 0.1})
     recorder.mask(6, [0.9, 0.8, 0.1], [1, 2, 30])

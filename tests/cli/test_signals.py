@@ -100,13 +100,13 @@ def test_what_is_ignored_at_the_start_stays_so(silent: socket.socket) -> None:
 
 
 def test_ctrl_c_while_the_program_is_still_imported() -> None:
-    """At twelve moments of its first steps. Python's own start, which comes before ours, has tracebacks."""
+    """At twelve moments of its first steps. Python's own start has tracebacks, before main is called."""
     for moment in np.linspace(0.03, 0.4, 12):
         process = start("--help")
         time.sleep(moment)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-        assert err in ("", "Interrupted.\n") or "/maskhub" not in err
+        assert err in ("", "Interrupted.\n") or ", in main\n" not in err
         assert process.returncode in (0, 130, -signal.SIGINT) or "Traceback" in err
 
 

@@ -51,7 +51,7 @@ def test_lines_fit_the_terminal(columns: int, command: str, masks: list[str]) ->
     name, *options = command.split()
     arguments: list[object] = {
         "info": ["info", masks[0], *options],
-        "diff": ["diff", *masks[:2], "--measure", "z", *options],
+        "diff": ["diff", *masks[:2], "--measure", "correlation", *options],
         "matrix": ["diff", *masks],
         "help": ["train", "--help"],
     }[name]
@@ -68,7 +68,7 @@ def test_lines_fit_the_terminal(columns: int, command: str, masks: list[str]) ->
 
 
 def test_what_does_not_fit_is_named(masks: list[str]) -> None:
-    shown = on_terminal(80, "diff", *masks[:2])
+    shown = " ".join(on_terminal(80, "diff", *masks[:2]).split())
     assert "--json has all)" in shown
     assert "--json has all)" not in on_terminal(200, "diff", *masks[:2])
 

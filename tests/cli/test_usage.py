@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 import typer
 
+from maskhub.options import options
 from maskhub_cli.app import COMMANDS, MEANT, app
+from maskhub_cli.command import Command
 from tests.cli.conftest import Run
 from tests.packages import write_package
 
@@ -33,7 +37,7 @@ from tests.packages import write_package
         ("train base --epochs many", "Invalid value for '--epochs': "),
         ("list --limit 1.5", "Invalid value for '--limit': "),
         ("info a.msk --json -q", "one output format at a time, not json and quiet"),
-        ("info a.msk --format xml", "there is no output format 'xml'. One of auto, human, json, quiet."),
+        ("info a.msk --format xml", "output format: there is no 'xml'. It is one of: auto, human, json, quiet."),
         ("pack a.msk --codec zstd:19", "codec 'zstd:19': there is nothing to choose behind a colon. Name it zstd."),
         ("pack a.msk --codec nm:2of4", "codec 'nm:2of4': no pattern of neighbours. It is nm:N:M, as in nm:2:4: "),
     ],
@@ -43,6 +47,43 @@ def test_wrong_usage(run: Run, typed: str, message: str) -> None:
     assert (ran.status, ran.out, ran.stderr.count("\n")) == (2, "", 1)
     assert ran.err.startswith(f"Error: {message}")
     assert not os.listdir()
+
+
+def fixed_choices() -> Iterator[tuple[str, str, list[str]]]:
+    """Every option of one of a few values: its command, its flag, and the values."""
+    for name in [name for group in COMMANDS.values() for name in group]:
+        command = Command.named(name)
+        for function in (command.function, command.show):
+            for parameter, kind, option in options(function) if function else ():
+                literal = next((one for one in (kind, *get_args(kind)) if get_origin(one) is Literal), None)
+                values = list(option.choices()) if option.choices else list(get_args(literal))
+                if values and not option.metavar:
+                    yield name, f"--{parameter.name.replace('_', '-')}", values
+
+
+# What else a command needs before it looks at such an option.
+BESIDES = {
+    "train": "base --train-file x.csv -o run",
+    "diff": "a.msk b.msk",
+    "pack": "a.msk -o x.msk",
+    "compose": "--op and a.msk b.msk -o x.msk",
+    "export": "a.msk",
+}
+
+
+@pytest.mark.parametrize(("command", "flag", "values"), list(fixed_choices()))
+def test_a_choice_that_there_is_not(run: Run, mask_path: Path, command: str, flag: str, values: list[str]) -> None:
+    for name in "ab":
+        Path(f"{name}.msk").write_bytes(mask_path.read_bytes())
+    besides = BESIDES[command].removeprefix("--op and " if flag == "--op" else "")
+    ran = run(command, *besides.split(), flag, "gguf")
+    assert (ran.status, ran.out, ran.stderr.count("\n")) == (2, "", 1)
+    assert ran.err.endswith(f": there is no 'gguf'. It is one of: {', '.join(values)}.")
+    assert sorted(os.listdir()) == ["a.msk", "b.msk"]
+
+
+def test_every_command_with_choices_is_tried() -> None:
+    assert {command for command, _, _ in fixed_choices()} == set(BESIDES)
 
 
 def test_what_people_mean_is_there() -> None:
@@ -104,4 +145,4 @@ def test_warnings_are_a_line(mask_path: Path, base_folder: Path) -> None:
         "Warning: the format 'bolt' of the package bolt cannot be loaded: its entry point 'bolt:BOLT' of "
         "maskhub.formats: No module named 'bolts'; it is left out"
     )
-    assert (ran.returncode, error.partition(" of ")[0]) == (2, "Error: 'onnx' is not one")
+    assert (ran.returncode, error.partition(". ")[0]) == (2, "Error: export format: there is no 'onnx'")

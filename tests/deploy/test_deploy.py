@@ -13,13 +13,14 @@ import pytest
 import maskhub
 from maskhub.checkpoints.checkpoint import open_checkpoint
 from maskhub.checkpoints.pruned import from_pruned
+from maskhub.demo import SENTENCES
 from tests import tiny
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 PAGE = Path(__file__).parents[2] / "docs" / "deploy.md"
-TEXTS = ["free prize! call now", "a good film"]
+TEXTS = list(SENTENCES)
 TOLERANCE = 1e-4  # absolute, as the page says
 
 

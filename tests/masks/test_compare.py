@@ -60,10 +60,28 @@ def test_chance_is_what_shuffling_gives() -> None:
     assert found.z == pytest.approx((40 - np.mean(counts)) / np.std(counts), rel=0.03)
 
 
+def test_the_correlation_is_pearsons_whatever_the_size() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.random((3, 40, 50)) < 0.9
+    b = np.where(rng.random(a.shape) < 0.5, a, rng.random(a.shape) < 0.8)
+    found = overlap(Mask.from_bool(a), Mask.from_bool(b))
+    assert found.correlation == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+    large = overlap(*(Mask.from_bool(np.tile(x, (16, 1, 1))) for x in (a, b)))
+    assert large.correlation == pytest.approx(found.correlation)
+    assert large.z == pytest.approx(4 * (found.z or 0), rel=1e-3)
+    # Summed over tensors of several sizes and densities it is still 1 for equal masks, and a mean of theirs for others.
+    dense = Mask.from_bool(rng.random((7, 9)) < 0.99)
+    mask = Mask.from_bool(a)
+    assert (overlap(dense, dense) + overlap(mask, mask)).correlation == pytest.approx(1)
+    assert (found + large).correlation == pytest.approx(found.correlation)
+    assert overlap(mask, ~mask).correlation == pytest.approx(-1)
+
+
 def test_overlap_that_cannot_vary_has_no_z() -> None:
     for weights, a, b, both in ((0, 0, 0, 0), (1, 1, 1, 1), (9, 9, 4, 4), (9, 0, 4, 0)):
-        assert Overlap.of_counts(weights, a, b, both).z is None
-    assert math.isnan(MEASURES["z"](Overlap()))
+        found = Overlap.of_counts(weights, a, b, both)
+        assert (found.z, found.correlation) == (None, None)
+    assert math.isnan(MEASURES["correlation"](Overlap()))
 
 
 def test_overlaps_add_up() -> None:
@@ -188,7 +206,7 @@ def test_a_matrix_over_more_than_one_chunk(monkeypatch: pytest.MonkeyPatch, mask
 
 
 def test_an_unknown_measure(maskset: MaskSet) -> None:
-    with pytest.raises(MaskhubError, match="unknown measure 'cosine'") as caught:
+    with pytest.raises(MaskhubError, match="measure: there is no 'cosine'") as caught:
         matrix({"a": maskset, "b": maskset}, "cosine")
     assert "jaccard" in str(caught.value.hint)
 
@@ -234,5 +252,8 @@ def test_real_masks() -> None:
     assert found.total.z > 100
     values = maskhub.diff(*sets.values(), names=tuple(sets))
     i, j = values.names.index("sst2"), values.names.index("trec")
-    assert values.values[i, j] == found.total.dissimilarity
-    assert np.array_equal(np.diag(values.values), np.zeros(3))
+    assert values.values[i, j] == found.total.jaccard_dropped
+    assert np.array_equal(np.diag(values.values), np.ones(3))
+    values = maskhub.diff(*sets.values(), measure="correlation")
+    assert values.values[i, j] == pytest.approx(found.total.correlation)
+    assert np.diag(values.values) == pytest.approx(1)

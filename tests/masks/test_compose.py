@@ -151,7 +151,7 @@ def test_tensors_that_only_some_mask() -> None:
     whole = compose("vote(2, a, b, c)", sets, missing="keep")
     assert whole["t1"] == A["t1"] | C["t1"]
     assert "missing" not in compose("a & b", {"a": A, "b": B}, missing="keep").lineage
-    with pytest.raises(MaskhubError, match="missing='ignore' is unknown"):
+    with pytest.raises(MaskhubError, match="missing: there is no 'ignore'"):
         compose("a & b", {"a": A, "b": B}, missing="ignore")  # type: ignore[arg-type]
 
 
@@ -176,11 +176,19 @@ def test_heads_that_differ_are_listed() -> None:
     ):
         b = dataclasses.replace(B, **changes)
         with pytest.raises(MaskhubError) as caught:
-            A & b
+            compose("a & b", {"a": A, "b": b})
         assert told in str(caught.value)
-        assert str(caught.value.hint).startswith("Take that of one: --head-from a|b")
+        assert caught.value.hint == "Take that of one: --head-from a|b, or in Python head_from='a'."
         chosen = compose("a & b", {"a": A, "b": b}, head_from="b")
         assert (chosen.dense, chosen.task) == (b.dense, b.task)
+
+
+def test_operators_keep_the_head_of_the_mask_on_their_left() -> None:
+    b = dataclasses.replace(B, dense={"score.weight": RawTensor.from_numpy(np.zeros(3, np.float32))}, task=None)
+    for made, left in ((A & b, A), (b & A, b), (A | b, A), (b ^ A, b), (A - b, A), (~b, b), (A & b & b, A)):
+        assert (made.dense, made.task) == (left.dense, left.task)
+        assert made.lineage["head_from"] == "a"
+    assert dict((A & b).masks) == dict((b & A).masks)
 
 
 def test_the_head_may_come_from_a_mask_beside_the_expression() -> None:

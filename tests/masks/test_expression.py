@@ -159,7 +159,7 @@ def test_words_over_all_masks() -> None:
     assert str(over_all("vote", NAMES, 2)) == "vote(2, a, b, c)"
     assert str(over_all("not", ["a"])) == "~a"
     for word, names, k, message in (
-        ("nand", NAMES, None, "unknown operation 'nand'"),
+        ("nand", NAMES, None, "operation: there is no 'nand'"),
         ("not", NAMES, None, "'not' is for one mask, not 3"),
         ("and", ["a"], None, "'and' is for two or more masks, not 1"),
         ("vote", NAMES, None, "a vote needs the number of masks"),

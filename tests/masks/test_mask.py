@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -112,6 +113,12 @@ def test_binding_takes_the_commonest_prefix_and_keeps_the_exceptions() -> None:
 def test_a_mask_set_refuses_masks_that_its_base_lacks() -> None:
     with pytest.raises(ValueError, match="the base binding does not list: other"):
         MaskSet(binding(), {"other": Mask.from_bool([True])})
+
+
+def test_a_mask_set_refuses_parameters_of_tensors_that_its_base_lacks() -> None:
+    bound = msgspec.structs.replace(binding(), parameters={"other": "model.other"})
+    with pytest.raises(ValueError, match="parameters of tensors that the base binding does not list: other"):
+        MaskSet(bound, {})
 
 
 def test_a_mask_set_refuses_two_tensors_for_one_parameter() -> None:

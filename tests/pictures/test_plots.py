@@ -51,6 +51,7 @@ def test_the_numbers_and_labels(drawn: Path, maskset: MaskSet) -> None:
     in_order = [text for text in texts if text in kinds]
     assert in_order == [kind for kind in ORDER if kind in kinds]
     assert {"a title", "matrix", "layer", "dropped weights, %", "0", "1", "other"} <= set(texts)
+    assert "Q: query; AO: attention's output; I: feed-forward in; O: feed-forward out; P: pooler" in texts
     cells = [text for text in texts if re.fullmatch(r"\d+\.\d\d", text)]
     assert len(cells) == len(maskset.masks)
 
@@ -100,7 +101,7 @@ def test_large_numbers_are_grouped() -> None:
 def test_names_are_not_read_as_tex(tmp_path: Path) -> None:
     names = (r"$\frac$", "<script>", "日本", "x" * 500)
     values = np.arange(16.0).reshape(4, 4)
-    save_picture(matrix_map(Matrix(names, names, False, "z", values, 1, 1)), tmp_path / "map.svg")
+    save_picture(matrix_map(Matrix(names, names, False, "correlation", values, 1, 1)), tmp_path / "map.svg")
     svg = (tmp_path / "map.svg").read_text()
     assert labels(tmp_path / "map.svg").count(r"$\frac$") == 2
     assert "<script" not in svg.replace("<!-- <script> -->", "")
@@ -128,6 +129,50 @@ def test_an_outlier_does_not_hide_what_the_others_show() -> None:
     with Image.open(BytesIO(draw(HeatMap("t", "u", rows, columns, values), "png"))) as image:
         cells = {shade for count, shade in image.convert("L").getcolors(256) or [] if count > 2000}
     assert len(cells) == 6, "the page, black for two, and a grey each for the others"
+
+
+def shades(heat_map: HeatMap) -> list[int]:
+    """The greys of the cells, from the picture's pixels, from the lightest to the darkest."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    with Image.open(BytesIO(draw(heat_map, "png"))) as image:
+        found = {shade for count, shade in image.convert("L").getcolors(256) or [] if count > 4000}
+    return sorted(found - {255}, reverse=True)
+
+
+def test_values_that_are_nearly_equal_look_so() -> None:
+    """From 1.6 to 2.2: the scale begins at 0, so no cell is white, and twice as dark is twice as much."""
+    near = HeatMap("t", "u", ("a",), ("b", "c"), np.array([[1.6, 2.2]]))
+    light, dark = shades(near)
+    assert 255 - light == pytest.approx((255 - dark) * 1.6 / 2.2, abs=3)
+    half, whole = shades(HeatMap("t", "u", ("a",), ("b", "c"), np.array([[1.0, 2.0]])))
+    assert 255 - half == pytest.approx((255 - whole) / 2, abs=3)
+    assert min(whole, dark) > 100, "black numbers can be read on it"
+
+
+def dependent(size: int, columns: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two masks that drop a tenth each, and share half of that, in a matrix of ``size`` weights."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(size)
+    a, b = np.ones(size, bool), np.ones(size, bool)
+    a[order[: size // 10]] = b[order[size // 20 : size // 20 + size // 10]] = False
+    return a.reshape(-1, columns), b.reshape(-1, columns)
+
+
+def test_the_size_of_a_matrix_does_not_show() -> None:
+    """Matrices of 1 to 16 times as many weights, in which two masks depend on each other alike."""
+    pairs = {"a.0.small": dependent(4000, 20, 1), "a.1.large": dependent(64000, 80, 2)}
+    sets = [one({name: pair[i] for name, pair in pairs.items()}) for i in range(2)]
+    result = diff(*sets)
+    small, large = (overlap.z or 0 for overlap in result.layers.values())
+    assert large / small == pytest.approx(4, rel=0.01), "z shows it"
+    for measure in ("correlation", "jaccard_dropped"):
+        values = diff_map(result, measure).values
+        found = values[np.isfinite(values)]
+        assert found[0] == pytest.approx(found[1], rel=1e-3)
+        assert len(shades(HeatMap("t", "u", ("a",), ("b", "c"), found[None].round(3)))) == 1
 
 
 def test_nothing_to_draw() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import datetime
 import hashlib
 import math
 import os
@@ -16,24 +18,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+import maskhub
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.errors import ExistsError, MaskhubError, MissingError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.compare import MEASURES, NUMBERS, Diff, Matrix, diff, matrix
 from maskhub.masks.mask import Mask, MaskSet
+from maskhub.masks.scores import Initial
 from tests import tiny
 
 pytest.importorskip("matplotlib")
 
 from maskhub.pictures import plots, report
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "wbr"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # A browser for a page on disk: no sandbox (tests may run as root), and none of its own traffic.
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+START = Initial(0, 3277, -0.02, 0.58)
 EVIL = "<script>alert(1)</script>"
 
 
@@ -72,6 +77,14 @@ class Page(HTMLParser):
             self.texts[self._open[-1]] += data
         if self._open and self._open[-1] in ("td", "th"):
             self.tables[self.texts["h2"]][-1][-1] += data
+
+
+@pytest.fixture(scope="module", autouse=True)
+def day() -> Iterator[None]:
+    """All pages are of one day, also those that are made at midnight."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", "0")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -125,28 +138,79 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_number_is_there(two: Path, compared: Diff) -> None:
     page = Page(two)
-    assert page.texts["h1"] == page.texts["title"] == "one.msk and other.msk"
     head, *rows = page.tables["By tensor"]
     assert {row[0]: row[1:4] for row in rows} == {
         t.name: ["other" if t.layer is None else str(t.layer), t.kind, " × ".join(map(str, t.shape))]
         for t in compared.tensors
     }
-    assert [word.replace(" ", "_").lower() for word in head[4:]] == [name for name in NUMBERS if name != "variance"]
-    groups = [
-        compared.total,
-        *compared.layers.values(),
-        *compared.kinds.values(),
-        *(t.overlap for t in compared.tensors),
-    ]
-    for overlap in groups:
-        for name in report.MEANINGS:
+    assert {"jaccard dropped", "correlation", "z"} < {*head}
+    for name in report.MEANINGS:
+        assert getattr(compared.total, name) in page.values, name
+    groups = [(overlap, report.COLUMNS) for overlap in (*compared.layers.values(), *compared.kinds.values())]
+    groups += [(tensor.overlap, report.COLUMNS[:-1]) for tensor in compared.tensors]
+    for overlap, columns in groups:
+        for name in columns:
             value = getattr(overlap, name)
             assert value is None or value in page.values, name
     assert [row[0] for row in page.tables["By layer"]] == ["layer", "0", "1", "other"]
     assert [row[0] for row in page.tables["By matrix kind"]] == ["matrix", "Q", "AO", "I", "O", "P"]
     total = {row[0]: row[1] for row in page.tables["In total"]}
     assert total["both"] == f"{compared.total.both:,}"
-    assert total["dissimilarity"] == f"{compared.total.dissimilarity:.4f}"
+    assert total["jaccard dropped"] == f"{compared.total.jaccard_dropped:.4f}"
+    assert {word.replace(" ", "_").replace("A", "a").replace("B", "b") for word in total} == {
+        "number", *NUMBERS} - {"variance"}  # fmt: skip
+
+
+def test_the_headline_says_what_came_out(
+    two: Path, compared: Diff, base: Checkpoint, maskset: MaskSet, other: MaskSet, tmp_path: Path
+) -> None:
+    page = Page(two)
+    tasks = "one.msk: text-classification (ham, spam) and other.msk: text-classification (ham, spam)"
+    assert page.texts["title"] == tasks
+    total = compared.total
+    start = f"Of the weights that either mask drops, both drop {total.neither / (total.weights - total.both):.1%}. "
+    found = re.fullmatch(re.escape(start) + r"Chance alone would give (\d+\.\d)%\.", page.texts["h1"])
+    assert found, page.texts["h1"]
+    assert float(found[1]) / 100 == pytest.approx(_by_chance(compared), abs=0.002)
+    full = {name: Mask.from_bool(np.ones(mask.shape)) for name, mask in maskset.masks.items()}
+    everything = dataclasses.replace(maskset, masks=full)
+    for a, b, headline in (
+        (maskset, maskset, "The two masks are the same."),
+        (maskset, dataclasses.replace(maskset, dense={}), "The two keep the same weights, and differ in what else "),
+        (maskset, everything, "The two drop nothing in common, and differ in "),
+        (
+            dataclasses.replace(maskset, initial=START),
+            dataclasses.replace(other, initial=START),
+            f"{page.texts['h1'].removesuffix('.')}, but both began with the same mask.",
+        ),
+    ):
+        report.save_report(diff(a, b), [a, b], tmp_path / "r.html")
+        assert Page(tmp_path / "r.html").texts["h1"].startswith(headline)
+
+
+def _by_chance(result: Diff) -> float:
+    """What masks that keep as many in each tensor, but at random, drop together, of what either drops."""
+    rng = np.random.default_rng(0)
+    neither = either = 0
+    for _ in range(1000):
+        for tensor in result.tensors:
+            counts = tensor.overlap
+            a, b = (rng.permutation(counts.weights) >= kept for kept in (counts.kept_a, counts.kept_b))
+            neither, either = neither + int((a & b).sum()), either + int((a | b).sum())
+    return neither / either
+
+
+def test_the_page_has_its_date_and_version(
+    compared: Diff, maskset: MaskSet, other: MaskSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", str(20 * 365 * 86400))
+    report.save_report(compared, [maskset, other], tmp_path / "r.html")
+    assert f">1989-12-27, maskhub {maskhub.__version__}<" in (tmp_path / "r.html").read_text()
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    days = {str(datetime.datetime.now(datetime.UTC).date())}
+    report.save_report(compared, [maskset, other], tmp_path / "r.html")
+    days |= {str(datetime.datetime.now(datetime.UTC).date())}
+    assert any(f">{day}, maskhub" in (tmp_path / "r.html").read_text() for day in days)
 
 
 def test_what_else_differs_is_there(two: Path, maskset: MaskSet, other: MaskSet) -> None:
@@ -170,14 +234,22 @@ def test_the_same_start_is_said(compared: Diff, maskset: MaskSet, two: Path, tmp
 def test_many(many: Path, pairs: tuple[Matrix, list[MaskSet]]) -> None:
     result, masksets = pairs
     page = Page(many)
-    assert page.texts["h1"] == f"3 masks: {MEASURES['jaccard'].label}"
+    assert page.texts["title"].startswith("3 masks: mask: text-classification (ham, spam), <script>")
     assert [(row[0], row[-1]) for row in page.tables["Masks"][1:]] == [
         (name, maskset.id) for name, maskset in zip(result.names, masksets, strict=True)
     ]
-    head, *rows = page.tables["Mask by mask"]
-    assert head == ["mask", "mask", EVIL, "c"]
-    for row, values in zip(rows, result.values, strict=True):
-        assert row[1:] == [f"{value:.4f}" for value in values]
+    head, *rows = page.tables["Pair by pair"]
+    assert head == ["mask", "other mask", "jaccard"]
+    found = {(a, b): value for a, b, value in rows}
+    names, values = result.names, result.values
+    assert found == {
+        (names[i], names[j]): f"{values[i, j]:.4f}" for i in range(3) for j in range(i + 1, 3)
+    }  # fmt: skip
+    most, least = max(found, key=lambda pair: found[pair]), min(found, key=lambda pair: found[pair])
+    assert page.texts["h1"] == (
+        f"Kept by both, of what either keeps: most for {' and '.join(most)}, {found[most]}; "
+        f"least for {' and '.join(least)}, {found[least]}."
+    )
 
 
 @pytest.mark.parametrize("name", ["two", "many", "hostile"])
@@ -219,11 +291,12 @@ def test_undefined_numbers_are_empty_cells(base: Checkpoint, maskset: MaskSet, t
     everything = MaskSet(base=maskset.base, masks=full)
     result = diff(maskset, everything)
     assert result.total.z is None
-    report.save_report(result, [maskset, everything], tmp_path / "r.html", "z")
+    report.save_report(result, [maskset, everything], tmp_path / "r.html", "correlation")
     page = Page(tmp_path / "r.html")
-    assert all(row[-1] == "" for row in page.tables["By tensor"][1:])
+    place = page.tables["By tensor"][0].index("z")
+    assert all(row[place - 1 : place + 1] == ["", ""] for row in page.tables["By tensor"][1:])
     assert not [value for value in page.values if math.isnan(value)]
-    assert len([tag for tag, _ in page.elements if tag == "img"]) == 3, "the measure is drawn once"
+    assert len([tag for tag, _ in page.elements if tag == "img"]) == 4, "the measure is drawn once"
 
 
 def test_a_report_that_cannot_be(compared: Diff, maskset: MaskSet, other: MaskSet, tmp_path: Path) -> None:
@@ -299,8 +372,8 @@ def test_a_click_sorts(browser: Any, two: Path, compared: Diff) -> None:
     assert visit.column("By tensor", "tensor") == by_z
     visit.header("By tensor", "z").click()
     assert visit.column("By tensor", "tensor") == by_z[::-1]
-    visit.header("By tensor", "hamming").click()
-    assert visit.column("By tensor", "hamming") == [str(n) for n in sorted(t.overlap.hamming for t in compared.tensors)]
+    visit.header("By tensor", "only A").click()
+    assert visit.column("By tensor", "only A") == [str(n) for n in sorted(t.overlap.only_a for t in compared.tensors)]
     visit.header("By tensor", "tensor").click()
     assert visit.column("By tensor", "tensor") == sorted(t.name for t in compared.tensors)
     sorts = visit.page.locator("th[aria-sort]")
@@ -311,14 +384,15 @@ def test_a_click_sorts(browser: Any, two: Path, compared: Diff) -> None:
 
 def test_the_keyboard_sorts(browser: Any, two: Path, compared: Diff) -> None:
     visit = Visit(browser, two)
-    button = visit.header("By layer", "both")
+    button = visit.header("By layer", "weights")
     button.focus()
     visit.page.keyboard.press("Enter")
-    assert visit.column("By layer", "both") == [f"{n:,}" for n in sorted(o.both for o in compared.layers.values())]
+    ordered = sorted(o.weights for o in compared.layers.values())
+    assert visit.column("By layer", "weights") == [f"{n:,}" for n in ordered]
     visit.page.keyboard.press("Shift+Tab")
     visit.page.keyboard.press("Space")
-    ordered = sorted(o.density_b for o in compared.layers.values())
-    assert visit.column("By layer", "density B") == [f"{n:.4f}" for n in ordered]
+    densities = sorted(o.density_b for o in compared.layers.values())
+    assert visit.column("By layer", "density B") == [f"{n:.4f}" for n in densities]
 
 
 def test_empty_cells_stay_last(browser: Any, maskset: MaskSet, other: MaskSet, tmp_path: Path) -> None:
@@ -348,6 +422,35 @@ def test_in_a_browser_nothing_else_happens(browser: Any, name: str, request: pyt
     assert visit.page.evaluate("fetch('data:,x').then(() => 'fetched', () => 'refused')") == "refused"
     visit.page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'hole = 1'}))")
     assert visit.page.evaluate("typeof hole") == "undefined"
+
+
+def test_no_table_is_wider_than_a_window(browser: Any, tmp_path: Path) -> None:
+    """Masks of a model with long names and large matrices, and of many tasks."""
+    shapes = {f"base_model.model.model.layers.{i}.self_attn.q_proj.weight": (1024, 2048) for i in range(3)}
+    binding = BaseBinding.of("a-user/a-large-base-model", dict.fromkeys(shapes, "0" * 64), {n: n for n in shapes}, None)
+    rng = np.random.default_rng(0)
+    called = [f"a-mask-of-a-long-name-for-task-{i}" for i in range(25)]
+    sets = [
+        MaskSet(
+            base=binding,
+            masks={name: Mask.from_bool(rng.random(shape) < 0.5) for name, shape in shapes.items()},
+            metrics={"accuracy": 0.5},
+            lineage={"a-field-of-a-long-name": f"{i} a value that is as long as a sentence would be, or a path " * 4},
+        )
+        for i in range(2)
+    ]
+    report.save_report(diff(sets[0], sets[1], (called[0], called[1])), sets, tmp_path / "two.html")
+    many = [sets[i % 2] for i in range(25)]
+    report.save_report(matrix(dict(zip(called, many, strict=True))), many, tmp_path / "many.html")
+    for name in ("two", "many"):
+        visit = Visit(browser, tmp_path / f"{name}.html", viewport={"width": 1280, "height": 900})
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= 1280
+        regions = visit.page.locator(".table").all()
+        assert regions
+        for region in regions:
+            assert region.evaluate("region => region.scrollWidth <= region.clientWidth"), region.get_attribute(
+                "aria-label"
+            )
 
 
 def test_without_scripts_the_tables_are_there(browser: Any, two: Path, compared: Diff) -> None:

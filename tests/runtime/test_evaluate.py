@@ -116,14 +116,14 @@ def test_masks_that_make_no_ensemble(bert: Checkpoint, task: MaskSet) -> None:
     elsewhere = dataclasses.replace(task, base=msgspec.structs.replace(task.base, root="0" * 64))
     numbers = msgspec.structs.replace(task.task, config=task.task.config | {"problem_type": "regression"})
     for masks, ensemble, message in (
-        ([task, task], "mean", "no ensemble 'mean' for text-classification"),
+        ([task, task], "mean", "ensemble of text-classification masks: there is no 'mean'"),
         ([task, other], "vote", "mask 2 of the ensemble is for another task than the first: "),
         ([task, task, cut], "vote", "mask 3 of the ensemble is for another task than the first: "),
         ([task, tags], "vote", "mask 2 of the ensemble is for another task than the first: "),
         ([task, elsewhere], "vote", "mask 2 of the ensemble has another base than the first"),
-        ([dataclasses.replace(task, task=numbers)] * 2, "vote", "no ensemble 'vote' for regression"),
+        ([dataclasses.replace(task, task=numbers)] * 2, "vote", "ensemble of regression masks: there is no 'vote'"),
     ):
-        with pytest.raises(ArgumentError if message.startswith("no ensemble") else FormatError) as caught:
+        with pytest.raises(ArgumentError if message.startswith("ensemble of") else FormatError) as caught:
             evaluate(bert, masks, examples(3), ensemble=ensemble)
         assert str(caught.value).startswith(message)
     with pytest.raises(DataError, match=r"^some\.csv: holds examples for text-classification, and the mask's task is "):

@@ -11,6 +11,7 @@ import pytest
 from blake3 import blake3
 
 from maskhub.container.codecs import REGISTRY
+from maskhub.container.codecs.codec import most
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import CodecError, FormatError, IntegrityError, ParentError
@@ -192,6 +193,42 @@ def test_every_field_of_the_table_is_a_rule():
 def test_a_file_is_checked_for_its_seal_when_it_is_opened():
     with pytest.raises(IntegrityError, match=r"\(seal\)"):
         MaskFile(FOLDER / SEAL_ONLY)
+
+
+def test_text_and_readers_have_one_limit():
+    text = (SPEC / "format.md").read_text(encoding="utf-8")
+    limits = re.findall(r"more than 2\^(\d+) bytes \+ 2\^(\d+) times", text)
+    assert len(limits) == 2
+    for free, expansion in limits:
+        for size in (0, 1, 700, 1 << 30):
+            assert reader.most(size) == most(size) == 2 ** int(free) + size * 2 ** int(expansion)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_other_reader_takes_masks_up_to_the_limit(more, tmp_path):
+    """Of masks that keep everything in payloads of no bytes. They are not decoded here."""
+
+    def file(bytes_of_bits):
+        shape = [bytes_of_bits - 1, 8]  # and a second mask for the rest
+        entries = {"w": (shape, 8 * shape[0]), "v": ([8], 8)}
+
+        def change(manifest, payloads):
+            for name, (dimensions, kept) in entries.items():
+                manifest["masks"][name] |= {"shape": dimensions, "kept": kept}
+
+        masks = make_vectors.maskset({name: np.ones(8, bool) for name in entries})
+        return make_vectors.changed(make_vectors.saved(masks, "gaps"), change)
+
+    size = len(file(most(1000)))
+    content = file(most(size) + more)
+    assert len(content) == size
+    (tmp_path / "x.msk").write_bytes(content)
+    if not more:
+        reader.File(tmp_path / "x.msk")
+        return
+    with pytest.raises(reader.RefusedError) as caught:
+        reader.File(tmp_path / "x.msk")
+    assert caught.value.rule == "limit.file"
 
 
 def test_the_program_prints_what_a_file_holds():

@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from maskhub.errors import ArgumentError
+from maskhub.errors import ArgumentError, check_choice
 from maskhub.options import Option
 from maskhub_cli.command import Call
 from maskhub_cli.output import Output
@@ -42,8 +42,8 @@ def compose(
     from maskhub.masks.expression import VOTE, WORDS
     from maskhub.masks.summary import to_data, to_fields
 
-    if op is not None and op not in get_args(Operation):
-        raise ArgumentError(f"unknown operation {op!r}", hint=f"One of {', '.join(get_args(Operation))}.")
+    if op is not None:
+        check_choice("operation", op, get_args(Operation))
     if op is None and arguments[0] in (*WORDS, VOTE):
         raise ArgumentError(f"{arguments[0]!r} over masks goes with --op", hint=f"As in: --op {arguments[0]} A B.")
     masks = named(arguments if op else arguments[1:], all_named=op is None)

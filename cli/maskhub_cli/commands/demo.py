@@ -27,9 +27,9 @@ def demo(
 ) -> None:
     """Learn to tell spam from ham as a mask of MiniLM-L6, rebuild dense weights, and compare.
 
-    Trains on 4,574 messages of the SMS Spam Collection in about two minutes on two cores, packs, inspects and verifies
-    the mask, applies it, loads the result with plain transformers in another process, and checks that the logits of
-    all test messages are the same, bit for bit. --quiet prints the accuracy.
+    Trains on 4,574 messages of the SMS Spam Collection, packs, inspects and verifies the mask, applies it, loads the
+    result with plain transformers in another process, checks that the logits of all test messages are the same, bit for
+    bit, and tells two more messages apart. It takes about three minutes on two cores. --quiet prints the accuracy.
 
     Example: maskhub demo -o demo
     """
@@ -95,6 +95,12 @@ def demo(
             trained = logits_of(result.model, result.tokenizer, test, max_length=length, progress=progress)
         if trained.tobytes() != np.load(logits_file).tobytes():
             raise IntegrityError(f"{dense}: its logits differ from the trained masked model's")
+    with step("predict", "maskhub", "predict", checkpoint.name, mask, *material.SENTENCES):
+        told = [str(answer["label"]) for answer in maskhub.predict(checkpoint, mask, list(material.SENTENCES))]
+    for sentence, label in zip(material.SENTENCES, told, strict=True):
+        out.say(f"{label}: {sentence}")
+    if base is None and examples is None and told != list(material.SENTENCES.values()):
+        raise IntegrityError(f"{mask}: takes {', '.join(material.SENTENCES)} for {', '.join(told)}")
     picture = maskhub.plot(mask, folder / "sparsity.png")
 
     sizes = {
@@ -116,6 +122,7 @@ def demo(
             "bytes": sizes,
             "bits_per_weight": summary.bits_per_weight,
             "seconds": seconds,
+            "predictions": dict(zip(material.SENTENCES, told, strict=True)),
             "logits_equal": True,
             "picture": str(picture),
         },

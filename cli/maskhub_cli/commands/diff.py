@@ -70,6 +70,7 @@ def _show_two(
         "Hamming distance": f"{total.hamming:,}, {total.differing:.4f} of the weights",
         "Jaccard index": f"{total.jaccard:.4f} of kept weights, {total.jaccard_dropped:.4f} of dropped ones",
         "dissimilarity": f"{total.dissimilarity:.4f}",
+        "correlation": "-" if total.correlation is None else f"{total.correlation:.4f}: 0 by chance, 1 if equal",
         "chance": _chance(total),
     }
     if diff.same_start:
@@ -188,8 +189,9 @@ def _chance(total: Overlap) -> str:
 def _row(what: str, name: str, counts: Overlap) -> Mapping[str, Cell]:
     return {
         what: name,
+        "dropped Jaccard": counts.jaccard_dropped,
+        "correlation": "-" if counts.correlation is None else counts.correlation,
         "dissimilarity": counts.dissimilarity,
-        "Jaccard": counts.jaccard,
         "z": "-" if counts.z is None else f"{counts.z:+,.1f}",
         "both": counts.both,
         "A alone": counts.only_a,

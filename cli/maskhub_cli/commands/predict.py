@@ -14,7 +14,7 @@ LONGEST = 60  # letters of a text in a table
 def predict(call: Call[list[dict[str, Any]]], out: Output) -> None:
     """Texts give a table. A file gives JSON lines, one an example; so does --json. --quiet prints the answers alone.
 
-    Example: maskhub predict user/base task.msk "You have won a prize! Call now."
+    Example: maskhub predict user/base task.msk "You have won a £500 prize! Call 09098790123 now."
     """
     answers = call("Predicting", unit="examples")
     if out.format is Format.JSON or (out.auto and call.asked.get("file")):

@@ -20,7 +20,7 @@ from maskhub.container.codecs.drift import Drift
 from maskhub.container.codecs.gaps import Gaps
 from maskhub.container.codecs.nm import NM
 from maskhub.container.codecs.zstd import Zstd
-from maskhub.errors import ArgumentError, CodecError
+from maskhub.errors import ArgumentError, CodecError, check_choice
 from maskhub.masks.mask import Mask
 from maskhub.storage.registry import Registry
 
@@ -44,10 +44,10 @@ def encoder(name: str) -> Encode:
     if name == AUTO:
         return _smallest
     kind, colon, choice = name.partition(":")
+    if kind != AUTO and kind not in REGISTRY:
+        check_choice("codec", kind, names())
     codec = REGISTRY.get(kind)
-    if codec is None:
-        raise ArgumentError(f"codec {name[:100]!r} is not one of {', '.join(names())}")
-    if not colon:
+    if codec and not colon:
         return codec.encode
     choose: Callable[[str], Encode] | None = getattr(codec, "choose", None)
     if choose is None:

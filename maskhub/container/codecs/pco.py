@@ -18,11 +18,11 @@ from maskhub.errors import CodecError
 from maskhub.storage.tensor import Bytes
 
 LEVEL = 12  # the distances of a random mask take it no longer than 8, and come 0.1 % closer to the bound
-STANDALONE, MAJOR = 3, 4  # versions of the file, and of what is wrapped in it
-TYPE = {16: 7, 32: 1}  # pcodec's numbers of u16 and u32
 PASS = 1 << 16  # distances, and about positions times 64, that are worked on at a time, to bound memory
 
 Width = Literal[16, 32]
+TYPE: dict[int, int] = {16: 7, 32: 1}  # what pcodec calls their numbers
+STANDALONE, MAJOR = 3, 4  # pcodec's versions: of the file, and of what is wrapped in it
 
 
 def width_for(largest: int) -> Width:
@@ -87,16 +87,17 @@ def _read_chunks(payload: bytes, values: NDArray[np.unsignedinteger]) -> None:
         if mode or delta:
             what = f"mode {mode}, and only 0 (classic)" if mode else f"delta encoding {delta}, and only 0 (none)"
             raise CodecError(f"pcodec payload: {what} is read")
-        # What comes next has no length of its own; as many bytes as it can have at most are cut out, not all the rest.
         table = int.from_bytes(payload[at + 1 : at + 4], "little")
         state, bins = table % 16, table >> 4 & 0x7FFF
         head = (27 + bins * (state + width + width.bit_length()) + 7) // 8
-        piece = payload[at : at + head + ((4 + count) * (state + width) + 7) // 8]
-        chunk, used = file.chunk_decompressor(piece, f"u{width}")
-        progress, more = chunk.read_page_into(piece[used:], count, values[done : done + count])
+        chunk, used = file.chunk_decompressor(payload[at : at + head], f"u{width}")
+        at += used
+        # The page's size is not told. What it can have at most is cut out: all the rest, each time, would take ages.
+        page = payload[at : at + ((4 + count) * (state + width) + 7) // 8]
+        progress, used = chunk.read_page_into(page, count, values[done : done + count])
         if progress.n_processed != count or not progress.finished:
             raise CodecError(f"pcodec payload: a chunk does not hold {count} values")
-        at, done = at + used + more, done + count
+        at, done = at + used, done + count
     if done != values.size:
         raise CodecError(f"pcodec payload: it does not hold {values.size} values, but {done}")
     if at + 1 != len(payload):

@@ -33,14 +33,14 @@ class Zstd:
         try:
             if payload[:4].tobytes() != zstandard.FRAME_HEADER:  # a skippable frame is none
                 raise CodecError("codec 'zstd': the payload does not begin with a frame")
-            frame = zstandard.get_frame_parameters(payload.data)
-            if frame.window_size > WINDOW:
-                raise CodecError(f"codec 'zstd': a window of {frame.window_size} bytes, and {WINDOW} is the limit")
             declared = zstandard.frame_content_size(payload.data)
             if declared != size:
                 raise CodecError(f"codec 'zstd': the frame declares {declared} bytes, the shape needs {size}")
             if size > payload.size * DENSEST:
                 raise CodecError(f"codec 'zstd': a frame of {payload.size} bytes cannot hold the {size} it declares")
+            window = zstandard.get_frame_parameters(payload.data).window_size
+            if window > WINDOW:
+                raise CodecError(f"codec 'zstd': a window of {window} bytes, and {WINDOW} is the limit")
             if size == 0:  # which ``decompress`` takes for an empty frame without reading on
                 stream = zstandard.ZstdDecompressor().decompressobj()
                 if stream.decompress(payload.data) or not stream.eof or stream.unused_data:

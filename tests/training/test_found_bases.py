@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 import maskhub
-from maskhub.errors import ArgumentError, CheckpointError
+import maskhub.training
+from maskhub.errors import ArgumentError, CheckpointError, TrainingError
 from maskhub.runtime.evaluate import evaluate
 from maskhub.tasks.data import read_file
 from maskhub.training.train import learn
@@ -146,3 +147,98 @@ def test_a_base_that_answers_in_tuples(bert: Path, task: Path, tmp_path: Path) -
     assert result.metrics == plain.metrics
     examples = read_file(task / "eval.jsonl")
     assert evaluate(base, result.mask, examples) == evaluate(bert, plain.mask, examples)
+
+
+@pytest.mark.parametrize(("stored", "said"), [("bfloat16", "float32"), ("float32", "bfloat16"), ("float16", None)])
+def test_a_base_is_loaded_as_it_is_stored(
+    bert: Path, task: Path, tmp_path: Path, stored: str, said: str | None
+) -> None:
+    base = changed(bert, tmp_path / "base")
+    dtype = getattr(torch, stored)
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(base / "model.safetensors").items()}
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    config = json.loads((base / "config.json").read_text())
+    config.pop("dtype", None)
+    (base / "config.json").write_text(json.dumps(config | ({"dtype": said} if said else {})))
+    result = learn(toy.settings(base, task, epochs=0.2, eval_steps=1), tmp_path / "run")
+    maskhub.apply(base, result.mask, tmp_path / "dense")
+    dense = AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense").eval()
+    live = maskhub.load_model(base, result.mask)
+    for model in (result.model, live, dense):
+        assert model.dtype == dtype
+    tokens = torch.arange(5, 21).reshape(2, 8)
+    with torch.no_grad():
+        trained = result.model.eval()(input_ids=tokens).logits
+        assert torch.equal(live(input_ids=tokens).logits, trained)
+        assert torch.equal(dense(input_ids=tokens).logits, trained)
+
+
+def test_dtypes_that_differ_are_both_named(bert: Path, task: Path, tmp_path: Path) -> None:
+    base = changed(bert, tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    mixed = {name: tensor if "LayerNorm" in name else tensor.bfloat16() for name, tensor in tensors.items()}
+    save_file(mixed, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(TrainingError, match="it is stored in BF16 and F32, and loaded in BF16") as caught:
+        learn(toy.settings(base, task), tmp_path / "run")
+    assert "dtype" in str(caught.value.hint)
+    assert not (tmp_path / "run").exists()
+    model = AutoModelForSequenceClassification.from_pretrained(bert, dtype=torch.bfloat16)
+    with pytest.raises(TrainingError, match="it is stored in F32, and loaded in BF16"):
+        maskhub.training.mask_model(model, bert)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "load_in_4bit"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq"), ({"quant_method": "awq", "bits": 4}, "awq"),
+        ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "compressed-tensors"),
+        ({"quant_method": "fp8"}, "fp8"), ({}, "unknown"),
+    ],
+)  # fmt: skip
+def test_a_quantised_base_is_named(bert: Path, task: Path, tmp_path: Path, config: Changes, kind: str) -> None:
+    base = changed(bert, tmp_path / "base", quantization_config=config)
+    model = AutoModelForSequenceClassification.from_pretrained(bert)
+    message = rf"its weights are quantised \({kind}\), and masks need them as floating-point numbers"
+    with pytest.raises(CheckpointError, match=message):
+        learn(toy.settings(base, task), tmp_path / "run")
+    with pytest.raises(CheckpointError, match=message):
+        maskhub.training.mask_model(model, base)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_adapter_in_the_bases_folder_is_left_alone(bert: Path, task: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    base = changed(bert, tmp_path / "base")
+    model = peft.get_peft_model(AutoModel.from_pretrained(bert), peft.LoraConfig(target_modules=["query"], r=2))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(base)
+    assert (base / "adapter_config.json").is_file()
+    settings = {"epochs": 0.2, "eval_steps": 1}
+    with_adapter = learn(toy.settings(base, task, **settings), tmp_path / "with")
+    without = learn(toy.settings(bert, task, **settings), tmp_path / "without")
+    assert maskhub.open(with_adapter.mask).id == maskhub.open(without.mask).id
+    assert not any("lora" in name for name in with_adapter.model.state_dict())
+
+
+def test_an_old_index_beside_the_weights_is_left_alone(bert: Path, task: Path, tmp_path: Path) -> None:
+    base = changed(bert, tmp_path / "base")
+    old = {name: tensor + 1 for name, tensor in load_file(base / "model.safetensors").items()}
+    save_file(old, base / "model-00001-of-00001.safetensors", {"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(old, "model-00001-of-00001.safetensors")}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    settings = {"epochs": 0.2, "eval_steps": 1}
+    found = learn(toy.settings(base, task, **settings), tmp_path / "with")
+    assert (
+        maskhub.open(found.mask).id == maskhub.open(learn(toy.settings(bert, task, **settings), tmp_path / "w").mask).id
+    )
+
+
+def test_a_base_of_one_file_under_any_name(bert: Path, task: Path, tmp_path: Path) -> None:
+    base = changed(bert, tmp_path / "base")
+    (base / "model.safetensors").rename(base / "weights.safetensors")
+    result = learn(toy.settings(base / "weights.safetensors", task, epochs=0.2, eval_steps=1), tmp_path / "run")
+    maskhub.verify(result.mask, base=bert)

@@ -72,7 +72,8 @@ class Checkpoint:
     @property
     def floats(self) -> set[str]:
         """The floating-point dtypes that its tensors are stored in."""
-        return {self.info(name).dtype for name in self} & FLOATS.keys()
+        found = {self.info(name).dtype for name in self}
+        return {dtype for dtype in found if dtype in FLOATS or dtype.startswith("F8")}
 
     def digest(self, name: str) -> str:
         tensor = self.read(name)

@@ -20,7 +20,6 @@ from maskhub.errors import TrainingError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import MaskSet
 from maskhub.masks.scores import Initial
-from maskhub.storage.tensor import FLOATS
 from maskhub.storage.torch import dtype_names, from_torch
 from maskhub.training.layers import check_layers, maskable, select
 from maskhub.training.masking import add_scores, attach, masks_of, plain_name, whole
@@ -142,7 +141,7 @@ def mask_on_base(
     try:
         traced = trace(state.items(), found, base.name)
     except TrainingError as error:
-        own = {dtype_names().get(tensor.dtype, str(tensor.dtype)) for tensor in state.values()} & FLOATS.keys()
+        own = {dtype_names()[tensor.dtype] for tensor in state.values() if tensor.is_floating_point()}
         if own == base.floats:
             raise
         raise TrainingError(

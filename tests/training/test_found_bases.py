@@ -176,11 +176,12 @@ def test_a_base_is_loaded_as_it_is_stored(
 def test_dtypes_that_differ_are_both_named(bert: Path, task: Path, tmp_path: Path) -> None:
     base = changed(bert, tmp_path / "base")
     tensors = load_file(base / "model.safetensors")
-    mixed = {name: tensor if "LayerNorm" in name else tensor.bfloat16() for name, tensor in tensors.items()}
-    save_file(mixed, base / "model.safetensors", {"format": "pt"})
-    with pytest.raises(TrainingError, match="it is stored in BF16 and F32, and loaded in BF16") as caught:
-        learn(toy.settings(base, task), tmp_path / "run")
-    assert "dtype" in str(caught.value.hint)
+    for other, name in ((torch.float32, "F32"), (torch.float8_e4m3fn, "F8_E4M3")):
+        mixed = {n: tensor.to(other if "LayerNorm" in n else torch.bfloat16) for n, tensor in tensors.items()}
+        save_file(mixed, base / "model.safetensors", {"format": "pt"})
+        with pytest.raises(TrainingError, match=f"it is stored in BF16 and {name}, and loaded in BF16") as caught:
+            learn(toy.settings(base, task), tmp_path / "run")
+        assert "dtype" in str(caught.value.hint)
     assert not (tmp_path / "run").exists()
     model = AutoModelForSequenceClassification.from_pretrained(bert, dtype=torch.bfloat16)
     with pytest.raises(TrainingError, match="it is stored in F32, and loaded in BF16"):

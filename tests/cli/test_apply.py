@@ -149,7 +149,7 @@ def test_sizes_and_dtypes(run: Run, base_folder: Path, mask: str) -> None:
     assert "'many' is no size such as 500MB or 5GB" in ran.err
     ran = run("apply", base_folder, mask, "-o", "x", "--dtype", "int8")
     assert (ran.status, ran.out) == (2, "")
-    assert ran.err == "Error: dtype 'int8': not one of F64, F32, F16, BF16. Give one of these."
+    assert ran.err == "Error: dtype: there is no 'int8'. It is one of: F64, F32, F16, BF16."
 
 
 def test_extract_undoes_apply(run: Run, base_folder: Path, mask: str, maskset: MaskSet) -> None:

@@ -74,14 +74,14 @@ def _own_file(base: Checkpoint, path: Path) -> bytes:
     found, own = Path(os.path.realpath(path)), [base.folder.resolve()]
     if own[0].parent.name == "snapshots":
         own.append(own[0].parent.parent / "blobs")
-    if not any(found.is_relative_to(folder) for folder in own):
-        raise CheckpointError(
-            f"{path}: a link that leads out of the base's folder, and would be copied into the output",
-            hint="Put the file itself there, if it belongs to the base.",
-        )
     try:
         with open_regular(found, path) as file:
-            return file.read()
+            if any(found.is_relative_to(folder) for folder in own):
+                return file.read()
+            raise CheckpointError(
+                f"{path}: a link that leads out of the base's folder, and would be copied into the output",
+                hint="Put the file itself there, if it belongs to the base.",
+            )
     except MaskhubError:
         raise
     except OSError as error:

@@ -64,7 +64,7 @@ def test_only_model_classes_of_transformers_are_loaded(base: Checkpoint, name: s
 
 @pytest.mark.parametrize(
     "config",
-    [{"hidden_size": "x"}, {"hidden_size": 8}, {"num_hidden_layers": -1}, {"id2label": 5}, {"dtype": "evil"},
+    [{"hidden_size": "x"}, {"hidden_size": 8}, {"num_hidden_layers": -1}, {"id2label": 5},
      {"hidden_act": "os.system"}, {"__class__": "x"}, {"to_dict": 3}, {"num_attention_heads": 0},
      {"vocab_size": 1 << 50}],
     ids=str,

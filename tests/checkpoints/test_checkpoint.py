@@ -45,13 +45,6 @@ def test_digests_do_not_depend_on_the_shards(tmp_path: Path, dtype: str) -> None
     assert all(other.digest(n) != whole.digest(n) for n in other)
 
 
-def test_the_index_wins_over_a_single_file(tmp_path: Path) -> None:
-    folder = tiny.write_base(tmp_path, shards=2)
-    tiny.write_base(tmp_path / "other", seed=1)
-    os.rename(tmp_path / "other" / WEIGHTS, folder / WEIGHTS)
-    assert len(open_checkpoint(folder).shards) == 2
-
-
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("x")
@@ -118,14 +111,15 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         ('{"weight_map": {"a": "absent"}}', MissingError, "absent: the shard is missing, and .*index.json names it"),
         ('{"weight_map": {"a": "config.json"}}', FormatError, "config.json: not a safetensors file"),
         (
-            '{"weight_map": {"a": "model.safetensors"}}',
+            '{"weight_map": {"a": "model-1.safetensors"}}',
             FormatError,
-            "model.safetensors: .*index.json places tensor a here, but the shard lacks it",
+            "model-1.safetensors: .*index.json places tensor a here, but the shard lacks it",
         ),
     ],
 )
 def test_a_wrong_index_is_refused(tmp_path: Path, index: str, error: type[Exception], reason: str) -> None:
     folder = tiny.write_base(tmp_path / "b")
+    (folder / WEIGHTS).rename(folder / "model-1.safetensors")
     (folder / INDEX).write_text(index, encoding="latin-1")
     with pytest.raises(error, match=reason):
         open_checkpoint(folder)

@@ -188,7 +188,7 @@ def _explain(place: Hub | None, error: BaseException) -> MaskhubError | None:
     if find(errors.RemoteEntryNotFoundError):
         return MissingError(f"{place}: no such file in the repo", hint=f"See what there is: maskhub list {repo}")
     if find(errors.HFValidationError):
-        return RemoteError(f"{repo}: neither a file here nor a name that the Hub allows", hint="Name it as user/repo.")
+        return MissingError(f"{repo}: neither a file here nor a name that the Hub allows", hint="Name it as user/repo.")
     response: Any = getattr(find(errors.HfHubHTTPError), "response", None)
     status = response.status_code if response is not None else 0
     if find(errors.RepositoryNotFoundError) or status == 404:

@@ -36,6 +36,7 @@ from maskhub.errors import (
     SignatureError,
 )
 from maskhub.masks.binding import Task
+from maskhub.storage import remotefile
 from tests import tiny
 
 # Processes with the library imported already.
@@ -415,8 +416,11 @@ def test_an_object_that_is_gone_or_no_mask_keeps_its_name(pushed: Path, masks: l
 
 
 @pytest.mark.parametrize("said", [0, 7, 10**15, 1 << 62])
-def test_what_an_index_says_of_the_size_limits_nothing(pushed: Path, masks: list[Path], said: int) -> None:
+def test_what_an_index_says_of_the_size_limits_nothing(
+    pushed: Path, masks: list[Path], said: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A small number must not cut an honest file, and a large one allows nothing."""
+    monkeypatch.setattr(remotefile, "WHOLE", 1000)  # bytes that are read at once
     place = pushed / "index/a.json"
     pointer = json.loads(place.read_text())
     place.write_text(json.dumps(pointer | {"entry": pointer["entry"] | {"bytes": said}}))

@@ -161,7 +161,7 @@ MEASURES = {
     measure.name: measure
     for measure in (
         Measure("jaccard_dropped", "dropped by both, of what either drops", ""),
-        Measure("correlation", "correlation of the masks: 0 by chance, 1 if equal", ""),
+        Measure("correlation", "correlation: 0 by chance, 1 if equal", ""),
         Measure("dissimilarity", "dissimilarity |A - B| / (|A| + |B|)", ""),
         Measure("hamming", "Hamming distance", "weights"),
         Measure("differing", "share of weights that differ", ""),

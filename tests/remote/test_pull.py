@@ -180,7 +180,7 @@ def test_a_damaged_copy_in_the_cache_is_fetched_anew(hub: TestHub, there: bytes)
         assert hub("pull", "alice/masks").status == 0
         (blob,) = blobs(hub)
         blob.write_bytes(damaged)
-        assert hub("info", "alice/masks/spam").status == (0 if damaged[:1000] == there[:1000] != damaged else 1)
+        assert hub("info", "alice/masks/spam").status == 1
         ran = hub("pull", "alice/masks", "-o", "x.msk", "--force")
         assert ran.status == 0, ran.err
         assert (hub.folder / "x.msk").read_bytes() == blob.read_bytes() == there

@@ -16,7 +16,7 @@ import maskhub
 from maskhub.demo import SENTENCES, base_folder, copy_data
 from maskhub.errors import ArgumentError
 from maskhub.masks.mask import MaskSet
-from maskhub_cli.main import app
+from maskhub_cli.app import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}

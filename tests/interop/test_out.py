@@ -58,6 +58,7 @@ LIMITED = """
 import resource, sys
 import maskhub
 mask, output, to = sys.argv[1:]
+mask = maskhub.open(mask)
 maskhub.export(mask, output, to=to)  # what it imports, is
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:

@@ -251,14 +251,14 @@ def test_a_compressed_file(tmp_path: Path) -> None:
         ('{"weight_map": {"a": "no.bin"}}', MissingError, f"no.bin: the shard is missing, and {TORCH_INDEX} names"),
         ('{"weight_map": {"a": "config.json"}}', FormatError, "config.json: damaged, or no PyTorch file"),
         (
-            '{"weight_map": {"x": "pytorch_model.bin"}}',
+            '{"weight_map": {"x": "1.bin"}}',
             FormatError,
             f"pytorch_model.bin: {TORCH_INDEX} places tensor x here, but the shard lacks it",
         ),
     ],
 )
 def test_a_wrong_index_is_refused(tmp_path: Path, index: str, error: type[Exception], message: str) -> None:
-    save(tmp_path / TORCH_WEIGHTS, {"a": torch.ones(1)})
+    save(tmp_path / "1.bin", {"a": torch.ones(1)})
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / TORCH_INDEX).write_text(index)
     with pytest.raises(error, match=message):

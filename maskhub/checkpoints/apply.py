@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from maskhub.checkpoints.beside import CARD, card, own_files, sentence_files, task_config
 from maskhub.checkpoints.checkpoint import CONFIG, INDEX, WEIGHTS, Checkpoint
@@ -135,11 +134,11 @@ def verify_base(base: Checkpoint, maskset: MaskSet, *, progress: Progress | None
 
 def drop(tensor: RawTensor, mask: Mask) -> Bytes:
     """The tensor's bytes with every dropped weight set to +0 and every kept one as it was."""
-    return _dropper(mask, ITEM_SIZE[tensor.dtype])(0, tensor.data)
+    return _dropper(mask, ITEM_SIZE[tensor.dtype])(0, tensor.data.copy())
 
 
 def _dropper(mask: Mask | None, width: int) -> Callable[[int, Bytes], Bytes]:
-    """What sets the dropped weights in a chunk of a tensor's bytes to 0, told where in the tensor it starts."""
+    """What sets the dropped weights in a chunk of a tensor's bytes to 0, in place, told where it starts."""
     if mask is None or mask.keeps_all:
         return lambda start, chunk: chunk
     bits = mask.bits  # decoded once
@@ -148,8 +147,8 @@ def _dropper(mask: Mask | None, width: int) -> Callable[[int, Bytes], Bytes]:
         words = chunk.view(f"<u{width}")
         keep = np.unpackbits(bits[start // width // 8 :], count=words.size, bitorder="little")
         # Integer product with 0 or 1: bit patterns survive, also of NaN and negative zero.
-        product: NDArray[np.unsignedinteger] = np.multiply(words, keep, dtype=words.dtype)
-        return product.view(np.uint8)
+        np.multiply(words, keep, dtype=words.dtype, out=words)
+        return chunk
 
     return dropped
 

@@ -10,11 +10,11 @@ from maskhub.storage import digest
 from maskhub.storage.tensor import Bytes, Spec
 from maskhub.storage.work import Progress, workers
 
-# Offset in the tensor's bytes, and a chunk of them: not to be changed, nor kept, for the next one takes its place.
+# Offset in the tensor's bytes, and a chunk of them, which may be changed, but not kept: the next one takes its place.
 Sink = Callable[[int, Bytes], None]
 
 # Bytes worked on at a time: fits a core's cache, and is whole in every dtype, and in bytes of a packed mask.
-CHUNK = 1 << 18
+CHUNK = 1 << 19
 
 
 def scan(
@@ -40,7 +40,9 @@ def scan(
         for chunk in base.chunks(name, CHUNK):
             if hasher:
                 hasher.update(chunk.data)
-            for sink in wanted:
+            for sink in wanted[:-1]:
+                sink(start, chunk.copy())
+            for sink in wanted[-1:]:
                 sink(start, chunk)
             start += chunk.size
         return name, start, hasher.hexdigest() if hasher else ""

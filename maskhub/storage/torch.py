@@ -107,7 +107,7 @@ class TorchFile:
             start = self._places[name] + tensor.storage_offset() * tensor.itemsize
             return pieces(self._source, start, start + spec.nbytes, size)
         data = self.read(name).data
-        return (data[start : start + size] for start in range(0, data.size, size))
+        return (data[start : start + size].copy() for start in range(0, data.size, size))
 
 
 def torch_library() -> Any:

@@ -88,7 +88,7 @@ def test_what_cannot_be_asked(classes: tiny.Packed, folder: Path) -> None:
         ([], 2, "there is nothing to predict. Give texts, or a file of examples."),
         (["x", "--file", "in.jsonl"], 2, "inputs are given, and a file of them, too. Give the ones or the other."),
         (["x", "--top-k", "0"], 2, "top_k 0: it is 1 or more"),
-        (["--file", "none.csv"], 1, "none.csv: no such file"),
+        (["--file", "none.csv"], 1, "none.csv: no such file. Check the name and the folder."),
         (["--file", "in.jsonl"], 1, "in.jsonl: no text column found among body. Name it with --text-column."),
     ):
         assert error(maskhub(*command(classes, *asked)), status) == message

@@ -212,7 +212,7 @@ def test_a_configuration_file(tmp_path: Path, name: str, text: str) -> None:
         ("c.yaml", "base: [", "cannot be read: ", None),
         ("c.toml", "base", "cannot be read: ", None),
         ("c.json", "{}", "neither YAML nor TOML", "Name it .yaml or .toml."),
-        ("c.yaml", None, "cannot be read: No such file or directory", None),
+        ("c.yaml", None, "no such file", "Check the name and the folder."),
     ],
 )
 def test_configuration_files_that_are_none(

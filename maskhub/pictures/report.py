@@ -307,7 +307,7 @@ def _cell(value: Cell, numeric: bool) -> Element:
         first, *more = re.split(r"(?<=[._/-])(?=\w)", value) if len(value) > NARROW else [value]
         cell = _tag("td", first, **_number(numeric))
         for part in more:  # where a long name had better be broken
-            ElementTree.SubElement(cell, "wbr").tail = part
+            ElementTree.SubElement(cell, "wbr").tail = printable(part)
         return cell
     return _tag("td", _number_text(value), **_number(numeric), **{"data-value": repr(value)})
 

@@ -25,7 +25,7 @@ def open_regular(path: str | Path, name: str | Path | None = None) -> IO[bytes]:
     try:
         _refuse(Path(path).stat().st_mode, called)  # first: opening a device can do something to it
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no name that a file can have
         raise MissingError(f"{called}: no such file", hint="Check the name and the folder.") from None
     file = os.fdopen(handle, "rb", buffering=0)
     try:

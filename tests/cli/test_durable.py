@@ -67,6 +67,7 @@ def test_all_that_a_command_wrote_is_synced_before_it_gets_its_name_and_its_fold
     assert durable.check(log, folder, made) > 0
 
 
+@pytest.mark.slow
 def test_so_is_what_a_training_leaves(tiny_bert: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     (folder / "run").mkdir(parents=True)

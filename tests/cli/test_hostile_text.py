@@ -83,15 +83,16 @@ def test_commands_print_it_escaped(
 ) -> None:
     monkeypatch.setenv("MASKHUB_CACHE", str(folder / "cache"))
     a, b = files
+    other = tiny.write_base(folder / "other", seed=9)
     Path("shared").mkdir()
     done = (
         ["info", a], ["info", a, "--all", "--tensors"], ["verify", a], ["diff", a, b], ["diff", a, b, "--tensors"],
         ["diff", a, b, a], ["push", a, "shared", "--name", "x"], ["list", "shared"], ["pull", "shared/x"],
-        ["pack", a, "-o", "packed.msk"],
+        ["pack", a, "-o", "packed.msk"], ["verify", a, "--base", base_folder],  # whose tensors have other names
     )  # fmt: skip
     refused = (
-        ["compose", "--op", "and", a, b, "-o", "c.msk"], ["apply", base_folder, a, "-o", "out"],
-        ["verify", a, "--base", base_folder], ["info", f"{a}.gone"], ["push", b, "shared", "--name", "x"],
+        ["compose", "--op", "and", a, b, "-o", "c.msk"], ["apply", other, a, "-o", "out"],
+        ["verify", a, "--base", other], ["info", f"{a}.gone"], ["push", b, "shared", "--name", "x"],
     )  # fmt: skip
     for command in (*done, *refused):
         ran = run(*command, *form)
@@ -100,7 +101,7 @@ def test_commands_print_it_escaped(
         assert "unexpected error" not in ran.stderr
         if form == ["--json"] and command in done:
             json.loads(ran.out)
-    for command in (["info", f"{a}.gone"], ["verify", a, "--base", base_folder]):
+    for command in (["info", f"{a}.gone"], ["verify", a, "--base", other]):
         ran = run("--debug", *command)
         assert "Traceback" in ran.stderr
         clean(ran.stderr)
@@ -149,9 +150,9 @@ def test_pages_and_pictures_show_it_escaped(
     clean(repr(evil[0]))
 
 
-def test_errors_in_python_are_printable_too(files: list[str], base_folder: Path) -> None:
+def test_errors_in_python_are_printable_too(files: list[str], tmp_path: Path) -> None:
     with pytest.raises(MaskhubError) as caught:
-        maskhub.verify(files[0], base=base_folder)
+        maskhub.verify(files[0], base=tiny.write_base(tmp_path / "other", seed=9))
     clean(str(caught.value))
     with pytest.raises(MaskhubError) as caught:
         maskhub.open(files[0] + "\n.gone")

@@ -124,6 +124,7 @@ def test_a_busy_or_broken_hub(hub: TestHub, there: None, mask_path: Path, base: 
     assert "is there already" in ran.out
 
 
+@pytest.mark.slow
 def test_a_host_that_nobody_knows(hub: TestHub) -> None:
     for command in (("info", "alice/masks"), ("pull", "alice/masks"), ("list",), ("verify", "x.msk", "--base", "a/b")):
         if command[0] == "verify":

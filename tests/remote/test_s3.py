@@ -296,6 +296,7 @@ def test_writers_at_once(s3: Proxy, masks: list[Path]) -> None:
     assert maskhub.pull("s3://bucket/masks/task").id == listed.entry.id in set(map(id_of, masks))
 
 
+@pytest.mark.slow
 def test_faults_at_random(s3: Proxy, masks: list[Path], tmp_path: Path) -> None:
     """Resets and truncations at any byte, and kills at any time: the state is one of two, and a retry succeeds."""
     known = {id_of(path): path for path in masks[:2]}

@@ -253,7 +253,7 @@ def test_a_compressed_file(tmp_path: Path) -> None:
         (
             '{"weight_map": {"x": "1.bin"}}',
             FormatError,
-            f"pytorch_model.bin: {TORCH_INDEX} places tensor x here, but the shard lacks it",
+            f"1.bin: {TORCH_INDEX} places tensor x here, but the shard lacks it",
         ),
     ],
 )

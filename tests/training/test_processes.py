@@ -17,6 +17,7 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow
 
 from maskhub.container.reader import MaskFile, open_mask
 from maskhub.training import checkpoints

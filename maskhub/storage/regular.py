@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
-from maskhub.errors import FormatError, MissingError
+from maskhub.errors import FormatError, MaskhubError, MissingError
 
 KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
@@ -25,6 +25,8 @@ def open_regular(path: str | Path, name: str | Path | None = None) -> IO[bytes]:
     try:
         _refuse(Path(path).stat().st_mode, called)  # first: opening a device can do something to it
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except MaskhubError:
+        raise
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no name that a file can have
         raise MissingError(f"{called}: no such file", hint="Check the name and the folder.") from None
     file = os.fdopen(handle, "rb", buffering=0)

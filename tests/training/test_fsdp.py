@@ -10,10 +10,11 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytestmark = pytest.mark.slow
 
 from maskhub.container.reader import open_mask
 from tests import tiny
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import pathlib

@@ -17,7 +17,6 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytestmark = pytest.mark.slow
 
 from maskhub.container.reader import MaskFile, open_mask
 from maskhub.training import checkpoints
@@ -28,6 +27,8 @@ from maskhub.training.settings import TrainSettings
 from maskhub.training.train import learn
 from tests import tiny, toy
 from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 CLI = [sys.executable, "-m", "maskhub_cli", "train"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -13,7 +13,15 @@ from maskhub.container import cache, codecs
 from maskhub.container.codecs.delta import Delta
 from maskhub.container.codecs.gaps import Gaps
 from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, content_id, parse
-from maskhub.errors import ArgumentError, CodecError, FormatError, IntegrityError, MaskhubError, ParentError
+from maskhub.errors import (
+    ArgumentError,
+    CodecError,
+    FormatError,
+    IntegrityError,
+    MaskhubError,
+    OutOfMemoryError,
+    ParentError,
+)
 from maskhub.masks.mask import LazyMask, Mask, MaskSet, Stored, count_ones, packed_size
 from maskhub.storage import address, digest
 from maskhub.storage.safetensors import TensorFile
@@ -244,7 +252,7 @@ class MaskFile:
             raise CodecError(f"{self.path}: {name}: {error.message}", hint=error.hint) from error
         except MemoryError:
             shape = list(self.manifest.masks[name].shape)
-            raise FormatError(f"{self.path}: {name}: no memory for a mask of shape {shape}") from None
+            raise OutOfMemoryError(f"{self.path}: {name}: not enough memory for a mask of shape {shape}") from None
 
     def _payload(self, name: str, checksum: str) -> Bytes:
         data = self._file.read(name).data

@@ -11,7 +11,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from maskhub.checkpoints.checkpoint import Checkpoint, for_transformers, refuse_quantised
 from maskhub.checkpoints.pruned import task_type
-from maskhub.errors import ArgumentError, CheckpointError, TrainingError, reason
+from maskhub.errors import ArgumentError, CheckpointError, OutOfMemoryError, TrainingError, out_of_memory, reason
 from maskhub.masks.binding import Task
 from maskhub.masks.names import ORDER, locate
 from maskhub.runtime.quiet import quiet_transformers
@@ -62,7 +62,9 @@ def _load(
                 folder, config=config, dtype=_dtype(base), output_loading_info=True, ignore_mismatched_sizes=True
             )
             model.config._name_or_path = str(base.folder)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
+            if out_of_memory(error):
+                raise OutOfMemoryError(f"{base.name}: not enough memory for its model") from error
             why = reason(error).replace(str(folder), base.name)
             raise CheckpointError(f"{base.name}: cannot be loaded for {kind.name}: {why}") from error
     missing, layers = set(loading["missing_keys"]), task_layers(model)

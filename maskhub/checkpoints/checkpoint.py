@@ -67,7 +67,7 @@ class Checkpoint:
     def renamed(self, stored: Mapping[str, str]) -> Checkpoint:
         """The same checkpoint, in which tensors have other names, too: new names to those that are there."""
         tensors = {**self.tensors, **{name: self.tensors[old] for name, old in stored.items()}}
-        return replace(self, tensors=tensors, stored=stored)
+        return replace(self, tensors=tensors, stored={**self.stored, **stored})
 
     @property
     def floats(self) -> set[str]:
@@ -141,6 +141,8 @@ INSTEAD = {
     "consolidated*": ("the weights of another library than transformers", "Take those that transformers loads."),
     "model.*.safetensors": ("a variant of the weights", "Rename it to model.safetensors, if it is what you want."),
     "pytorch_model.*.bin": ("a variant of the weights", "Rename it to pytorch_model.bin, if it is what you want."),
+    "model-*-of-*.safetensors": ("shards without their index", f"Get {INDEX}, too."),
+    "pytorch_model-*-of-*.bin": ("shards without their index", f"Get {TORCH_INDEX}, too."),
     "*.safetensors": ("weights under another name", "Name the file itself."),
 }  # fmt: skip
 
@@ -154,8 +156,12 @@ def _without_weights(name: str, folder: Path) -> MaskhubError:
 
 def refuse_quantised(base: Checkpoint) -> None:
     """Raises CheckpointError for a base whose weights are quantised: a mask belongs to floating-point ones."""
-    found = base.config().get("quantization_config")
-    if isinstance(found, dict):
+    config = base.config()
+    compressed = config.get("compression_config")
+    found = config.get("quantization_config") or (
+        isinstance(compressed, dict) and compressed.get("quantization_config")
+    )
+    if isinstance(found, dict) and found and (found.get("format") != "dense" or found.get("config_groups")):
         kind = found.get("quant_method") or next((key for key in found if key.startswith("load_in_")), "unknown")
         raise CheckpointError(
             f"{base.name}: its weights are quantised ({kind}), and masks need them as floating-point numbers",
@@ -215,12 +221,12 @@ def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path,
 
     client(token)  # which refuses a token that no header can carry
 
-    def snapshot(revision: str | None, files: list[str]) -> Path:
+    def snapshot(revision: str | None, files: list[str], ignored: str = "*/*") -> Path:
         place = address.Hub(repo, revision=revision)
 
         def get() -> str:
             return snapshot_download(
-                repo, revision=revision, token=token, allow_patterns=files, ignore_patterns=["*/*"]
+                repo, revision=revision, token=token, allow_patterns=files, ignore_patterns=[ignored]
             )
 
         try:
@@ -233,6 +239,8 @@ def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path,
     folder = snapshot(revision, ["model*.safetensors", "*.json", *TOKENIZER_FILES])
     if not any((folder / f).is_file() for f in (INDEX, WEIGHTS)):
         snapshot(folder.name, [TORCH_WEIGHTS, "pytorch_model-*.bin"])
+    if (folder / "modules.json").is_file():  # of sentence-transformers: its parts lie in folders such as 1_Pooling
+        snapshot(folder.name, ["[0-9]*_*/*"], "*.onnx")
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     return folder, HubRevision(repo, folder.name, {name: blob.name for name, blob in blobs(files).items()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from threading import Lock
@@ -11,7 +12,7 @@ import numpy as np
 
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.scan import Sink, scan
-from maskhub.errors import CheckpointError
+from maskhub.errors import CheckpointError, listed
 from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.mask import Mask, MaskSet, packed_size
 from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor, Spec
@@ -96,15 +97,26 @@ def _plainly_named(base: Iterable[str], dense: DenseTensors) -> DenseTensors:
     """The checkpoint with the names that its model has by itself.
 
     A wrapper's components go. The first component goes, too, where more names are the base's without it: a module that
-    the model was an attribute of, as Lightning's are. What does not begin so is that module's own, and is left out.
+    the model was an attribute of, as Lightning's are. What does not begin so is that module's own: it is left out, with
+    a warning. Raises CheckpointError where it has several such models.
     """
     stored = {".".join(part for part in name.split(".") if part not in WRAPPERS): name for name in dense}
     found = len(pair(base, stored))
-    for first in sorted({name.partition(".")[0] for name in stored}):
-        inner = {name.removeprefix(f"{first}."): old for name, old in stored.items() if name.startswith(f"{first}.")}
-        if len(pair(base, inner)) > found:
-            stored, found = inner, len(pair(base, inner))
-    return _Renamed(dense, stored)
+    inner: dict[str, dict[str, str]] = {}
+    for name, old in stored.items():
+        first, _, rest = name.partition(".")
+        inner.setdefault(first, {})[rest] = old
+    better = {first: count for first, names in inner.items() if (count := len(pair(base, names))) > found}
+    if not better:
+        return _Renamed(dense, stored)
+    best = max(better, key=lambda first: better[first])
+    if also := [first for first, count in better.items() if count == better[best] and first != best]:
+        raise CheckpointError(
+            f"{dense.name}: holds several models: {', '.join([best, *also])}", hint="Save the one that is meant alone."
+        )
+    if left := sorted(name for name in stored if not name.startswith(f"{best}.")):
+        warnings.warn(f"{dense.name}: left out, since it is not of {best!r}: {listed(left)}", stacklevel=2)
+    return _Renamed(dense, inner[best])
 
 
 def pair(base: Iterable[str], parameters: Iterable[str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "intent", "se
 GIVE = "Give each row one, or leave it out."
 WRITE = """Write lists as JSON has them: ["a", "b"]."""
 LOOKED_AT = 100  # rows, to see what a column holds
-MANY = 20  # classes, beyond which numbers are hardly names
+FEW, MANY = 9, 20  # classes, beyond which numbers with fractions, and others, are hardly names
 NUMBER = re.compile(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*")  # as files have it
 SURROGATE = re.compile("[\ud800-\udfff]")
 JOINED = re.compile(r"""['"]\s+['"]""")
@@ -215,12 +215,13 @@ class Table:
     def classes(self, column: str) -> tuple[list[str], tuple[str, ...]]:
         """A column of classes: each row's name of it, and all names. Warns of those that people would take for one."""
         raw, names = self.values(column), self.rows.classes(column)
-        if names:
+        if names and not any(isinstance(value, list) for value in raw):
             return self._named(raw, names, column), names
         labels = [self._class(value, column, row) for row, value in enumerate(raw, 1)]
         self._warn(labels, column)
         numbers = set(labels)
-        if len(numbers) > max(MANY, len(labels) // 2) and all(map(NUMBER.fullmatch, numbers)):
+        many = FEW if any("." in one for one in numbers) else max(MANY, len(labels) // 2)
+        if len(numbers) > many and all(map(NUMBER.fullmatch, numbers)):
             warnings.warn(
                 f"{self.source}: column {column!r} holds {len(numbers)} different numbers, each taken for a class. "
                 "To learn numbers, give --task regression",
@@ -248,7 +249,7 @@ class Table:
 
     def _class(self, value: Any, column: str, row: int) -> str:
         """A class's name: a text as it is, ``true`` or ``false``, a whole number however it is written."""
-        if value is None or value == "" or value != value:
+        if value is None or value != value or (isinstance(value, str) and not value.strip()):
             raise DataError(f"{self.source}: row {row} has no label in column {column!r}", hint=GIVE)
         if isinstance(value, bool):
             return str(value).lower()
@@ -308,7 +309,7 @@ def _parsed(value: Any) -> Any:
 
 def in_order(labels: Sequence[str]) -> tuple[str, ...]:
     """The distinct labels: whole numbers by their value, then the others by the alphabet."""
-    return tuple(sorted(set(labels), key=lambda n: (0, int(n), n) if re.fullmatch("-?[0-9]+", n) else (1, 0, n)))
+    return tuple(sorted(set(labels), key=lambda n: (0, int(n), n) if re.fullmatch("-?[0-9]{1,18}", n) else (1, 0, n)))
 
 
 def label_ids(examples: Examples, label_names: Sequence[str]) -> list[Any]:

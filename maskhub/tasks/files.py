@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -27,6 +28,16 @@ MARKS = {
     codecs.BOM_UTF8: "UTF-8", codecs.BOM_UTF32_LE: "UTF-32-LE", codecs.BOM_UTF32_BE: "UTF-32-BE",
     codecs.BOM_UTF16_LE: "UTF-16-LE", codecs.BOM_UTF16_BE: "UTF-16-BE",
 }  # fmt: skip
+OF_A_ROW = {
+    "text",
+    "sentence",
+    "sentence1",
+    "tokens",
+    "words",
+    "prompt",
+    "label",
+    "labels",
+}  # keys, not of a whole file
 PACKED = {".gz", ".bz2", ".xz", ".zst"}
 
 
@@ -77,7 +88,7 @@ def _content(path: str | Path, name: str) -> bytes:
 def _text(data: bytes, source: str) -> str:
     """UTF-8, or what a mark at the start says, or UTF-16 as its zeros show."""
     mark, encoding = next(((mark, name) for mark, name in MARKS.items() if data.startswith(mark)), (b"", "UTF-8"))
-    if not mark and data[:2].count(0) == 1:
+    if not mark and len(data) > 1 and data[:2].count(0) == 1:
         encoding = "UTF-16-LE" if data[1] == 0 else "UTF-16-BE"
     data = data[len(mark) :]
     try:
@@ -110,9 +121,12 @@ def _csv(data: bytes, source: str) -> Rows:
 
 
 def _tsv(data: bytes, source: str) -> Rows:
-    """Cells have no quotes: one that stands there belongs to the text."""
+    """Cells have quotes where all of them can be read so, within a line; else what stands there belongs to the text."""
     text = _text(data, source)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    with suppress(DataError):
+        if not any("\n" in cell for _, cells in _records(text, source, "\t") for cell in cells):
+            return _table(text, source, delimiter="\t")
     return _table(text, source, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
@@ -161,7 +175,24 @@ def _table(text: str, source: str, **format: Any) -> Rows:
             )
         for column, cell in zip(columns, cells, strict=True):
             column.append(cell)
+    _warn_of_swallowed(columns, format["delimiter"], source)
     return Rows({name: column for name, column in zip(names, columns, strict=True) if name})
+
+
+def _warn_of_swallowed(columns: list[list[str]], delimiter: str, source: str) -> None:
+    """Of cells that hold whole rows: lines that end as rows do, with a value of the last column."""
+    last = set(columns[-1])
+    for column in columns[:-1]:
+        for row, cell in enumerate(column, 1):
+            lines = cell.splitlines() if "\n" in cell else ()
+            if any(
+                line.count(delimiter) == len(columns) - 1 and line.rpartition(delimiter)[2] in last for line in lines
+            ):
+                warnings.warn(
+                    f"{source}: row {row} has a cell that looks like {len(lines)} rows: is a quote not closed?",
+                    stacklevel=2,
+                )
+                return
 
 
 def _json(data: bytes, source: str) -> Rows:
@@ -177,15 +208,18 @@ def _json(data: bytes, source: str) -> Rows:
         raise DataError(f"{source}: not valid JSON: {reason(error)}") from error
     if isinstance(whole, dict):
         lists = [
-            key for key, value in whole.items() if isinstance(value, list) and any(isinstance(v, dict) for v in value)
+            key for key, value in whole.items() if isinstance(value, list) and all(isinstance(v, dict) for v in value)
         ]
-        if len(lists) > 1:
+        columns = whole and all(isinstance(value, list) for value in whole.values())
+        if whole.keys() & OF_A_ROW and not (columns and not isinstance(whole.get("tokens", [[]])[0], str)):
+            whole = [whole]
+        elif len(lists) > 1:
             raise DataError(
                 f"{source}: holds several lists of rows: {', '.join(lists)}", hint="Save each in a file of its own."
             )
-        if lists:
+        elif lists:
             whole = whole[lists[0]]
-        elif whole and all(isinstance(value, list) for value in whole.values()):
+        elif columns:
             if len({len(value) for value in whole.values()}) > 1:
                 sizes = ", ".join(f"{name} {len(value)}" for name, value in whole.items())
                 raise DataError(f"{source}: its columns have different lengths: {sizes}")
@@ -231,7 +265,7 @@ def _kind(value: Any) -> str:
 
 def _lines(data: bytes, source: str) -> Rows:
     """A text a line; empty lines are left out."""
-    return Rows({"text": [line for line in _text(data, source).splitlines() if line.strip()]})
+    return Rows({"text": [line for line in re.split(r"\r\n|\r|\n", _text(data, source)) if line.strip()]})
 
 
 def _parquet(data: bytes, source: str) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 from maskhub.errors import DataError
@@ -33,7 +34,9 @@ class TextRegression(TextClassification):
         if label in SCORES and values and all(isinstance(value, str) and NUMBER.fullmatch(value) for value in values):
             return True
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        return numbers and any(math.isfinite(value) and value != int(value) for value in values)
+        return numbers and any(
+            isinstance(value, float) and math.isfinite(value) and not value.is_integer() for value in values
+        )
 
     def labels(self, table: Table, inputs: Inputs) -> tuple[list[Any], Names]:
         column = table.column("label", (*LABEL_COLUMNS, *SCORES))
@@ -58,8 +61,10 @@ class TextRegression(TextClassification):
 def _number(value: Any, source: str, column: str, row: int) -> float:
     if isinstance(value, str) and NUMBER.fullmatch(value):
         value = float(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):
+            if math.isfinite(number := float(value)):
+                return number
     raise DataError(
         f"{source}: row {row} has {value!r} in column {column!r}, which is no number to learn",
         hint="Give each row a number, or learn classes with --task text-classification.",

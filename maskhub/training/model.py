@@ -92,7 +92,10 @@ def mask_model(
     # A parameter is the base's where one of its tensors has the same name, with or without the model's prefix.
     head = {n for n in model.state_dict() if n not in known and n.partition(".")[2] not in known}
     head = {n for n in head if not any(f"{model.base_model_prefix}.{n}" == one for one in known)}
-    mask_on_base(model, base, head | task_layers(model), asked)
+    state = model.state_dict()
+    of_base = {tensor.data_ptr() for name, tensor in state.items() if name not in head}
+    head = {name for name in head if state[name].data_ptr() not in of_base}  # one that is tied is stored once
+    mask_on_base(model, base, head | task_layers(model, base), asked)
 
 
 def unwrapped(model: Any) -> Any:
@@ -117,13 +120,14 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
-def task_layers(model: PreTrainedModel) -> set[str]:
-    """The parameters of the layers that a task's class puts on the model's body, whether the base has such or not.
+def task_layers(model: PreTrainedModel, base: Checkpoint) -> set[str]:
+    """The parameters of the layers that a task's class puts on the model's body, where the base has a task's, too.
 
-    None where they are a language model's own.
+    What a pretrained base has outside its body is its own.
     """
-    body = model.base_model_prefix
-    if task_type(type(model).__name__) not in WITH_LAYERS or not hasattr(model, body):
+    body, of_base = model.base_model_prefix, base.config().get("architectures")
+    trained = [task_type(one) for one in of_base if isinstance(one, str)] if isinstance(of_base, list) else []
+    if not {task_type(type(model).__name__), *trained[:1]} <= WITH_LAYERS or not trained or not hasattr(model, body):
         return set()
     return {name for name in model.state_dict() if not name.startswith(f"{body}.")}
 

@@ -67,14 +67,14 @@ def _load(
                 raise OutOfMemoryError(f"{base.name}: not enough memory for its model") from error
             why = reason(error).replace(str(folder), base.name)
             raise CheckpointError(f"{base.name}: cannot be loaded for {kind.name}: {why}") from error
-    missing, layers = set(loading["missing_keys"]), task_layers(model)
+    missing, layers = set(loading["missing_keys"]), task_layers(model, base)
     misfits = {name: shapes for name, *shapes in loading["mismatched_keys"]}
     if lacking := sorted(name for name in missing if _in_a_layer(name)):
         raise TrainingError(
             f"{base.name}: holds no {lacking[0]}, which {type(model).__name__} needs",
             hint="A mask needs a base that holds all layers of the task's model.",
         )
-    if settings.keep_head and (misfits.keys() & layers or layers <= missing):
+    if settings.keep_head and (not layers or layers & (missing | misfits.keys())):
         raise ArgumentError(
             f"training settings: keep_head: {base.name} has no layer for {kind.name}"
             + (f" with {len(changes['id2label'])} labels" if misfits and "id2label" in changes else ""),

@@ -24,8 +24,9 @@ def save_dense(model: PreTrainedModel) -> None:
     model.register_load_state_dict_pre_hook(_without_dense)  # type: ignore[no-untyped-call]
 
 
-def _save_pretrained(model: PreTrainedModel, save_directory: Any, **options: Any) -> Any:
+def _save_pretrained(model: PreTrainedModel, save_directory: Any, *given: Any, **options: Any) -> Any:
     """``PreTrainedModel.save_pretrained``. Trainers pass ``state_dict``, if None: theirs keeps the scores."""
+    options |= zip(("is_main_process", "state_dict", "push_to_hub", "max_shard_size"), given, strict=False)
     goes_on = "state_dict" in options
     state = options.pop("state_dict", None) or model.state_dict()
     options["state_dict"] = dense_state(model, state, scores=goes_on)

@@ -126,3 +126,18 @@ def test_push_warns_of_a_base_that_others_cannot_find(
     _, commit = tiny.hub_cache(hub.folder / "cache", "ann/tiny", base_folder)
     known = f"whose files are those of ann/tiny@{commit[:12]}"
     assert warning("./base") == f"others cannot find the base ./base, {known}: {cure} ann/tiny"
+
+
+def test_the_parts_of_a_model_of_sentence_vectors_come_with_it(hub: TestHub, base_folder: Path) -> None:
+    files = {file.name.replace(".", "__"): file.read_bytes() for file in base_folder.iterdir()}
+    hub.put("ann/sentences", **files, modules__json=b'[{"path": ""}, {"path": "1_Pooling"}]')
+    hub.put("ann/sentences", **{"1_Pooling/config__json": b"{}", "onnx/model__onnx": b"x"})
+    script = (
+        "import sys; from maskhub.checkpoints.checkpoint import open_checkpoint as o\n"
+        "folder = o('ann/sentences').folder\n"
+        "print(sorted(str(one.relative_to(folder)) for one in folder.rglob('*') if not one.is_dir()))"
+    )
+    found = eval(hub.program([sys.executable, "-c", script]).stdout)  # a list of texts
+    assert "1_Pooling/config.json" in found
+    assert "model.safetensors" in found
+    assert "onnx/model.onnx" not in found

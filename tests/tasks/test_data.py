@@ -209,6 +209,31 @@ def test_tables_as_people_have_them(write: Write, name: str, content: str | byte
     assert examples.labels == ["yes", "no"]
 
 
+def test_a_tsv_with_quotes_and_one_without(write: Write) -> None:
+    quoted = read_file(write("a.tsv", 'text\tlabel\n"he said ""hi"""\tx\n"b"\t"y"\n'))
+    assert (quoted.inputs["text"], quoted.labels) == (['he said "hi"', "b"], ["x", "y"])
+    plain = read_file(write("a.tsv", 'text\tlabel\n"he said\tx\nhi" now\ty\n'))
+    assert plain.inputs["text"] == ['"he said', 'hi" now']
+
+
+def test_a_quote_that_swallows_rows_is_told_of(write: Write) -> None:
+    path = write("a.csv", 'text,label\n"Great movie,pos\nbad,neg\nThe 5",neg\nok,pos\n')
+    with pytest.warns(UserWarning, match="row 1 has a cell that looks like 3 rows: is a quote not closed"):
+        assert len(read_file(path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "inputs"),
+    [
+        ('{"text": "a", "label": "x", "spans": [{"text": "q", "label": "z"}]}', {"text": ["a"]}),
+        ('{"tokens": ["a", "b"], "ner_tags": ["O", "B"]}', {"tokens": [["a", "b"]]}),
+        ('{"tokens": [["a"], ["b"]], "ner_tags": [["O"], ["B"]]}', {"tokens": [["a"], ["b"]]}),
+    ],
+)
+def test_one_object_is_one_row_where_it_has_a_rows_keys(write: Write, content: str, inputs: Any) -> None:
+    assert read_file(write("a.json", content)).inputs == inputs
+
+
 def test_a_long_text_is_a_cell(write: Write) -> None:
     assert read_file(write("a.csv", f"text,label\n{'x' * 200_000},a\n")).inputs["text"] == ["x" * 200_000]
 
@@ -302,6 +327,9 @@ def test_label_ids(write: Write) -> None:
         ("a.json", "[]", "no examples in it", None),
         ("a.jsonl", "\n", "no examples in it", None),
         ("a.txt", "\n", "no examples in it", None),
+        ("a.csv", b"\0", "line 1 has a character of no text (NUL)", "Save it as UTF-8 text."),
+        ("a.csv", "text,label\na, x\nb,  \n", "row 2 has no label in column 'label'", GIVE),
+        ("a.json", '{"train": [{"text": "x"}], "test": []}', "holds several lists of rows: train, test", "Save"),
         ("a.csv", "text,x\nx,y\n", "no label column found among text, x", "Name it with --label-column."),
         ("a.csv", "a;label\nx;1\n", "no text column found among a, label", "Name it with --text-column."),
         ("a.csv", "text,label\nx,a\ny,\n", "row 2 has no label in column 'label'", GIVE),

@@ -195,7 +195,7 @@ def test_dtypes_that_differ_are_both_named(bert: Path, task: Path, tmp_path: Pat
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes"),
         ({"quant_method": "gptq", "bits": 4}, "gptq"), ({"quant_method": "awq", "bits": 4}, "awq"),
         ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "compressed-tensors"),
-        ({"quant_method": "fp8"}, "fp8"), ({}, "unknown"),
+        ({"quant_method": "fp8"}, "fp8"),
     ],
 )  # fmt: skip
 def test_a_quantised_base_is_named(bert: Path, task: Path, tmp_path: Path, config: Changes, kind: str) -> None:

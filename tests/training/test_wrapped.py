@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
+import transformers
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
@@ -176,3 +177,23 @@ def test_the_run_of_maskhub_is_saved_so_as_well(bert: Path, task: Path, tmp_path
 
 def vars_of(settings: Any) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in settings.__struct_fields__ if name != "keep_head"}
+
+
+@pytest.mark.parametrize("kind", ["BertForMaskedLM", "LlamaForCausalLM"])
+def test_what_is_tied_to_the_base_is_not_trained(kind: str, bert: Path, base_of: Any, tmp_path: Path) -> None:
+    base = base_of("llama") if kind.startswith("Llama") else tmp_path / "base"
+    if kind == "BertForMaskedLM":
+        torch.manual_seed(0)
+        getattr(transformers, kind).from_pretrained(bert).save_pretrained(base)
+    else:
+        config = transformers.AutoConfig.from_pretrained(base, tie_word_embeddings=True)
+        base = tmp_path / "base"
+        getattr(transformers, kind)(config).save_pretrained(base)
+    model = getattr(transformers, kind).from_pretrained(base)
+    learning.mask_model(model, base, **METHOD)
+    assert all("parametrizations" in name for name, p in model.named_parameters() if p.requires_grad)
+    learning.pack(model, tmp_path / "task.msk")
+    maskhub.apply(base, tmp_path / "task.msk", tmp_path / "dense")
+    dense = getattr(transformers, kind).from_pretrained(tmp_path / "dense")
+    model.eval()
+    assert torch.equal(logits(dense), logits(model))

@@ -20,11 +20,11 @@ test-slow: .venv/dev
 
 # With the lowest versions of what pyproject.toml names. Left out: what newer versions of a library do besides (hf's
 # extensions, downloads that go on, image processors without torchvision, what a new tokenizer takes for words,
-# chunks of HDF5 that older libraries cannot write, fsspec's words for a file in a folder's place).
+# a chunk of HDF5 that older libraries cannot write).
 OLDEST := tests/storage tests/masks tests/container tests/checkpoints tests/tasks tests/interop tests/pictures \
 	tests/remote tests/runtime tests/training/test_train.py tests/training/test_recording.py
-NEWER := tests/storage/test_hdf5.py::test_a_chunk_that_becomes_large \
-	tests/remote/test_folder.py::test_what_is_no_folder_of_masks tests/remote/test_extension.py tests/remote/test_pull.py::test_the_answer_breaks_off \
+NEWER := tests/storage/test_hdf5.py::test_a_chunk_that_becomes_large[bomb] tests/remote/test_extension.py \
+	tests/remote/test_pull.py::test_the_answer_breaks_off \
 	tests/runtime/test_predict.py::test_images tests/runtime/test_predict.py::test_the_words_of_a_text[roberta]
 test-oldest: .venv-oldest/tests
 	.venv-oldest/bin/pytest -n 2 $(OLDEST) $(NEWER:%=--deselect '%')

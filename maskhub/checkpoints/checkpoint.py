@@ -185,7 +185,7 @@ def for_transformers(base: Checkpoint) -> Iterator[Path]:
             if path.exists():
                 (folder / link).symlink_to(path.absolute())
         if len(paths) > 1:
-            weight_map = {tensor: Path(shard.path).name for tensor, shard in base.tensors.items()}
+            weight_map = {base.stored.get(name, name): Path(shard.path).name for name, shard in base.tensors.items()}
             (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
         yield folder
 

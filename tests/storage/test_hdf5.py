@@ -212,6 +212,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
         (b"no stream", "damaged"),
         (None, "has no bytes from 0 on"),
     ],
+    ids=["bomb", "short", "cut", "none", "absent"],
 )
 def test_a_chunk_that_becomes_large(
     base: Checkpoint, maskset: MaskSet, tmp_path: Path, stored: bytes | None, message: str

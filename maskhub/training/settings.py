@@ -167,7 +167,7 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     revision: Annotated[str | None, Result("Branch, tag or commit of a base on the Hub.", "REVISION")] = None
 
     train_file: Annotated[
-        str | None, Data("CSV, TSV, JSON lines or Parquet, plain or gzipped; a folder of images.", "FILE")
+        str | None, Data("CSV, TSV, JSON, Parquet or texts, plain or packed; a folder of images.", "FILE")
     ] = None
     eval_file: Annotated[str | None, Data("Examples to evaluate on.", "FILE")] = None
     eval_split: Annotated[Share | None, Data("Or the share of the training examples to hold out for that.")] = None

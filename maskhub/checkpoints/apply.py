@@ -231,8 +231,7 @@ def check_structure(base: Checkpoint, maskset: MaskSet) -> None:
 
 
 def _check_digests(base: Checkpoint, maskset: MaskSet, found: Mapping[str, str]) -> None:
-    expected = maskset.base.tensors
-    if differ := [name for name in expected if name in found and found[name] != expected[name]]:
+    if found and (differ := maskset.base.differing(found)):
         raise _mismatch(base, maskset, differ)
 
 

@@ -10,6 +10,7 @@ from itertools import takewhile
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.scan import digests
 from maskhub.masks.mask import MaskSet
+from maskhub.storage.digest import HINT
 
 
 def match(base: Checkpoint, masksets: Iterable[MaskSet]) -> Checkpoint:
@@ -18,17 +19,17 @@ def match(base: Checkpoint, masksets: Iterable[MaskSet]) -> Checkpoint:
     Checkpoints differ so by a prefix (``bert.``), or were saved before names changed (``LayerNorm.gamma``). Nothing is
     read where all names are there; a base that lacks a tensor is given back as it is. Warns of what was matched.
     """
-    known = {name: digest for maskset in masksets for name, digest in maskset.base.tensors.items()}
-    wanted = {name: digest for name, digest in known.items() if name not in base.tensors}
+    known = {name: hint for maskset in masksets for name, hint in maskset.base.tensors.items()}
+    wanted = {name: hint for name, hint in known.items() if name not in base.tensors}
     others = [name for name in base if name not in known]
     if not wanted or not others:
         return base
-    by_digest: dict[str, list[str]] = defaultdict(list)
+    by_hint: dict[str, list[str]] = defaultdict(list)
     for name, digest in digests(base, others).items():
-        by_digest[digest].append(name)
-    if not all(digest in by_digest for digest in wanted.values()):
+        by_hint[digest[:HINT]].append(name)
+    if not all(hint in by_hint for hint in wanted.values()):
         return base
-    stored = {name: max(by_digest[digest], key=lambda n: common_tail(n, name)) for name, digest in wanted.items()}
+    stored = {name: max(by_hint[hint], key=lambda n: common_tail(n, name)) for name, hint in wanted.items()}
     new, old = next(iter(stored.items()))
     warnings.warn(
         f"{base.name}: the same {len(stored)} tensors lie there under other names, as {old} for {new}: matched by "

@@ -1,4 +1,4 @@
-"""The manifest: one JSON object that says what a ``.msk`` file holds. Fields are described in ``spec/format.md``.
+"""The manifest: one JSON object that says what a ``.msk`` file holds, in a Zstandard frame. ``spec/format.md`` has it.
 
 The structs below are the one definition; ``spec/make_schema.py`` generates ``manifest.schema.json`` from them.
 """
@@ -9,19 +9,23 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Self
 
 import msgspec
 
-from maskhub.errors import FormatError
+from maskhub.container import frame
+from maskhub.errors import CodecError, FormatError, OutOfMemoryError
 from maskhub.masks.binding import BaseBinding, Digest, Name, Task
-from maskhub.masks.mask import Mask, MaskSet
+from maskhub.masks.mask import Mask, MaskSet, content_id
 from maskhub.masks.scores import Initial
-from maskhub.storage import digest
 from maskhub.storage.safetensors import unique_keys
-from maskhub.storage.tensor import RawTensor
+from maskhub.storage.tensor import Bytes, RawTensor
 
-KEY = "maskhub"  # the manifest's key in the safetensors metadata
+FORMAT = "maskhub"
+MANIFEST, MASKS = "maskhub.manifest", "maskhub.masks"  # payloads; no dense tensor can have these names
+LEVEL = 22  # of Zstandard: a manifest is small
+MOST = 1 << 26  # bytes of JSON; a model of 100,000 tensors needs a third of it
 MAJOR, MINOR = 1, 0
 VERSION = f"{MAJOR}.{MINOR}"
 
@@ -31,30 +35,20 @@ NAMED = {"masks", "dense", "tensors"}  # maps keyed by tensor names, not by fiel
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
 Shape = Annotated[tuple[Count, ...], msgspec.Meta(max_length=8)]
-Checksum = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$", max_length=16)]
 
 
 class MaskEntry(msgspec.Struct, frozen=True):
-    """One mask: its shape, the weights it keeps, how it is coded, and the digests of its bits and its payload."""
+    """One mask: its shape, the weights it keeps, how it is coded, in how many bytes, and the digest of its bits."""
 
     shape: Shape
     kept: Count
     codec: dict[str, Any]
+    bytes: Count
     digest: Digest
-    checksum: Checksum
 
 
-class DenseEntry(msgspec.Struct, frozen=True):
-    """One tensor stored whole: safetensors' name of its dtype, its shape, and the digests of tensor and payload."""
-
-    dtype: str
-    shape: Shape
-    digest: Digest
-    checksum: Checksum
-
-
-class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``id`` names the content; ``seal`` is the digest of the whole file with the seal's digits read as zeros.
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
+    """``masks`` has an entry for each mask, and ``dense`` the digest of each tensor that is stored whole.
 
     ``initial`` is what ``drift`` needs to rebuild the mask that training began with, and ``parent`` the id of the
     mask set that ``delta`` counts from.
@@ -62,11 +56,9 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     format: Annotated[str, msgspec.Meta(pattern="^maskhub$")]
     version: Annotated[str, msgspec.Meta(pattern="^1\\.(0|[1-9][0-9]{0,8})$")]
-    id: Digest
-    seal: Digest
     base: BaseBinding
     masks: dict[Name, MaskEntry]
-    dense: dict[Name, DenseEntry] = {}
+    dense: dict[Name, Digest] = {}
     task: Task | None = None
     initial: Initial | None = None
     parent: Digest | None = None
@@ -78,18 +70,14 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
         cls,
         maskset: MaskSet,
         masks: dict[str, MaskEntry],
-        dense: dict[str, DenseEntry],
+        dense: dict[str, str],
         *,
-        id: str,
-        seal: str,
         parent: str | None = None,
     ) -> Self:
         """The manifest of a mask set with these entries."""
         return cls(
-            format="maskhub",
+            format=FORMAT,
             version=VERSION,
-            id=id,
-            seal=seal,
             base=maskset.base,
             masks=masks,
             dense=dense,
@@ -104,11 +92,16 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
         """The mask set of these masks and tensors, and of all that the manifest tells."""
         return MaskSet(self.base, masks, dense, self.task, self.initial, self.metrics, self.lineage, extra)
 
+    @cached_property
+    def id(self) -> str:
+        """The mask set's id, which follows from all this."""
+        return content_id(self.base, {name: entry.digest for name, entry in self.masks.items()}, self.dense, self.task)
 
-def content_id(base: BaseBinding, masks: Mapping[str, MaskEntry], dense: Mapping[str, DenseEntry]) -> str:
-    """The id that follows from a manifest's digests."""
-    digests = ({name: entry.digest for name, entry in entries.items()} for entries in (masks, dense))
-    return digest.mask_id(base.root, *digests)
+    @property
+    def plain(self) -> dict[str, str]:
+        """What the file's metadata say, for people and viewers that read no manifest; the seal comes besides."""
+        task = {"task": self.task.type} if self.task else {}
+        return {"format": FORMAT, "version": self.version, "id": self.id, "base": self.base.name, **task}
 
 
 def parse(text: str, source: str) -> tuple[Manifest, dict[str, Any]]:
@@ -118,7 +111,9 @@ def parse(text: str, source: str) -> tuple[Manifest, dict[str, Any]]:
     """
     try:
         raw = msgspec.json.decode(text)
-        _check_version(raw, source)
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+            raise FormatError(f"{source}: the manifest's field 'format' is not {FORMAT!r}")
+        check_version(raw.get("version"), source)
         _check_depth(raw, source)
         json.loads(text, object_pairs_hook=unique_keys, parse_int=_bounded)  # which msgspec does not look at
         manifest = msgspec.convert(raw, Manifest)
@@ -131,19 +126,34 @@ def parse(text: str, source: str) -> tuple[Manifest, dict[str, Any]]:
         raise FormatError(f"{source}: no memory for a manifest of {len(text):,} characters") from None
 
 
+def unpack(payload: Bytes, source: str) -> str:
+    """The manifest's text from its payload. Raises FormatError, naming ``source``."""
+    try:
+        if (size := frame.content_size(payload)) > MOST:
+            raise CodecError(f"it says that it is {size:,} bytes long, and {MOST:,} are the most")
+        return frame.unpack(payload).decode()
+    except (CodecError, UnicodeError) as error:
+        raise FormatError(f"{source}: the manifest cannot be read: {getattr(error, 'message', error)}") from error
+    except MemoryError:
+        raise OutOfMemoryError(f"{source}: not enough memory for its manifest") from None
+
+
+def pack(text: str) -> bytes:
+    """The manifest's payload for its text."""
+    return frame.pack(text.encode(), LEVEL)
+
+
 def render(manifest: Manifest, extra: Mapping[str, Any]) -> str:
     """The manifest as JSON; the same for equal manifests."""
     merged = _merge(msgspec.to_builtins(manifest), extra)
     return msgspec.json.encode(merged, order="sorted").decode()
 
 
-def _check_version(raw: Any, source: str) -> None:
-    if not isinstance(raw, dict) or raw.get("format") != "maskhub":
-        raise FormatError(f"{source}: the manifest's field 'format' is not 'maskhub'")
-    version = raw.get("version")
+def check_version(version: Any, source: str) -> None:
+    """FormatError for what is no version, or one of another major number: then nothing else need mean what it does."""
     match = re.fullmatch(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})", version) if isinstance(version, str) else None
     if match is None:
-        raise FormatError(f"{source}: the manifest's field 'version' is not a version: {str(version)[:100]!r}")
+        raise FormatError(f"{source}: the field 'version' is not a version: {str(version)[:100]!r}")
     if int(match[1]) != MAJOR:
         raise FormatError(
             f"{source}: format version {version}, and this MaskHub reads {MAJOR}.x",

@@ -12,7 +12,7 @@ from typing import Any
 from maskhub.container import cache, codecs
 from maskhub.container.codecs.delta import Delta
 from maskhub.container.codecs.gaps import Gaps
-from maskhub.container.manifest import KEY, DenseEntry, MaskEntry, content_id, parse
+from maskhub.container.manifest import FORMAT, MANIFEST, MASKS, check_version, parse, unpack
 from maskhub.errors import (
     ArgumentError,
     CodecError,
@@ -26,8 +26,9 @@ from maskhub.masks.mask import LazyMask, Mask, MaskSet, Stored, count_ones, pack
 from maskhub.storage import address, digest
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.source import LocalFile, Source
-from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor, Spec
+from maskhub.storage.tensor import Bytes, RawTensor
 
+MAX_DIMENSIONS = 8
 MAX_WEIGHTS = 1 << 48  # in one tensor: keeps sizes far from where NumPy's integers end
 MAX_CHAIN = 64  # masks coded against one another, each of which is decoded inside the next
 
@@ -36,30 +37,38 @@ class MaskFile:
     """An opened ``.msk`` file.
 
     ``manifest`` is parsed and checked against the file's payloads, and where all bytes are at hand, the seal over them
-    is; nothing is decoded yet. Masks that are coded against a parent are decoded with the one of ``parents`` (mask sets
-    or files), or of the local cache, that has its id. ``path`` may be a URL, or a place on the Hub, for which ``token``
-    is. Raises FormatError for a file that is no mask, and names what is wrong, IntegrityError for a damaged one, and
-    RemoteError where it cannot be had.
+    is; nothing is decoded yet. Of a remote file only what is asked for is fetched, or with ``whole`` all of it at once.
+    Masks that are coded against a parent are decoded with the one of ``parents`` (mask sets or files), or of the local
+    cache, that has its id. ``path`` may be a URL, or a place on the Hub, for which ``token`` is. Raises FormatError for
+    a file that is no mask, and names what is wrong, IntegrityError for a damaged one, and RemoteError where it cannot
+    be had.
     """
 
     def __init__(
-        self, path: str | Path, parents: Iterable[str | Path | MaskSet] = (), *, token: str | None = None
+        self,
+        path: str | Path,
+        parents: Iterable[str | Path | MaskSet] = (),
+        *,
+        whole: bool = False,
+        token: str | None = None,
     ) -> None:
-        self._file = TensorFile(_source(path, token))
+        self._file = TensorFile(_source(path, token, whole))
         self.path = self._file.path
-        if KEY not in self._file.metadata:
-            raise FormatError(
-                f"{self.path}: a safetensors file, but no mask: its metadata has no key {KEY!r}",
-                hint="Masks are made by: maskhub pack.",
-            )
-        self.manifest, self.extra = parse(self._file.metadata[KEY], str(self.path))
+        self._plain = self._file.metadata
+        if self._plain.get("format") != FORMAT:
+            raise _no_mask(self.path, self._plain)
+        check_version(self._plain.get("version"), str(self.path))
+        self._check_reserved()
+        self.manifest_text = unpack(self._file.read(MANIFEST).data, str(self.path))
+        self.manifest, self.extra = parse(self.manifest_text, str(self.path))
         self._parents, self._token = tuple(parents), token
         self._children = 0  # masks in a chain that are coded against this one
         self._trusted: set[str] = set()  # masks of which a base is known to have the shape
         self._decoded: MaskFile | None = None  # where bits may lie in the local cache
-        self._check_payloads()
-        self._check_digests()
-        if self._file.source.whole:
+        self._places = self._check_masks()
+        self._check_dense()
+        self._check_plain()
+        if whole or self._file.source.whole:
             self.check_seal()
 
     @property
@@ -80,9 +89,9 @@ class MaskFile:
         self._check_seal(self._file.body())
 
     def _check_seal(self, body: Iterable[Any]) -> None:
-        head = self._file.header
-        place = head.find(self.manifest.seal.encode())
-        if place < 0 or digest.seal(head, place, body) != self.manifest.seal:
+        head, seal = self._file.header, self._plain.get("seal", "")
+        place = head.find(seal.encode())
+        if len(seal) != len(digest.NONE) or place < 0 or digest.seal(head, place, body) != seal:
             raise IntegrityError(f"{self.path}: the file was changed or damaged after it was written (seal)")
 
     @cached_property
@@ -148,8 +157,8 @@ class MaskFile:
         if self._decoded is not None and self._decoded.manifest.masks[name].kept == entry.kept:  # digests make ids
             with contextlib.suppress(MaskhubError):  # it was damaged after it was opened
                 return self._decoded._bits(name)
-        payload = self._payload(name, entry.checksum)
         self._check_size(name)
+        payload = self._file.part(MASKS, *self._places[name])
         with self._explained(name):
             codec = codecs.from_dict(entry.codec)
             parent = self.parent.masks.get(name) if isinstance(codec, Delta) else None
@@ -167,10 +176,9 @@ class MaskFile:
     def _keeps_all(self, name: str) -> bool:
         """Whether a mask keeps every weight, where that is told, and checked, without making its bits."""
         entry = self.manifest.masks[name]
-        nothing = entry.codec["name"] == Gaps.name and not self._file.tensors[name].nbytes
+        nothing = entry.codec["name"] == Gaps.name and not entry.bytes
         if not nothing or entry.kept != math.prod(entry.shape):
             return False
-        self._payload(name, entry.checksum)
         self._check_size(name)  # of what is hashed
         if digest.full_mask_digest(entry.shape) != entry.digest:
             raise self._other_mask(name)
@@ -185,7 +193,8 @@ class MaskFile:
             return
         masks, stored = self.manifest.masks, self.file_size
         if not self._file.source.whole:  # what the rest of it holds is only said
-            masks, stored = {name: masks[name]}, len(self._file.header) + self._file.tensors[name].nbytes
+            known = len(self._file.header) + self._file.tensors[MANIFEST].nbytes
+            masks, stored = {name: masks[name]}, known + masks[name].bytes
         needed = sum(packed_size(entry.shape) for other, entry in masks.items() if other not in self._trusted)
         if needed > codecs.most(stored):
             raise FormatError(
@@ -199,14 +208,14 @@ class MaskFile:
 
         That raises IntegrityError where they are damaged.
         """
-        entry = self.manifest.dense[name]
-        return _LazyTensor(entry.dtype, entry.shape, lambda: self._dense(name, entry))
+        info = self._file.tensors[name]
+        return _LazyTensor(info.dtype, info.shape, lambda: self._dense(name))
 
-    def _dense(self, name: str, entry: DenseEntry) -> Bytes:
-        data = self._payload(name, entry.checksum)
-        if digest.tensor_digest(entry.dtype, entry.shape, data) != entry.digest:
+    def _dense(self, name: str) -> Bytes:
+        tensor = self._file.read(name)
+        if digest.tensor_digest(tensor.dtype, tensor.shape, tensor.data) != self.manifest.dense[name]:
             raise IntegrityError(f"{self.path}: {name}: the tensor does not match its digest in the manifest")
-        return data
+        return tensor.data
 
     def maskset(self) -> MaskSet:
         """The whole file as a mask set that decodes each entry when its content is asked for."""
@@ -217,7 +226,8 @@ class MaskFile:
             path=str(self.path),
             bytes=self.file_size,
             version=manifest.version,
-            sizes={name: payload.nbytes for name, payload in self._file.tensors.items()},
+            manifest=self.manifest_text,
+            sizes={name: entry.bytes for name, entry in manifest.masks.items()},
             codecs={name: str(entry.codec["name"]) for name, entry in manifest.masks.items()},
             chain=self.chain,
         )
@@ -234,15 +244,7 @@ class MaskFile:
             if not self._keeps_all(name):
                 self._bits(name)
         for name in self.manifest.dense:
-            self._dense(name, self.manifest.dense[name])
-
-    def _check_digests(self) -> None:
-        """The manifest's root and id must follow from its other digests, which masks and tensors must match."""
-        base = self.manifest.base
-        if digest.base_root(base.tensors) != base.root:
-            raise IntegrityError(f"{self.path}: base.root does not match base.tensors")
-        if content_id(base, self.manifest.masks, self.manifest.dense) != self.manifest.id:
-            raise IntegrityError(f"{self.path}: id does not match the masks and dense tensors")
+            self._dense(name)
 
     @contextlib.contextmanager
     def _explained(self, name: str) -> Iterator[None]:
@@ -254,56 +256,75 @@ class MaskFile:
             shape = list(self.manifest.masks[name].shape)
             raise OutOfMemoryError(f"{self.path}: {name}: not enough memory for a mask of shape {shape}") from None
 
-    def _payload(self, name: str, checksum: str) -> Bytes:
-        data = self._file.read(name).data
-        if digest.checksum(data) != checksum:
-            raise IntegrityError(f"{self.path}: the payload of {name} is damaged")
-        return data
+    def _check_reserved(self) -> None:
+        """Manifest and masks must be there, as bytes."""
+        for name in (MANIFEST, MASKS):
+            if (info := self._file.tensors.get(name)) is None:
+                raise FormatError(f"{self.path}: the payload {name} is missing")
+            if info.dtype != "U8" or len(info.shape) != 1:
+                raise FormatError(f"{self.path}: the payload {name} is {info.dtype} {list(info.shape)}, not U8 [n]")
 
-    def _check_payloads(self) -> None:
-        """The manifest and the file must name the same payloads, once each, with sizes that can be true."""
-        manifest = self.manifest
-        entries: dict[str, MaskEntry | DenseEntry] = {**manifest.masks, **manifest.dense}
-        if len(entries) != len(manifest.masks) + len(manifest.dense):
-            both = sorted(set(manifest.masks) & set(manifest.dense))
-            raise FormatError(f"{self.path}: {both[0]} is both masked and dense")
-        if missing := sorted(set(entries) ^ set(self._file.tensors)):
-            where = "manifest" if missing[0] in self._file.tensors else "file"
-            raise FormatError(f"{self.path}: payload {missing[0][:1024]} is missing from the {where}")
-        for name, info in self._file.tensors.items():
-            if info.dtype != "U8":
-                raise FormatError(f"{self.path}: payload {name} has dtype {info.dtype}, not U8")
-            if len(info.shape) != 1:
-                raise FormatError(f"{self.path}: payload {name} has the shape {list(info.shape)}, not one dimension")
-        for name, either in entries.items():
-            if math.prod(max(d, 1) for d in either.shape) > MAX_WEIGHTS:
-                raise FormatError(f"{self.path}: {name} has an impossible shape {list(either.shape)}")
-        for name, entry in manifest.masks.items():
+    def _check_masks(self) -> dict[str, tuple[int, int]]:
+        """Where the bytes of each mask lie in their payload, which they fill in the order of names."""
+        places, place = {}, 0
+        for name, entry in sorted(self.manifest.masks.items()):
+            self._check_shape(name, entry.shape)
             with self._explained(name):
                 codecs.from_dict(entry.codec)
             if entry.kept > math.prod(entry.shape):
                 raise FormatError(f"{self.path}: {name} keeps {entry.kept} weights, more than its shape has")
-        for name, dense in manifest.dense.items():
-            if dense.dtype not in ITEM_SIZE:
-                raise FormatError(f"{self.path}: {name} has an unknown dtype {dense.dtype[:20]!r}")
-            if self._file.tensors[name].nbytes != Spec(dense.dtype, dense.shape).nbytes:
-                raise FormatError(f"{self.path}: the payload of {name} has another size than its dtype and shape")
+            places[name] = place, place + entry.bytes
+            place += entry.bytes
+        if place != (size := self._file.tensors[MASKS].nbytes):
+            raise FormatError(f"{self.path}: masks of {place} bytes in a payload of {size}")
+        return places
+
+    def _check_dense(self) -> None:
+        """The manifest and the file must name the same tensors."""
+        there = self._file.tensors.keys() - {MANIFEST, MASKS}
+        if missing := sorted(self.manifest.dense.keys() ^ there):
+            where = "manifest" if missing[0] in there else "file"
+            raise FormatError(f"{self.path}: the dense tensor {missing[0][:1024]} is missing from the {where}")
+        for name in there:
+            self._check_shape(name, self._file.tensors[name].shape)
         try:
             self.maskset()
         except ArgumentError as error:
             raise FormatError(f"{self.path}: {error.message}") from error
 
+    def _check_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        if len(shape) > MAX_DIMENSIONS or math.prod(max(d, 1) for d in shape) > MAX_WEIGHTS:
+            raise FormatError(f"{self.path}: {name} has an impossible shape {list(shape)}")
 
-def _source(path: str | Path, token: str | None) -> Source:
+    def _check_plain(self) -> None:
+        """What people read in the metadata must be what the manifest says."""
+        for key in ("format", "version", "id", "base", "task"):
+            if (said := self._plain.get(key)) != (right := self.manifest.plain.get(key)):
+                raise IntegrityError(f"{self.path}: the metadata's {key!r} is {said!r}, and by the manifest {right!r}")
+
+
+def _no_mask(path: Path | str, metadata: dict[str, str]) -> FormatError:
+    if "maskhub" in metadata:
+        return FormatError(
+            f"{path}: a mask file of MaskHub 0.1, whose layout is not read any more",
+            hint="Make it anew from its run: maskhub pack RUN.",
+        )
+    return FormatError(
+        f"{path}: a safetensors file, but no mask: its metadata's 'format' is not {FORMAT!r}",
+        hint="Masks are made by: maskhub pack.",
+    )
+
+
+def _source(path: str | Path, token: str | None, whole: bool) -> Source:
     if (place := address.hub(path)) is not None:
         from maskhub.storage.hubfile import open_hub
 
-        return open_hub(place, token)
+        return open_hub(place, token, whole=whole)
     if address.exists(path) and not Path(path).is_dir():
         return LocalFile(path)
     from maskhub.storage.folderfile import open_folder
 
-    return open_folder(path)
+    return open_folder(path, whole=whole)
 
 
 class _LazyTensor(RawTensor):
@@ -335,9 +356,7 @@ def open_mask(
     """
     if isinstance(path, MaskSet):
         return path
-    file = MaskFile(path, parents, token=token)
-    if whole:
-        file.check_seal()
+    file = MaskFile(path, parents, whole=whole, token=token)
     if cached:
         file._decoded = in_cache(file.maskset())
     return file.maskset()

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import secrets
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
-
-import msgspec
+from typing import IO, Any
 
 from maskhub.container import codecs
 from maskhub.container.codecs.delta import Delta
-from maskhub.container.manifest import KEY, DenseEntry, Manifest, MaskEntry, content_id, parse, render
+from maskhub.container.manifest import MANIFEST, MASKS, Manifest, MaskEntry, pack, parse, render
 from maskhub.errors import CodecError, FormatError, OutputError
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import digest
@@ -48,41 +45,42 @@ def save(
     claim_file(path, force=force)
     if parent is not None and _lies_at(parent, path):
         raise OutputError(f"{path}: the output is a file that the parent is read from", hint="Name another one.")
-    if both := sorted(maskset.masks.keys() & maskset.dense.keys()):
-        raise FormatError(f"{path}: {both[0]} is both masked and dense")
-    entries: dict[str, MaskEntry | DenseEntry] = {}
-    payloads: dict[str, Spec] = {}
-    encoder = codecs.encoder(codec)
-    # The header comes first, and is not known yet: payloads wait in memory while they are few, else in a file without a
+    if taken := maskset.dense.keys() & {MANIFEST, MASKS}:
+        raise FormatError(f"{path}: no dense tensor can be called {taken.pop()}")
+    masks: dict[str, MaskEntry] = {}
+    # What comes before the masks is not known yet: they wait in memory while they are few, else in a file without a
     # name beside the target.
     with tempfile.SpooledTemporaryFile(SPOOL, dir=str(path.absolute().parent)) as spool:
-        for name, entry, payload in _encode_all(maskset, encoder, parent, progress):
-            entries[name] = entry
-            payloads[name] = Spec("U8", (len(payload),))
+        for name, entry, payload in _encode_all(maskset, codecs.encoder(codec), parent, progress):
+            masks[name] = entry
             with explained(path):
                 spool.write(payload)
-        masks = {name: entry for name, entry in entries.items() if isinstance(entry, MaskEntry)}
-        dense = {name: entry for name, entry in entries.items() if isinstance(entry, DenseEntry)}
+        dense = {name: digest.tensor_digest(t.dtype, t.shape, t.data) for name, t in maskset.dense.items()}
         delta = any(entry.codec["name"] == Delta.name for entry in masks.values())
-        manifest = Manifest.of(
-            maskset,
-            masks,
-            dense,
-            id=content_id(maskset.base, masks, dense),
-            seal=secrets.token_hex(32),  # which occurs nowhere else
-            parent=parent.id if parent is not None and delta else None,
-        )
+        manifest = Manifest.of(maskset, masks, dense, parent=parent.id if parent is not None and delta else None)
         text = render(manifest, maskset.extra)
         parse(text, str(path))  # what is written can be read again
+        first = pack(text)
+        specs = {MANIFEST: Spec("U8", (len(first),)), MASKS: Spec("U8", (spool.tell(),))}
+        seal = secrets.token_hex(32)  # which occurs nowhere else, until it is known
         head = io.BytesIO()
-        write_header(head, payloads, {KEY: text})
-        place = head.getvalue().index(manifest.seal.encode())
+        places = write_header(head, specs | dict(maskset.dense), manifest.plain | {"seal": seal}, first=MANIFEST)
+        place = head.getvalue().index(seal.encode())
+
+        def body() -> Iterator[Any]:
+            for name in sorted(places, key=lambda name: places[name]):
+                if name == MASKS:
+                    spool.seek(0)
+                    yield from iter(lambda: spool.read(PIECE), b"")
+                else:
+                    yield first if name == MANIFEST else maskset.dense[name].data.data
+
         with atomic_file(path) as file:
             file.write(head.getvalue())
-            seal = digest.seal(head.getvalue(), place, _copied(spool, file))
+            seal = digest.seal(head.getvalue(), place, _copied(body(), file))
             file.seek(place)
             file.write(seal.encode())
-    return msgspec.structs.replace(manifest, seal=seal)
+    return manifest
 
 
 def _lies_at(maskset: MaskSet, path: Path) -> bool:
@@ -95,29 +93,22 @@ def _lies_at(maskset: MaskSet, path: Path) -> bool:
 
 def payload_bytes(maskset: MaskSet, codec: str = codecs.AUTO, parent: MaskSet | None = None) -> int:
     """The bytes that all masks would take in a file, coded so as ``save`` does. Nothing is written."""
-    masks = dataclasses.replace(maskset, dense={})
-    return sum(len(payload) for _, _, payload in _encode_all(masks, codecs.encoder(codec), parent, None))
+    return sum(entry.bytes for _, entry, _ in _encode_all(maskset, codecs.encoder(codec), parent, None))
 
 
-def _copied(spool: IO[bytes], file: IO[bytes]) -> Iterator[bytes]:
-    """Pieces of one file, as they are written to the other."""
-    spool.seek(0)
-    while piece := spool.read(PIECE):
+def _copied(pieces: Iterable[Any], file: IO[bytes]) -> Iterator[Any]:
+    """The pieces, as they are written to a file."""
+    for piece in pieces:
         file.write(piece)
         yield piece
 
 
 def _encode_all(
     maskset: MaskSet, encoder: codecs.Encode, parent: MaskSet | None, progress: Progress | None
-) -> Iterator[tuple[str, MaskEntry | DenseEntry, bytes | memoryview]]:
+) -> Iterator[tuple[str, MaskEntry, bytes]]:
     """Entries and payloads in the order of names, as they are stored. Only a few are at work or waiting at a time."""
 
-    def encode(name: str) -> tuple[MaskEntry | DenseEntry, bytes | memoryview]:
-        if name in maskset.dense:
-            tensor = maskset.dense[name]
-            data = tensor.data
-            found = digest.tensor_digest(tensor.dtype, tensor.shape, data)
-            return DenseEntry(tensor.dtype, tensor.shape, found, digest.checksum(data)), data.data
+    def encode(name: str) -> tuple[MaskEntry, bytes]:
         stored = maskset.masks[name]
         mask = Mask(stored.shape, stored.bits)  # decoded once, where it comes from a file
         before = parent.masks.get(name) if parent is not None else None
@@ -126,11 +117,9 @@ def _encode_all(
             chosen, payload = encoder(mask, target)
         except CodecError as error:
             raise CodecError(f"{name}: {error.message}", hint=error.hint) from error
-        entry = MaskEntry(mask.shape, mask.kept, codecs.to_dict(chosen), mask.digest, digest.checksum(payload))
-        return entry, payload
+        return MaskEntry(mask.shape, mask.kept, codecs.to_dict(chosen), len(payload), mask.digest), payload
 
-    names = sorted([*maskset.masks, *maskset.dense])
-    masks = 0
+    names = sorted(maskset.masks)
     threads = workers()
     with ThreadPoolExecutor(threads) as pool:  # codecs and hashes work outside the interpreter lock
         waiting = deque(pool.submit(encode, name) for name in names[: 2 * threads])
@@ -139,7 +128,5 @@ def _encode_all(
             if (ahead := done - 1 + 2 * threads) < len(names):
                 waiting.append(pool.submit(encode, names[ahead]))
             yield name, entry, payload
-            if isinstance(entry, MaskEntry):
-                masks += 1
-                if progress:
-                    progress(masks, len(maskset.masks))
+            if progress:
+                progress(done, len(names))

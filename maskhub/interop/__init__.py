@@ -13,7 +13,7 @@ from pathlib import Path
 from maskhub.checkpoints.apply import verify_base
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.checkpoints.pruned import from_pruned
-from maskhub.container.manifest import KEY
+from maskhub.container.manifest import FORMAT
 from maskhub.container.reader import open_mask
 from maskhub.errors import ArgumentError, FormatError, MaskhubError, OutOfMemoryError, check_choice, reason
 from maskhub.interop import boolean, compressed, hdf5, maskllm, prune, scores, tall
@@ -24,6 +24,10 @@ from maskhub.storage.atomic import atomic_file, claim_file
 from maskhub.storage.registry import Registry
 from maskhub.storage.regular import open_regular
 from maskhub.storage.work import Progress
+
+
+def _is_mask(source: NamedTensors, base: Checkpoint) -> bool:
+    return source.metadata.get("format") == FORMAT
 
 
 def _read_mask(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:
@@ -37,7 +41,7 @@ FORMATS = Registry(
     "maskhub.formats",
     "format",
     (
-        Format("msk", lambda source, base: KEY in source.metadata, _read_mask, what="MaskHub", whole=True),
+        Format("msk", _is_mask, _read_mask, what="MaskHub", whole=True),
         compressed.FORMAT,
         prune.FORMAT,
         scores.FORMAT,

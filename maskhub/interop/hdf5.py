@@ -1,8 +1,9 @@
 """Banks: HDF5 files of several mask sets, one group for each.
 
-A group's attribute ``manifest`` is a ``.msk`` file's manifest without entries. In ``masks`` lies a chunked and
-compressed dataset for each masked base tensor: the packed bits as ``spec/format.md`` ("Bits") has them, with the
-attribute ``shape``. In ``dense`` lies one for each dense tensor: its bytes, with ``dtype`` and ``shape``.
+A group's attribute ``manifest`` is a ``.msk`` file's manifest without entries, and ``id`` the mask set's. In ``masks``
+lies a chunked and compressed dataset for each masked base tensor: the packed bits as ``spec/format.md`` ("Bits") has
+them, with the attribute ``shape``. In ``dense`` lies one for each dense tensor: its bytes, with ``dtype`` and
+``shape``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from maskhub.errors import FormatError, IntegrityError, OutputError, damaged, li
 from maskhub.interop.bind import Format
 from maskhub.interop.tensors import NamedTensors, choose
 from maskhub.masks.mask import Mask, MaskSet, packed_size
-from maskhub.storage import digest
 from maskhub.storage.hdf5 import array, check_tree, inflated, member, members, numbers, text
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor
 from maskhub.storage.work import Progress
@@ -38,13 +38,14 @@ def read(tensors: NamedTensors, base: Checkpoint, progress: Progress | None) -> 
         source = f"{tensors.name}#{name}"
         group = member(file, name, source)
         manifest, extra = parse(text(group, "manifest", source), source)
+        id = text(group, "id", source)
         masks = {n: _mask(one, base, n, source) for n, one in members(member(group, "masks", source), source)}
         tensors_there = dict(members(member(group, "dense", source), source))
         if sum(one.id.get_storage_size() for one in tensors_there.values()) > path.stat().st_size:
             raise FormatError(f"{source}: its dense tensors are larger than the file")
         dense = {n: _dense(one, n, source) for n, one in tensors_there.items()}
         maskset = manifest.maskset(masks, dense, extra)
-    if digest.base_root(manifest.base.tensors) != manifest.base.root or maskset.id != manifest.id:
+    if maskset.id != id:
         raise IntegrityError(f"{source}: its id does not match what it holds")
     verify_base(base, maskset, progress=progress)
     return maskset
@@ -60,7 +61,6 @@ def write(maskset: MaskSet, file: IO[bytes], *, path: Path, name: str | None, fo
         raise OutputError(f"{name!r} cannot name a mask set of a bank", hint="It must not be empty or hold / or #.")
     if odd := [n for n in (*maskset.masks, *maskset.dense) if "/" in n or n == "."]:
         raise OutputError(f"HDF5 has no place for a tensor that is called {odd[0]}")
-    manifest = Manifest.of(maskset, {}, {}, id=maskset.id, seal="0" * 64)  # a seal is that of a file
     with _library().File(file, "w") as new:
         new.attrs["format"] = BANK
         if path.exists():
@@ -75,7 +75,8 @@ def write(maskset: MaskSet, file: IO[bytes], *, path: Path, name: str | None, fo
                         check_tree(group, str(path))
                         old.copy(group, new, other)
         group = new.create_group(name)
-        group.attrs["manifest"] = render(manifest, maskset.extra)
+        group.attrs["manifest"] = render(Manifest.of(maskset, {}, {}), maskset.extra)
+        group.attrs["id"] = maskset.id
         masks, dense = group.create_group("masks"), group.create_group("dense")
         for key, mask in maskset.masks.items():
             bits = mask.bits

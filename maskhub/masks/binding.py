@@ -11,6 +11,7 @@ from maskhub.storage import digest
 
 # `$` also matches before a last newline; the length and `(?!\n)` shut that out.
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+Hint = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$", max_length=16)]
 Name = Annotated[str, msgspec.Meta(pattern="^[^\\x00-\\x1f\\x7f]+(?!\\n)$", max_length=1024)]
 Prefix = Annotated[str, msgspec.Meta(pattern="^[^\\x00-\\x1f\\x7f]*(?!\\n)$", max_length=1024)]
 
@@ -26,14 +27,15 @@ class HubRevision(msgspec.Struct, frozen=True):
 class BaseBinding(msgspec.Struct, frozen=True, omit_defaults=True):
     """The exact base model a mask belongs to.
 
-    ``name`` is how a person asks for it (Hub id or folder). What counts is ``tensors``, the digest of every base
-    tensor the masked model reads, and ``root``, the digest over them. The task model calls a base tensor
-    ``parameter_prefix`` + its name, or as ``parameters`` says.
+    ``name`` is how a person asks for it (Hub id or folder). What counts is ``root``, the digest over the digests of all
+    base tensors that the masked model reads. ``tensors`` has their names, each with the first digits of its digest:
+    they tell which tensor differs where the root does. The task model calls a base tensor ``parameter_prefix`` + its
+    name, or as ``parameters`` says.
     """
 
     name: str
     root: Digest
-    tensors: dict[Name, Digest]
+    tensors: dict[Name, Hint]
     parameter_prefix: Prefix = ""
     parameters: dict[Name, Name] = {}
     hub: HubRevision | None = None
@@ -41,6 +43,13 @@ class BaseBinding(msgspec.Struct, frozen=True, omit_defaults=True):
     def parameter(self, name: str) -> str:
         """The task model's parameter name for the base tensor ``name``."""
         return self.parameters.get(name) or self.parameter_prefix + name
+
+    def differing(self, digests: Mapping[str, str]) -> list[str]:
+        """The tensors that have other ``digests`` than the base has, sorted; all where none can be told."""
+        if digest.base_root({name: digests[name] for name in self.tensors}) == self.root:
+            return []
+        differ = [name for name, hint in self.tensors.items() if not digests[name].startswith(hint)]
+        return sorted(differ or self.tensors)
 
     @classmethod
     def of(
@@ -52,7 +61,7 @@ class BaseBinding(msgspec.Struct, frozen=True, omit_defaults=True):
         return cls(
             name,
             digest.base_root(digests),
-            dict(sorted(digests.items())),
+            {name: digests[name][: digest.HINT] for name in sorted(digests)},
             prefix,
             {n: parameters[n] for n in sorted(digests) if parameters[n] != prefix + n},
             hub,

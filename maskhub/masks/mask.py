@@ -193,13 +193,14 @@ def count_ones(bits: Bytes) -> int:
 class Stored:
     """What is known of a mask set's file without decoding.
 
-    Name, size and format version of the file, the bytes of each payload, the codec of each mask, and what tells the ids
-    of the masks that it is coded against, with the file of each that is at hand.
+    Name, size and format version of the file, the text of its manifest, the bytes and the codec of each mask, and what
+    tells the ids of the masks that it is coded against, with the file of each that is at hand.
     """
 
     path: str
     bytes: int
     version: str
+    manifest: str
     sizes: Mapping[str, int]
     codecs: Mapping[str, str]
     chain: Callable[[], list[tuple[str, str | None]]]
@@ -251,7 +252,7 @@ class MaskSet(Mapping[str, Mask]):
         return hash(self.id)
 
     def told_otherwise(self, other: MaskSet) -> list[str]:
-        """What differs of what equal ids say nothing about: the base's names, task, initial mask, metrics, lineage."""
+        """What differs of what equal ids say nothing about: the base's name, initial mask, metrics, lineage."""
         told = (field.name for field in dataclasses.fields(self) if field.name not in ("masks", "dense", "stored"))
         return [name for name in told if getattr(self, name) != getattr(other, name)]
 
@@ -329,7 +330,13 @@ class MaskSet(Mapping[str, Mask]):
 
     @cached_property
     def id(self) -> str:
-        """Content id: the same for the same base, bits and dense tensors, however they are stored."""
+        """Content id: the same for the same base, bits, dense tensors and task, however they are stored."""
         masks = {name: mask.digest for name, mask in self.masks.items()}
         dense = {name: digest.tensor_digest(t.dtype, t.shape, t.data) for name, t in self.dense.items()}
-        return digest.mask_id(self.base.root, masks, dense)
+        return content_id(self.base, masks, dense, self.task)
+
+
+def content_id(base: BaseBinding, masks: Mapping[str, str], dense: Mapping[str, str], task: Task | None) -> str:
+    """The id of a mask set with these digests of masks and dense tensors."""
+    parameters = {name: base.parameter(name) for name in base.tensors}
+    return digest.mask_id(base.root, masks, dense, parameters, None if task is None else msgspec.to_builtins(task))

@@ -44,7 +44,7 @@ def chooser(base: str | Path | Checkpoint | None) -> Callable[[Entry | None, Ope
                 return False
             if binding.root != entry.root:  # the list is wrong
                 return False
-            known[entry.root] = binding.tensors.items() <= here.items()
+            known[entry.root] = binding.tensors.keys() <= here.keys() and not binding.differing(here)
         return known[entry.root]
 
     return fits

@@ -1,6 +1,6 @@
 """BLAKE3 digests and content ids, as ``spec/format.md`` ("Digests") defines them.
 
-A digest is written as 64 lower-case hexadecimal digits.
+A digest is written as 64 lower-case hexadecimal digits, a hint at one as its first 16.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import rfc8785
 from blake3 import blake3
 
 from maskhub.storage.regular import open_regular
 
 PARALLEL_FROM = 1 << 20  # bytes; below this a second thread costs more than it saves
 PIECE = 1 << 24  # bytes of a file that are read at once
+HINT = 16  # digits
+NONE = "0" * 64  # what stands for a seal where it is not known yet
+EXACT = 1 << 53  # integers below are 64-bit floats, too
 
 
 def _digest(head: str, data: Any = b"") -> str:
@@ -61,9 +65,12 @@ def full_mask_digest(shape: tuple[int, ...]) -> str:
 
 
 def _lines(kind: str, digests: Mapping[str, str]) -> str:
+    return "".join(f"{kind} {digests[name]} {_sized(name)}\n" for name in sorted(digests))
+
+
+def _sized(name: str) -> str:
     # The length in bytes before each name keeps two different lists from reading the same.
-    names = sorted(digests)
-    return "".join(f"{kind} {digests[name]} {len(name.encode())} {name}\n" for name in names)
+    return f"{len(name.encode())} {name}"
 
 
 def base_root(tensors: Mapping[str, str]) -> str:
@@ -71,9 +78,30 @@ def base_root(tensors: Mapping[str, str]) -> str:
     return _digest("base\n" + _lines("tensor", tensors))
 
 
-def mask_id(root: str, masks: Mapping[str, str], dense: Mapping[str, str]) -> str:
-    """Content id of a mask set: over base root, mask digests and dense tensors' digests."""
-    return _digest(f"maskhub {root}\n" + _lines("mask", masks) + _lines("dense", dense))
+def mask_id(
+    root: str,
+    masks: Mapping[str, str],
+    dense: Mapping[str, str],
+    parameters: Mapping[str, str],
+    task: Mapping[str, Any] | None,
+) -> str:
+    """Content id of a mask set: all that the answers of its model follow from.
+
+    That is the base's root, the digests of masks and dense tensors, the task model's names of base tensors
+    (``parameters``), and the task as the manifest holds it.
+    """
+    names = "".join(f"parameter {_sized(name)} {_sized(parameters[name])}\n" for name in sorted(parameters))
+    text = f"maskhub {root}\n" + names + _lines("mask", masks) + _lines("dense", dense) + "task\n"
+    return _digest(text, b"" if task is None else rfc8785.dumps(_floats(task)))
+
+
+def _floats(value: Any) -> Any:
+    """JSON with its large integers as floats, which RFC 8785 takes all numbers for."""
+    if isinstance(value, Mapping):
+        return {key: _floats(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_floats(inner) for inner in value]
+    return float(value) if isinstance(value, int) and abs(value) >= EXACT else value
 
 
 def file_digest(path: Path) -> tuple[int, str]:
@@ -86,11 +114,6 @@ def file_digest(path: Path) -> tuple[int, str]:
     return size, hasher.hexdigest()
 
 
-def checksum(data: Any) -> str:
-    """Short checksum of a payload's stored bytes: the first 16 digits of their BLAKE3."""
-    return blake3(data).hexdigest()[:16]
-
-
 def seal(file: Any, place: int, rest: Iterable[Any] = ()) -> str:
     """Digest of a whole ``.msk`` file, its own 64 digits (which start at byte ``place``) read as zeros.
 
@@ -98,7 +121,7 @@ def seal(file: Any, place: int, rest: Iterable[Any] = ()) -> str:
     """
     view = memoryview(file)
     hasher = blake3(max_threads=blake3.AUTO if view.nbytes >= PARALLEL_FROM else 1)
-    for part in (view[:place], b"0" * 64, view[place + 64 :]):
+    for part in (view[:place], NONE.encode(), view[place + len(NONE) :]):
         hasher.update(part)
     for part in rest:
         hasher.update(part)

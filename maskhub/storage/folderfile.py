@@ -13,7 +13,7 @@ import msgspec
 
 from maskhub.errors import ForbiddenError, FormatError, MissingError, RemoteError, listed
 from maskhub.storage.address import INDEX, SUFFIX, exists
-from maskhub.storage.remotefile import RemoteFile, ask, file_system, read_small
+from maskhub.storage.remotefile import FIRST, HEAD, RemoteFile, ask, file_system, read_small
 from maskhub.storage.source import LocalFile, Source
 from maskhub.storage.url import SCHEMES, is_url, public_name
 
@@ -34,10 +34,10 @@ class Pointer(msgspec.Struct, frozen=True):
 AnyPointer = TypeVar("AnyPointer", bound=Pointer)
 
 
-def open_folder(path: str | Path) -> Source:
-    """A mask to be read: a file at a URL, or what a folder's index has under this name."""
+def open_folder(path: str | Path, *, whole: bool = False) -> Source:
+    """A mask to be read, in parts or ``whole``: a file at a URL, or what a folder's index has under this name."""
     if is_url(path):
-        return _FolderFile(str(path))
+        return _FolderFile(str(path), FIRST if whole else HEAD)
     if (found := find(str(path), Pointer)) is not None:
         return LocalFile(mask_path(*found), str(path))
     if exists(path) and Path(path).is_dir():

@@ -49,11 +49,16 @@ def client(token: str | None) -> HfApi:
     return HfApi(token=token, **LIBRARY)
 
 
-def open_hub(place: Hub, token: str | None = None) -> Source:
-    """A mask on the Hub, to be read: of one that the Hub's cache lacks, only what is asked for is fetched."""
+def open_hub(place: Hub, token: str | None = None, *, whole: bool = False) -> Source:
+    """A mask on the Hub, to be read: of one that the Hub's cache lacks, only what is asked for is fetched.
+
+    A ``whole`` one comes through that cache.
+    """
     from huggingface_hub import hf_hub_url
 
     place, name = named(place, token)
+    if whole:
+        return LocalFile(download(place, token), str(place))
     try:
         url = hf_hub_url(place.repo, name, revision=place.revision)
         found = ask(place, client(token).get_hf_file_metadata, url=url)

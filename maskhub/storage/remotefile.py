@@ -27,7 +27,8 @@ from maskhub.storage.source import read_at
 from maskhub.storage.tensor import Bytes
 from maskhub.storage.url import public_name, without_logins
 
-HEAD = 3 << 14  # bytes that the first request asks for: all of the header of most masks
+HEAD = 1 << 14  # bytes that the first request asks for: all of most masks but their bits
+FIRST = 1 << 20  # the same where the whole file is wanted: all of most masks
 MAX_SIZE = 1 << 40  # of a file
 WHOLE = 1 << 26  # bytes taken from a server that gives files only whole; also kept in memory at most
 CHUNK = 1 << 20
@@ -47,14 +48,14 @@ NETWORK = "Check the name and the network."
 
 
 class RemoteFile:
-    """A remote file as a sparse local copy without a name, which fills with what is fetched.
+    """A remote file as a sparse local copy without a name, which fills with what is fetched; ``first`` bytes at once.
 
     Raises RemoteError where bytes cannot be had.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, first: int = HEAD) -> None:
         self.name: Path | str = public_name(url)
-        self._url = url
+        self._url, self._first = url, first
         self._fetched: list[tuple[int, int]] = []
 
     def open(self) -> int:
@@ -93,7 +94,7 @@ class RemoteFile:
 
     def _start(self, url: str) -> None:
         self._reader = _reader(url)
-        self._take(0, HEAD)
+        self._take(0, self._first)
 
     def _take(self, start: int, stop: int) -> None:
         place = start

@@ -80,6 +80,11 @@ class TensorFile:
         info = self.tensors[name]
         return RawTensor(info.dtype, info.shape, read(self.source, info.start, info.stop))
 
+    def part(self, name: str, start: int, stop: int) -> Bytes:
+        """Bytes ``start`` to ``stop`` of a tensor, in memory of their own."""
+        first = self.tensors[name].start
+        return read(self.source, first + start, first + stop)
+
     def chunks(self, name: str, size: int) -> Iterator[Bytes]:
         """The bytes of a tensor, so many at a time: each chunk is overwritten by the next."""
         info = self.tensors[name]
@@ -132,23 +137,23 @@ def write_tensors(file: IO[bytes], tensors: Mapping[str, RawTensor], metadata: M
 
 
 def write_header(
-    file: IO[bytes], specs: Mapping[str, Spec], metadata: Mapping[str, str] | None = None
+    file: IO[bytes], specs: Mapping[str, Spec], metadata: Mapping[str, str] | None = None, *, first: str | None = None
 ) -> dict[str, int]:
     """Write a safetensors header; where in the file the bytes of each tensor must follow, in their order.
 
-    Wide dtypes come first, so that each is aligned; then it goes by name.
+    After the one that is to be ``first``, wide dtypes come first, so that each is aligned; then it goes by name.
     """
     if "__metadata__" in specs:
         raise FormatError("no tensor of a safetensors file can be named __metadata__")
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     places: dict[str, int] = {}
     offset = 0
-    for name, spec in sorted(specs.items(), key=lambda item: (-ITEM_SIZE[item[1].dtype], item[0])):
+    for name, spec in sorted(specs.items(), key=lambda item: (item[0] != first, -ITEM_SIZE[item[1].dtype], item[0])):
         places[name] = offset
         offset += spec.nbytes
         header[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [places[name], offset]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(len(text) + (specs[first].nbytes if first else 0)) % 8)
     file.write(len(text).to_bytes(8, "little"))
     file.write(text)
     return {name: 8 + len(text) + place for name, place in places.items()}

@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhub.container.codecs import pco
+from maskhub.container.codecs import pco, rice
 from maskhub.container.codecs.codec import Target
 from maskhub.errors import CodecError
 from maskhub.masks.mask import Mask, packed_size
@@ -22,10 +22,8 @@ from maskhub.masks.scores import LEVELS, Initial, draw
 from maskhub.storage.tensor import Bytes
 
 BLOCK = 1 << 20  # weights that are put in order together: bounds memory, and fits a cache
-CHUNK = 4096  # changes modelled together: in a block their density falls from one to the next
 FAR = 0.001  # share of changes that may lie beyond the window, which then is small and quick to sort
 LIMIT = 1 << 31  # weights in a tensor: no sum of distances below 2**32 overflows
-HEAD = np.dtype([("width", "<u4"), ("window", "<u4"), ("near", "<u4"), ("far", "<u4")])
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,6 @@ class Drift:
         window = 1 + int(np.quantile(distances, 1 - FAR, method="higher")) if distances.size else 0
         ranks: list[NDArray[np.int64]] = []
         far: list[NDArray[np.int64]] = []
-        pages: list[int] = []
         before = 0  # near weights in earlier blocks
         for start, keep, distance in _blocks(initial, target):
             place = slice(start // 8, start // 8 + (keep.size + 7) // 8)
@@ -57,26 +54,27 @@ class Drift:
             ranks.append(found + before)
             far.append(start + np.flatnonzero(changed & (distance >= window)))
             before += order.size
-            chunks = -(-found.size // CHUNK)
-            pages += [len(part) for part in np.array_split(found, chunks)] if chunks else []
-        gaps = pco.distances(np.concatenate([*ranks, np.empty(0, np.int64)]))
-        beyond = np.concatenate([*far, np.empty(0, np.int64)]).astype("<u4")
-        width = pco.width_for(int(gaps.max(initial=0)))
-        head = np.array((width, window, gaps.size, beyond.size), HEAD)
-        return cls(), head.tobytes() + beyond.tobytes() + pco.compress(gaps, width, pages)
+        lists = [pco.distances(np.concatenate([*places, np.empty(0, np.int64)])) for places in (ranks, far)]
+        head = b"".join(_leb128(number) for number in (window, lists[0].size, lists[1].size))
+        return cls(), head + b"".join(map(rice.compress, lists))
 
     def decode(self, payload: Bytes, target: Target) -> Bytes:
         initial = _initial(target)
-        if payload.size < HEAD.itemsize:
-            raise CodecError("codec 'drift': the payload is shorter than its head")
-        width, window, near, far = (int(v) for v in payload[: HEAD.itemsize].view(HEAD)[0])
-        near_start = HEAD.itemsize + 4 * far
-        if width not in (16, 32) or window > LEVELS or near + far > target.size or near_start > payload.size:
-            raise CodecError("codec 'drift': the payload's head claims what cannot be")
-        beyond = payload[HEAD.itemsize : near_start].view("<u4")
-        if far and (beyond[-1] >= target.size or (beyond[1:] <= beyond[:-1]).any()):
-            raise CodecError("codec 'drift': far changes are out of order or past the end of the tensor")
-        gaps = pco.decompress(payload[near_start:], near, width)  # type: ignore[arg-type]
+        try:
+            window, rest = _read_leb128(payload)
+            near, rest = _read_leb128(rest)
+            far, rest = _read_leb128(rest)
+            if window > LEVELS or near + far > min(target.size, 8 * rest.size):
+                raise CodecError("the payload's head claims what cannot be")
+            gaps, rest = rice.decompress(rest, near)
+            far_gaps, rest = rice.decompress(rest, far)
+        except CodecError as error:
+            raise CodecError(f"codec 'drift': {error.message}") from error
+        beyond = np.cumsum(far_gaps + np.int64(1), dtype=np.int64) - 1
+        if far and beyond[-1] >= target.size:
+            raise CodecError("codec 'drift': a far change lies past the end of the tensor")
+        if rest.size:
+            raise CodecError(f"codec 'drift': {rest.size} bytes follow the end of the payload")
         bits = np.empty(packed_size(target.shape), np.uint8)
         before = taken = 0
         last = -1  # the rank of the change taken last
@@ -94,6 +92,25 @@ class Drift:
             raise CodecError("codec 'drift': a change lies past the end of the tensor")
         np.bitwise_xor.at(bits, beyond >> 3, np.uint8(1) << (beyond & 7).astype(np.uint8))
         return bits
+
+
+def _leb128(number: int) -> bytes:
+    """An integer as LEB128 has it: seven bits a byte, the lowest first, and a bit that says whether more follow."""
+    low, more = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + _leb128(more) if more else bytes([low])
+
+
+def _read_leb128(payload: Bytes) -> tuple[int, Bytes]:
+    """An integer below 2**35 that a payload begins with, in its shortest form, and what follows it."""
+    for size in range(1, 6):
+        last = payload[size - 1 : size]
+        if not last.size:
+            break
+        if last[0] < 0x80:
+            if size > 1 and not last[0]:
+                break
+            return sum((int(byte) & 0x7F) << 7 * place for place, byte in enumerate(payload[:size])), payload[size:]
+    raise CodecError("the payload's head is cut short, or not as LEB128 has it")
 
 
 def _initial(target: Target) -> Initial:

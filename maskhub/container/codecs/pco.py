@@ -6,12 +6,11 @@ takes more, and does not tell, so each chunk's head is looked at here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pcodec import ChunkConfig, DeltaSpec, ModeSpec, PagingSpec, standalone, wrapped
+from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone, wrapped
 
 from maskhub.container.codecs.codec import most
 from maskhub.errors import CodecError
@@ -32,16 +31,14 @@ def width_for(largest: int) -> Width:
     return 16 if largest < 1 << 16 else 32
 
 
-def compress(values: NDArray[np.integer], width: Width, pages: Sequence[int] | None = None) -> bytes:
+def compress(values: NDArray[np.integer], width: Width) -> bytes:
     """A standalone pcodec file of non-negative integers below ``2 ** width``; no bytes for no values.
 
-    ``pages`` splits the values into chunks that are modelled each on their own. CodecError for values that take so
-    few bytes that ``decompress`` would not believe it.
+    CodecError for values that take so few bytes that ``decompress`` would not believe it.
     """
     if not values.size:
         return b""
-    paging = {} if pages is None else {"paging_spec": PagingSpec.exact_page_sizes(list(pages))}
-    config = ChunkConfig(compression_level=LEVEL, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op(), **paging)
+    config = ChunkConfig(compression_level=LEVEL, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op())
     payload = bytes(standalone.simple_compress(values.astype(f"u{width // 8}"), config))
     _check_expansion(len(payload), values.size, width)
     return payload

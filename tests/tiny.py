@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import zstandard
 
 from maskhub.checkpoints import apply
 from maskhub.checkpoints.checkpoint import INDEX, WEIGHTS, Checkpoint, open_checkpoint
@@ -348,29 +349,48 @@ def _t5_tokenizer() -> Any:
     )
 
 
-def read_parts(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """A ``.msk`` file's manifest and payloads, read without MaskHub."""
+def read_parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A ``.msk`` file's manifest, and the bytes of each mask and the array of each dense tensor; read without MaskHub."""
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        payloads = {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
-        return json.loads(file.metadata()["maskhub"]), payloads
+        parts: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    manifest = json.loads(zstandard.decompress(parts.pop("maskhub.manifest").tobytes()))
+    masks = parts.pop("maskhub.masks").tobytes()
+    for name in sorted(manifest["masks"]):
+        size = manifest["masks"][name]["bytes"]
+        parts[name], masks = masks[:size], masks[size:]
+    return manifest, parts
 
 
-def write_parts(path: Path, manifest: dict[str, Any] | str, payloads: dict[str, bytes]) -> Path:
-    """A file like a ``.msk`` from any manifest and payloads, written without MaskHub (and without a valid seal)."""
+def write_parts(path: Path, manifest: dict[str, Any] | str, parts: dict[str, Any], **plain: str) -> Path:
+    """A ``.msk`` file of any manifest and parts, written without MaskHub; metadata and seal follow, but for ``plain``."""
     from safetensors.numpy import save_file
 
+    masks = {name: part for name, part in parts.items() if isinstance(part, bytes)}
     text = manifest if isinstance(manifest, str) else json.dumps(manifest)
-    tensors = {name: np.frombuffer(payload, np.uint8) for name, payload in payloads.items()}
-    save_file(tensors, path, metadata={"maskhub": text})
-    return path
+    arrays = {name: part for name, part in parts.items() if not isinstance(part, bytes)}
+    arrays["maskhub.manifest"] = np.frombuffer(zstandard.compress(text.encode()), np.uint8)
+    arrays["maskhub.masks"] = np.frombuffer(b"".join(masks[name] for name in sorted(masks)), np.uint8)
+    save_file(arrays, path, metadata=({} if isinstance(manifest, str) else told(manifest)) | plain)
+    return sealed(path) if "seal" not in plain else path
+
+
+def told(manifest: dict[str, Any]) -> dict[str, str]:
+    """The metadata that follow from a manifest, but for the seal."""
+    base, task = manifest["base"], manifest.get("task")
+    prefix, named = base.get("parameter_prefix", ""), base.get("parameters", {})
+    parameters = {name: named.get(name) or prefix + name for name in base["tensors"]}
+    masks = {name: entry["digest"] for name, entry in manifest["masks"].items()}
+    id = digest.mask_id(base["root"], masks, manifest.get("dense", {}), parameters, task)
+    plain = {"format": manifest["format"], "version": manifest["version"], "id": id, "base": base["name"]}
+    return plain | ({"task": task["type"]} if task else {}) | {"seal": digest.NONE}
 
 
 def sealed(path: Path) -> Path:
-    """Put a right seal into a file, wherever it has one."""
+    """Put a right seal into a file, if it has a place for one."""
     content = path.read_bytes()
-    seal = read_parts(path)[0]["seal"].encode()
-    place = content.index(seal)
-    path.write_bytes(content[:place] + digest.seal(content, place).encode() + content[place + 64 :])
+    if found := re.search(rb'"seal": ?"([0-9a-f]{64})"', content):
+        place = found.start(1)
+        path.write_bytes(content[:place] + digest.seal(content, place).encode() + content[place + 64 :])
     return path

@@ -13,6 +13,7 @@ from typing import Any
 import rfc8785
 from blake3 import blake3
 
+from maskhub.errors import ArgumentError, reason
 from maskhub.storage.regular import open_regular
 
 PARALLEL_FROM = 1 << 20  # bytes; below this a second thread costs more than it saves
@@ -88,11 +89,14 @@ def mask_id(
     """Content id of a mask set: all that the answers of its model follow from.
 
     That is the base's root, the digests of masks and dense tensors, the task model's names of base tensors
-    (``parameters``), and the task as the manifest holds it.
+    (``parameters``), and the task as the manifest holds it. Raises ArgumentError where JSON cannot hold the task.
     """
     names = "".join(f"parameter {_sized(name)} {_sized(parameters[name])}\n" for name in sorted(parameters))
     text = f"maskhub {root}\n" + names + _lines("mask", masks) + _lines("dense", dense) + "task\n"
-    return _digest(text, b"" if task is None else rfc8785.dumps(_floats(task)))
+    try:
+        return _digest(text, b"" if task is None else rfc8785.dumps(_floats(task)))
+    except (ValueError, OverflowError) as error:  # of NaN, or of numbers beyond all floats
+        raise ArgumentError(f"the task's configuration: JSON cannot hold it: {reason(error)}") from error
 
 
 def _floats(value: Any) -> Any:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import random
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import maskhub
@@ -21,7 +24,7 @@ from maskhub.masks.binding import BaseBinding, HubRevision, Task
 from maskhub.masks.mask import LazyMask, Mask, MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage import digest
-from maskhub.storage.tensor import RawTensor
+from maskhub.storage.tensor import ITEM_SIZE, RawTensor
 from maskhub.storage.work import workers
 from tests.tiny import FLOATS, TASK, random_mask, random_tensor, read_parts
 
@@ -100,13 +103,33 @@ def test_codec_metrics_and_lineage_leave_the_id(maskset: MaskSet, tmp_path: Path
     assert (tmp_path / "noted").read_bytes() != (tmp_path / "auto").read_bytes()
 
 
-def test_a_mask_file_is_a_safetensors_file_with_one_metadata_key(maskset: MaskSet, mask_path: Path) -> None:
+def test_a_mask_file_is_a_safetensors_file_that_people_can_read(maskset: MaskSet, mask_path: Path) -> None:
     tensors = load_file(mask_path)
-    assert tensors.keys() == {*maskset.masks, *maskset.dense}
-    assert {t.dtype for t in tensors.values()} == {np.dtype(np.uint8)}
-    assert MaskFile(mask_path)._file.metadata.keys() == {"maskhub"}
+    assert tensors.keys() == {"maskhub.manifest", "maskhub.masks", *maskset.dense}
     for name, tensor in maskset.dense.items():
         assert tensors[name].tobytes() == tensor.data.tobytes()
+        assert np.array_equal(tensors[name], tensor.numpy())
+    with safe_open(mask_path, "numpy") as file:
+        seal = file.metadata()["seal"]
+        assert file.metadata() == {
+            "format": "maskhub", "version": "1.0", "id": maskset.id, "base": maskset.base.name,
+            "task": "text-classification", "seal": seal,
+        }  # fmt: skip
+    manifest = json.loads(zstandard.decompress(tensors["maskhub.manifest"].tobytes()))
+    assert manifest == read_parts(mask_path)[0]
+
+
+def test_the_manifest_comes_first_and_dense_tensors_are_aligned(maskset: MaskSet, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file as load_torch
+
+    for length in range(9):
+        dense = {f"{'x' * length}{width}": RawTensor.from_numpy(np.ones(3, f"u{width}")) for width in (1, 2, 4, 8)}
+        save(dataclasses.replace(maskset, dense=dense), tmp_path / "x.msk", force=True)
+        tensors = MaskFile(tmp_path / "x.msk")._file.tensors
+        assert min(tensors, key=lambda name: tensors[name].start) == "maskhub.manifest"
+        assert all(info.start % ITEM_SIZE[info.dtype] == 0 for info in tensors.values())
+        assert all(torch.equal(t, torch.ones_like(t)) for n, t in load_torch(tmp_path / "x.msk").items() if n in dense)
 
 
 def test_progress_counts_masks(maskset: MaskSet, tmp_path: Path) -> None:
@@ -220,10 +243,9 @@ def test_the_zstd_codec_is_chosen_for_rows(tmp_path: Path) -> None:
 def test_the_seal_is_found_whatever_the_notes_say(maskset: MaskSet, tmp_path: Path) -> None:
     notes = {"seal": "0" * 64, "base": {"seal": "0" * 64}}
     path = tmp_path / "x.msk"
-    manifest = save(dataclasses.replace(maskset, lineage=notes, extra={"aaa": notes}), path)
+    save(dataclasses.replace(maskset, lineage=notes, extra={"aaa": notes}).with_base_name("0" * 64), path)
     file = MaskFile(path)
     file.verify()
-    assert file.manifest.seal == manifest.seal != "0" * 64
     assert file.manifest.lineage == notes
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maskhub.errors import ArgumentError
 from maskhub.masks.mask import Mask
 from maskhub.storage import digest
 
@@ -38,10 +41,23 @@ def test_base_root_is_over_the_sorted_list() -> None:
     assert digest.base_root({"é": b, "x": a}) == expected
 
 
-def test_mask_id_is_over_root_masks_and_dense_tensors() -> None:
+def test_mask_id_is_over_all_that_a_model_answers_with() -> None:
     root, a, b = "0" * 64, "a" * 64, "b" * 64
-    assert digest.mask_id(root, {"m": a}, {"d": b}) == plain(f"maskhub {root}\nmask {a} 1 m\ndense {b} 1 d\n".encode())
-    assert digest.mask_id(root, {"m": a}, {}) != digest.mask_id(root, {}, {"m": a})
+    task = {"type": "t", "config": {"é": [1, 2.0, 0.1, 1e21, None, True], "big": 1 << 60}}
+    text = (
+        f"maskhub {root}\nparameter 1 m 5 net.m\nparameter 2 é 2 é\nmask {a} 1 m\ndense {b} 1 d\ntask\n"
+        '{"config":{"big":1152921504606847000,"é":[1,2,0.1,1e+21,null,true]},"type":"t"}'
+    )
+    given = {"m": a}, {"d": b}, {"é": "é", "m": "net.m"}
+    assert digest.mask_id(root, *given, task) == plain(text.encode())
+    assert digest.mask_id(root, *given, None) == plain(text.partition("{")[0].encode())
+    assert digest.mask_id(root, {"m": a}, {}, {}, None) != digest.mask_id(root, {}, {"m": a}, {}, None)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, 10**400])
+def test_a_task_with_what_no_json_number_is_has_no_id(number: float) -> None:
+    with pytest.raises(ArgumentError, match="the task's configuration: "):
+        digest.mask_id("0" * 64, {}, {}, {}, {"config": {"a": [number]}})
 
 
 @given(st.dictionaries(st.text(min_size=1), st.sampled_from(["a" * 64, "b" * 64])), st.data())
@@ -53,10 +69,6 @@ def test_different_lists_never_read_the_same(tensors: dict[str, str], data: st.D
 def test_a_name_cannot_pass_for_two_entries() -> None:
     a = "a" * 64
     assert digest.base_root({f"x\ntensor {a} 1 y": a}) != digest.base_root({"x": a, "y": a})
-
-
-def test_checksum_is_the_first_sixteen_digits() -> None:
-    assert digest.checksum(b"payload") == plain(b"payload")[:16]
 
 
 @given(st.binary(max_size=50), st.binary(max_size=50), st.binary(min_size=64, max_size=64))

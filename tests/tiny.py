@@ -350,7 +350,7 @@ def _t5_tokenizer() -> Any:
 
 
 def read_parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A ``.msk`` file's manifest, and the bytes of each mask and the array of each dense tensor; read without MaskHub."""
+    """A ``.msk`` file's manifest, the bytes of each mask and the array of each dense tensor, read without MaskHub."""
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
@@ -364,7 +364,7 @@ def read_parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def write_parts(path: Path, manifest: dict[str, Any] | str, parts: dict[str, Any], **plain: str) -> Path:
-    """A ``.msk`` file of any manifest and parts, written without MaskHub; metadata and seal follow, but for ``plain``."""
+    """A ``.msk`` file of any manifest and parts, written without MaskHub; metadata follow, but for ``plain``."""
     from safetensors.numpy import save_file
 
     masks = {name: part for name, part in parts.items() if isinstance(part, bytes)}

@@ -29,12 +29,14 @@ MOST = 1 << 26  # bytes of JSON; a model of 100,000 tensors needs a third of it
 MAJOR, MINOR = 1, 0
 VERSION = f"{MAJOR}.{MINOR}"
 
+MAX_DIMENSIONS = 8
+MAX_WEIGHTS = 1 << 48  # in one tensor: keeps sizes far from where NumPy's integers end
 DEPTH = 63  # objects and arrays around a value; far more exhaust the stack of whoever walks them
 
 NAMED = {"masks", "dense", "tensors"}  # maps keyed by tensor names, not by fields
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
-Shape = Annotated[tuple[Count, ...], msgspec.Meta(max_length=8)]
+Shape = Annotated[tuple[Count, ...], msgspec.Meta(max_length=MAX_DIMENSIONS)]
 
 
 class MaskEntry(msgspec.Struct, frozen=True):
@@ -159,6 +161,12 @@ def check_version(version: Any, source: str) -> None:
             f"{source}: format version {version}, and this MaskHub reads {MAJOR}.x",
             hint="Upgrade it: pip install --upgrade maskhub.",
         )
+
+
+def check_shape(name: str, shape: tuple[int, ...], source: str) -> None:
+    """FormatError for a shape that no tensor of a mask file has."""
+    if len(shape) > MAX_DIMENSIONS or math.prod(max(d, 1) for d in shape) > MAX_WEIGHTS:
+        raise FormatError(f"{source}: {name} has an impossible shape {list(shape)}")
 
 
 def _check_depth(raw: Any, source: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from maskhub.container import cache, codecs
 from maskhub.container.codecs.delta import Delta
 from maskhub.container.codecs.gaps import Gaps
-from maskhub.container.manifest import FORMAT, MANIFEST, MASKS, check_version, parse, unpack
+from maskhub.container.manifest import FORMAT, MANIFEST, MASKS, check_shape, check_version, parse, unpack
 from maskhub.errors import (
     ArgumentError,
     CodecError,
@@ -28,8 +28,6 @@ from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.source import LocalFile, Source
 from maskhub.storage.tensor import Bytes, RawTensor
 
-MAX_DIMENSIONS = 8
-MAX_WEIGHTS = 1 << 48  # in one tensor: keeps sizes far from where NumPy's integers end
 MAX_CHAIN = 64  # masks coded against one another, each of which is decoded inside the next
 
 
@@ -268,7 +266,7 @@ class MaskFile:
         """Where the bytes of each mask lie in their payload, which they fill in the order of names."""
         places, place = {}, 0
         for name, entry in sorted(self.manifest.masks.items()):
-            self._check_shape(name, entry.shape)
+            check_shape(name, entry.shape, str(self.path))
             with self._explained(name):
                 codecs.from_dict(entry.codec)
             if entry.kept > math.prod(entry.shape):
@@ -286,15 +284,11 @@ class MaskFile:
             where = "manifest" if missing[0] in there else "file"
             raise FormatError(f"{self.path}: the dense tensor {missing[0][:1024]} is missing from the {where}")
         for name in there:
-            self._check_shape(name, self._file.tensors[name].shape)
+            check_shape(name, self._file.tensors[name].shape, str(self.path))
         try:
             self.maskset()
         except ArgumentError as error:
             raise FormatError(f"{self.path}: {error.message}") from error
-
-    def _check_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        if len(shape) > MAX_DIMENSIONS or math.prod(max(d, 1) for d in shape) > MAX_WEIGHTS:
-            raise FormatError(f"{self.path}: {name} has an impossible shape {list(shape)}")
 
     def _check_plain(self) -> None:
         """What people read in the metadata must be what the manifest says."""

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from maskhub.container import codecs
 from maskhub.container.codecs.delta import Delta
-from maskhub.container.manifest import MANIFEST, MASKS, Manifest, MaskEntry, pack, parse, render
+from maskhub.container.manifest import MANIFEST, MASKS, Manifest, MaskEntry, check_shape, pack, parse, render
 from maskhub.errors import CodecError, FormatError, OutputError
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import digest
@@ -47,6 +47,8 @@ def save(
         raise OutputError(f"{path}: the output is a file that the parent is read from", hint="Name another one.")
     if taken := maskset.dense.keys() & {MANIFEST, MASKS}:
         raise FormatError(f"{path}: no dense tensor can be called {taken.pop()}")
+    for name, tensor in maskset.dense.items():
+        check_shape(name, tensor.shape, str(path))
     masks: dict[str, MaskEntry] = {}
     # What comes before the masks is not known yet: they wait in memory while they are few, else in a file without a
     # name beside the target.

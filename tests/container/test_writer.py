@@ -165,11 +165,19 @@ def test_an_unknown_codec_is_refused_before_any_work(maskset: MaskSet, tmp_path:
     assert os.listdir(tmp_path) == []
 
 
-def test_one_name_cannot_be_masked_and_dense(tmp_path: Path) -> None:
+def test_a_base_tensor_and_a_parameter_may_have_one_name(tmp_path: Path) -> None:
     base = BaseBinding.of("b", {"a": "0" * 64}, {"a": "m.a"}, None)
     maskset = MaskSet(base, {"a": Mask.from_bool([True])}, {"a": RawTensor.from_numpy(np.zeros(1))})
-    with pytest.raises(FormatError, match="a is both masked and dense"):
-        save(maskset, tmp_path / "x.msk")
+    save(maskset, tmp_path / "x.msk")
+    MaskFile(tmp_path / "x.msk").verify()
+    assert maskhub.open(tmp_path / "x.msk") == maskset
+
+
+@pytest.mark.parametrize("name", ["maskhub.manifest", "maskhub.masks"])
+def test_no_dense_tensor_has_the_name_of_a_payload(maskset: MaskSet, tmp_path: Path, name: str) -> None:
+    named = dataclasses.replace(maskset, dense={name: RawTensor.from_numpy(np.zeros(1))})
+    with pytest.raises(FormatError, match=f"no dense tensor can be called {name}"):
+        save(named, tmp_path / "x.msk")
     assert os.listdir(tmp_path) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from blake3 import blake3
@@ -55,6 +56,25 @@ def drifted(shapes: Shapes, initial: Initial) -> dict[str, Mask]:
         changed = rng.random(draws.size, dtype=np.float32) < 0.5 * np.exp(-distance / 2500)
         result[name] = Mask.from_bool((keep ^ changed).reshape(shape))
     return result
+
+
+def drift_entropy(masks: Mapping[str, Mask], initial: Initial) -> float:
+    """Bytes of masks for who knows the initial scores: conditional entropy of the changes, given the distance.
+
+    In 32 bins of equal size for each tensor, by a weight's distance from the cut.
+    """
+    bits = 0.0
+    for name, mask in masks.items():
+        draws = draw(initial.seed, name, mask.size).astype(np.int32)
+        keep = draws >= initial.cut
+        distance = np.where(keep, draws - initial.cut, initial.cut - 1 - draws)
+        changed = keep ^ mask.to_bool().reshape(-1)
+        place = np.searchsorted(np.quantile(distance, np.linspace(0, 1, 33)[1:-1]), distance, side="right")
+        count, found = np.bincount(place, minlength=32), np.bincount(place, changed, minlength=32)
+        mixed = (found > 0) & (found < count)
+        share = found[mixed] / count[mixed]
+        bits -= float(np.sum(count[mixed] * (share * np.log2(share) + (1 - share) * np.log2(1 - share))))
+    return bits / 8
 
 
 def maskset(layers: int, hidden: int, sparsity: float) -> MaskSet:

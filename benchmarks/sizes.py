@@ -16,9 +16,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.numpy import save_file
 from transformers import AutoModelForSequenceClassification
 
+from benchmarks import samples
 from benchmarks.report import Report
-from maskhub.container.reader import MaskFile
+from maskhub.container.reader import MaskFile, open_mask
 from maskhub.runtime.quiet import quiet_transformers
+from tests.storage.rangeserver import RangeServer
 
 DEMO = Path("demo-output")
 
@@ -57,9 +59,45 @@ def run(report: Report) -> None:
             ".msk, with head, base digests and lineage": file.file_size,
         }
     whole = sizes[".msk, with head, base digests and lineage"]
+    _parts(report, file)
+    _remote(report, DEMO / "spam.msk")
     report.table(
         "sizes",
         "One task on MiniLM-L6, bytes",
         [{"what": what, "bytes": size, "of the .msk": size / whole} for what, size in sizes.items()],
         note=f"The demo's mask: {sum(m.size for m in masks.values()):,} weights. Others' mask files hold no head.",
     )
+
+
+def _parts(report: Report, file: MaskFile) -> None:
+    """Where the bytes of the file are, and what the masks would take for an ideal code."""
+    sizes = dict.fromkeys(("header and manifest", "masks", "dense"), 0)
+    sizes["masks"] = sum(entry.bytes for entry in file.manifest.masks.values())
+    sizes["dense"] = sum(file.dense(name).nbytes for name in file.manifest.dense)
+    sizes["header and manifest"] = file.file_size - sizes["masks"] - sizes["dense"]
+    assert file.manifest.initial is not None
+    entropy = samples.drift_entropy(file.maskset().masks, file.manifest.initial)
+    report.table(
+        "parts",
+        f"Where its {file.file_size:,} bytes are",
+        [{"part": part, "bytes": size, "share": size / file.file_size} for part, size in sizes.items()],
+        note=f"The masks' entropy, given each weight's distance from the cut: {entropy:,.0f} bytes.",
+    )
+    report.check("the demo's mask, bytes", file.file_size, at_most=93_000)
+    report.check("its header and manifest, bytes", sizes["header and manifest"], at_most=4_800)
+    report.check("its masks over their entropy given the distance", sizes["masks"] / entropy, at_most=1.03)
+
+
+def _remote(report: Report, path: Path) -> None:
+    """What others must fetch, over HTTP from this machine; of the Hub it is one request more, for the revision."""
+    with RangeServer() as server:
+        server.files["spam.msk"] = path.read_bytes()
+        rows = []
+        for what, whole in (("info", False), ("all of it", True)):
+            server.requests.clear()
+            open_mask(server.url("spam.msk"), whole=whole).summary()
+            rows.append({"what": what, "requests": len(server.requests), "bytes": server.given})
+    report.table("remote", "What is fetched of a mask elsewhere", rows)
+    report.check("requests of a remote info", rows[0]["requests"], at_most=1)
+    report.check("bytes of a remote info", rows[0]["bytes"], at_most=16_384)
+    report.check("requests of all of it", rows[1]["requests"], at_most=1)

@@ -40,4 +40,4 @@ def run(report: Report) -> None:
         [{"command": n, "seconds": s, "over hf --help": s / reference} for n, s in seconds.items()],
         note=f"New process each time, files in the page cache; median of {RUNS} runs that take turns.",
     )
-    report.check("cold maskhub info over cold hf --help", seconds["maskhub info FILE"] / reference, at_most=1.0)
+    report.check("cold maskhub info over cold hf --help", seconds["maskhub info FILE"] / reference, at_most=0.65)

@@ -16,8 +16,8 @@ def info(
 ) -> MaskSummary:
     """Show what a mask is: task, base, size, bits a weight, sparsity, codecs, lineage.
 
-    Decodes nothing. Of a remote mask only the header is fetched, and cannot be checked by the seal, as that of a file
-    here is; verify checks the rest.
+    Decodes nothing. Of a remote mask only what comes before the bits is fetched, in one request (and one more to the
+    Hub), and cannot be checked by the seal, as a file here is; verify checks the rest.
 
     Raises FormatError for a file that is no mask, and RemoteError where one cannot be had.
 

@@ -63,7 +63,7 @@ def verify(
     if isinstance(mask, MaskSet):
         maskset = mask
     else:
-        file = MaskFile(mask, parent, token=token)
+        file = MaskFile(mask, parent, whole=True, token=token)
         maskset = file.maskset()
     checkpoint = None
     if base is not None:

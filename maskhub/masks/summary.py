@@ -70,7 +70,7 @@ class MaskSummary:
     weights each tensor drops; one that knows where the mask's training began can be far below it. ``chain`` holds the
     ids of the masks that the file is coded against, and the file of each that is at hand.
 
-    ``file``, its size and version, and what payloads cost are None for a mask set that is in no file.
+    ``file``, its size, version and manifest, and what payloads cost are None for a mask set that is in no file.
     """
 
     file: str | None
@@ -93,6 +93,7 @@ class MaskSummary:
     lineage: dict[str, Any]
     masks: tuple[MaskRow, ...]
     dense: tuple[DenseRow, ...]
+    manifest: dict[str, Any] | None
 
 
 def summarize(maskset: MaskSet) -> MaskSummary:
@@ -124,13 +125,15 @@ def summarize(maskset: MaskSet) -> MaskSummary:
         lineage=maskset.lineage,
         masks=masks,
         dense=dense,
+        manifest=json.loads(stored.manifest) if stored else None,
     )
 
 
 def to_data(summary: MaskSummary, *, tensors: bool = False) -> dict[str, Any]:
     """The summary for JSON; without ``tensors`` only totals."""
     data: dict[str, Any] = msgspec.to_builtins(summary)
-    return data if tensors else {key: value for key, value in data.items() if key not in ("masks", "dense")}
+    left_out = {"manifest"} if tensors else {"manifest", "masks", "dense"}
+    return {key: value for key, value in data.items() if key not in left_out}
 
 
 def to_fields(summary: MaskSummary, *, all: bool = False) -> dict[str, str | Sequence[str]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from maskhub.container.manifest import KEY
+import maskhub
 from maskhub.container.writer import save
 from maskhub.masks.mask import MaskSet
 from maskhub.storage.safetensors import write_tensors
@@ -108,21 +109,43 @@ def test_text_from_the_file_cannot_steer_the_terminal(run: Run, maskset: MaskSet
     assert "note \\x1b]0;title\\x07\\nid  0000" in ran.out
 
 
+def test_the_manifest_is_what_the_file_has(run: Run, mask_path: Path, maskset: MaskSet) -> None:
+    manifest, _ = tiny.read_parts(mask_path)
+    ran = run("info", mask_path, "--manifest")
+    assert json.loads(ran.out) == manifest
+    assert ran.out.startswith('{\n  "base": {\n')
+    ran = run("info", mask_path, "--manifest", "--json")
+    assert json.loads(ran.out) == manifest
+    assert ran.out.count("\n") == 1
+    assert run("info", mask_path, "--manifest", "--quiet").out == f"{maskset.id}\n"
+    odd = dataclasses.replace(maskset, lineage={"note": "\x1b[2J\x9b"})
+    maskhub.save(odd, "odd.msk")
+    ran = run("info", "odd.msk", "--manifest")
+    assert json.loads(ran.out)["lineage"] == odd.lineage
+    assert ran.out.isascii()
+    assert "\x1b" not in ran.out
+
+
 def test_what_is_no_mask_is_one_line(run: Run, base_folder: Path) -> None:
     Path("text.msk").write_text("hello")
     Path("empty.msk").touch()
     with open("bad.msk", "wb") as file:
-        write_tensors(file, {}, {KEY: '{"format": "maskhub", "version": "7.0"}'})
+        write_tensors(file, {}, {"format": "maskhub", "version": "7.0"})
     with open("stray.msk", "wb") as file:
-        write_tensors(file, {"x": RawTensor.from_numpy(tiny.np.zeros(3, "f4"))}, {KEY: "{"})
+        write_tensors(
+            file, {"x": RawTensor.from_numpy(tiny.np.zeros(3, "f4"))}, {"format": "maskhub", "version": "1.0"}
+        )
+    with open("old.msk", "wb") as file:
+        write_tensors(file, {}, {"maskhub": "{}"})
     for path, message in {
         "none.msk": "none.msk: no such file",
         base_folder: f"{base_folder}: a folder, and a mask is a file. Name the .msk file.",
         "text.msk": "text.msk: not a safetensors file, or cut short",
         "empty.msk": "empty.msk: not a safetensors file, or cut short",
         "bad.msk": "bad.msk: format version 7.0, and this MaskHub reads 1.x. Upgrade it: pip install",
-        "stray.msk": "stray.msk: the manifest is not valid",
-        base_folder / "model.safetensors": "a safetensors file, but no mask: its metadata has no key 'maskhub'",
+        "stray.msk": "stray.msk: the payload maskhub.manifest is missing",
+        "old.msk": "old.msk: a mask file of MaskHub 0.1, whose layout is not read any more. Make it anew from its run",
+        base_folder / "model.safetensors": "a safetensors file, but no mask: its metadata's 'format' is not 'maskhub'",
     }.items():
         ran = run("info", path)
         assert ran.status == 1

@@ -18,6 +18,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+import zstandard
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 import maskhub
@@ -26,20 +27,22 @@ from maskhub.container.writer import save
 from maskhub.errors import ForbiddenError, FormatError, IntegrityError, MissingError, RemoteError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
-from maskhub.storage import remotefile
+from maskhub.storage import digest, remotefile
 from maskhub.storage.remotefile import HEAD
 from maskhub.storage.url import public_name
 from tests.storage import rangeserver
 from tests.storage.rangeserver import Answer, Handler, RangeServer
+from tests.tiny import read_parts, told
 
 BIG = ("a", "b", "c")  # with payloads of 256 KiB
 
 
-def make(path: Path, *, read: int = 0) -> Path:
-    """A mask whose payloads are far larger than its header; ``read`` more base tensors make the header longer."""
+def make(path: Path, *, read: int = 0, weights: int = 1 << 21) -> Path:
+    """A mask whose payloads are far larger than its manifest; ``read`` more base tensors make that longer."""
     rng = np.random.default_rng(0)
-    masks = {name: Mask.from_bool(rng.random((1024, 2048)) < 0.5) for name in BIG}
-    digests = dict.fromkeys((*BIG, *(f"read.{i}" for i in range(read))), "0" * 64)
+    masks = {name: Mask.from_bool(rng.random((1024, weights >> 10)) < 0.5) for name in BIG}
+    names = (*masks, *(f"read.{i}" for i in range(read)))
+    digests = {name: digest.mask_digest((), name.encode()) for name in names}
     base = BaseBinding.of("base", digests, {name: name for name in digests}, None)
     save(MaskSet(base, masks), path, codec="bits")
     return path
@@ -73,8 +76,9 @@ def asked(server: RangeServer) -> list[tuple[int, int] | None]:
 
 
 def place(file: MaskFile, name: str) -> tuple[int, int]:
-    info = file._file.tensors[name]
-    return info.start, info.stop
+    first = file._file.tensors["maskhub.masks"].start
+    start, stop = file._places[name]
+    return first + start, first + stop
 
 
 def test_what_a_mask_is_takes_one_small_request(server: RangeServer, path: Path) -> None:
@@ -84,7 +88,7 @@ def test_what_a_mask_is_takes_one_small_request(server: RangeServer, path: Path)
     assert summary.file_bytes == path.stat().st_size > 3 << 18
     assert (summary.id, summary.masks) == (local.id, local.masks)
     assert asked(server) == [(0, HEAD)]
-    assert server.given == HEAD < 65536
+    assert server.given == HEAD == 16_384
 
 
 def test_one_tensor_takes_its_payload_and_no_byte_more(server: RangeServer, path: Path, temporary: Path) -> None:
@@ -102,17 +106,17 @@ def test_one_tensor_takes_its_payload_and_no_byte_more(server: RangeServer, path
     assert {r.headers["Accept-Encoding"] for r in server.requests} == {"identity"}
 
 
-def test_a_long_header_takes_two_requests(server: RangeServer, tmp_path: Path) -> None:
+def test_a_long_manifest_takes_two_requests(server: RangeServer, tmp_path: Path) -> None:
     long = make(tmp_path / "long.msk", read=2000)
     server.files["long.msk"] = long.read_bytes()
     file = MaskFile(server.url("long.msk"))
-    start = len(MaskFile(long)._file.header)
-    assert asked(server) == [(0, HEAD), (HEAD, start)]
-    assert server.given == start > HEAD
+    stop = MaskFile(long)._file.tensors["maskhub.manifest"].stop
+    assert asked(server) == [(0, HEAD), (HEAD, stop)]
+    assert server.given == stop > HEAD
     assert len(file.manifest.base.tensors) == 2003
 
 
-def test_verify_takes_every_byte_once(server: RangeServer, path: Path) -> None:
+def test_a_check_of_all_takes_every_byte_once(server: RangeServer, path: Path) -> None:
     file = MaskFile(server.url("big.msk"))
     file.mask("b").bits  # noqa: B018
     file.verify()
@@ -121,11 +125,23 @@ def test_verify_takes_every_byte_once(server: RangeServer, path: Path) -> None:
     assert server.given == size
 
 
-def test_a_mask_wanted_whole_takes_two_requests(server: RangeServer, path: Path, tmp_path: Path) -> None:
+def test_verify_takes_one_request(server: RangeServer, path: Path) -> None:
+    assert maskhub.verify(server.url("big.msk")).file_bytes == path.stat().st_size == server.given
+    assert len(server.requests) == 1
+
+
+def test_a_mask_wanted_whole_takes_one_request(server: RangeServer, path: Path, tmp_path: Path) -> None:
     maskset = open_mask(server.url("big.msk"), whole=True)
     save(maskset, tmp_path / "copy.msk", codec="bits")
     assert (tmp_path / "copy.msk").read_bytes() == path.read_bytes()
-    assert asked(server) == [(0, HEAD), (HEAD, path.stat().st_size)]
+    assert asked(server) == [(0, remotefile.FIRST)]
+
+
+def test_a_large_mask_wanted_whole_takes_two_requests(server: RangeServer, tmp_path: Path) -> None:
+    large = make(tmp_path / "large.msk", weights=1 << 22)
+    server.files["large.msk"] = large.read_bytes()
+    open_mask(server.url("large.msk"), whole=True)
+    assert asked(server) == [(0, remotefile.FIRST), (remotefile.FIRST, large.stat().st_size)]
 
 
 def test_many_threads_may_read_it(server: RangeServer, path: Path, tmp_path: Path) -> None:
@@ -149,7 +165,7 @@ def test_a_damaged_payload_is_found(server: RangeServer, path: Path) -> None:
     server.files["big.msk"] = bytes(content)
     maskset = maskhub.open(server.url("big.msk"))
     maskset.masks["a"].bits  # noqa: B018
-    with pytest.raises(IntegrityError, match=r"/big.msk: the payload of c is damaged"):
+    with pytest.raises(IntegrityError, match=r"/big.msk: c: the decoded mask does not match its digest"):
         maskset.masks["c"].bits  # noqa: B018
     with pytest.raises(IntegrityError, match=r"changed or damaged after it was written \(seal\)"):
         MaskFile(server.url("big.msk")).verify()
@@ -184,8 +200,8 @@ FIRST: dict[str, tuple[Answer, str]] = {
     "broken": (rangeserver.status(500), "the server answers 500 Internal Server Error"),
     "odd": (rangeserver.status(599), "the server answers 599"),
     "no content": (rangeserver.status(204), "the server answers 204 No Content"),
-    "cut": (rangeserver.cut(1000, drop=False), r"the connection ended after 1,000 of 49,152 bytes"),
-    "dropped": (rangeserver.cut(1000, drop=True), r"the connection ended after [\d,]+ of 49,152 bytes: Conn"),
+    "cut": (rangeserver.cut(1000, drop=False), r"the connection ended after 1,000 of 16,384 bytes"),
+    "dropped": (rangeserver.cut(1000, drop=True), r"the connection ended after [\d,]+ of 16,384 bytes: Conn"),
     "silent": (lambda handler: handler.drop(), "cannot be reached: "),
     "no range": (rangeserver.claim(None, b"x"), "the server does not say which part of the file it gives"),
     "no size": (rangeserver.claim("bytes 0-65535/*"), "the server does not say which part"),
@@ -397,15 +413,18 @@ def test_sizes_that_are_lies_cost_nothing(server: RangeServer) -> None:
 
 
 def test_a_payload_of_nearly_a_terabyte_is_not_fetched_for_info(server: RangeServer, path: Path) -> None:
-    content = path.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    size = 1 << 39
-    header["c"]["data_offsets"][1] = header["c"]["data_offsets"][0] + size
-    header["c"]["shape"] = [size]
+    manifest, _ = read_parts(path)
+    manifest["masks"]["c"]["bytes"] = 1 << 39
+    frame = zstandard.compress(json.dumps(manifest).encode())
+    sizes = {"maskhub.manifest": len(frame), "maskhub.masks": sum(m["bytes"] for m in manifest["masks"].values())}
+    header: dict[str, Any] = {"__metadata__": told(manifest)}
+    stop = 0
+    for name, size in sizes.items():
+        header[name] = {"dtype": "U8", "shape": [size], "data_offsets": [stop, stop + size]}
+        stop += size
     text = json.dumps(header).encode()
-    head = (struct.pack("<Q", len(text)) + text).ljust(HEAD, b"\0")
-    total = 8 + len(text) + header["c"]["data_offsets"][1]
+    head = (struct.pack("<Q", len(text)) + text + frame).ljust(HEAD, b"\0")
+    total = 8 + len(text) + stop
     server.answers[0] = rangeserver.claim(f"bytes 0-{HEAD - 1}/{total}", head)
     assert opened_by_another(server.url("big.msk")) == str(total)
     assert server.given == HEAD

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import TYPE_CHECKING, Annotated
 
 from maskhub.options import Option
 from maskhub_cli.command import Call
-from maskhub_cli.output import Output
+from maskhub_cli.output import Format, Output
 
 if TYPE_CHECKING:
     from maskhub.masks.summary import MaskSummary
@@ -19,6 +20,7 @@ def info(
     *,
     tensors: Annotated[bool, Option("Add a row for each tensor.")] = False,
     all: Annotated[bool, Option("Show all that the file notes, and not what fits one screen.")] = False,
+    manifest: Annotated[bool, Option("Print the manifest instead, all that the file says of itself, as JSON.")] = False,
 ) -> None:
     """--quiet prints the id.
 
@@ -27,6 +29,12 @@ def info(
     from maskhub.masks.summary import to_data, to_fields, to_tables
 
     summary = call()
+    if manifest:
+        if out.format is Format.HUMAN:
+            out.lines([json.dumps(summary.manifest, indent=2)])
+        else:
+            out.show(summary.manifest, quiet=summary.id)
+        return
     plot = call.asked.get("plot")
     out.show(
         to_data(summary, tensors=tensors),

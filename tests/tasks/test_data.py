@@ -508,7 +508,7 @@ def test_files_that_cannot_be_used(
     assert capfd.readouterr() == ("", "")
 
 
-PLAIN = b"text,label\n" + b"".join(b"row %d,%d\n" % (i * i, i % 2) for i in range(99_999))
+PLAIN = b"text,label\n" + b"".join(b"row %d,%d\n" % (i * i, i % 2) for i in range(20_001))
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress,
 }  # fmt: skip
@@ -521,7 +521,7 @@ def test_packed_files(tmp_path: Path, suffix: str) -> None:
     for half in (len(PLAIN), len(PLAIN) // 2, 3):
         path.write_bytes(pack(PLAIN[:half]) + (pack(PLAIN[half:]) if half < len(PLAIN) else b""))
         examples = read_file(path)
-        assert (len(examples), examples.inputs["text"][-1], examples.labels[-1]) == (99_999, "row 9999600004", "0")
+        assert (len(examples), examples.inputs["text"][-1], examples.labels[-1]) == (20_001, "row 400000000", "0")
     packed = pack(PLAIN)
     for size in (9, len(packed) // 2, len(packed) - 1):
         path.write_bytes(packed[:size])
@@ -635,6 +635,28 @@ def test_a_dataset_folder_without_the_split_or_configuration(folder: Path) -> No
             read_dataset(str(name), split)
         assert str(caught.value).startswith(f"{name}: cannot be read: {reason}")
         assert caught.value.hint == "Check its name, its splits and the network."
+
+
+def test_json_in_a_folder_is_read_as_other_files(write: Write, tmp_path: Path) -> None:
+    write("train.jsonl", lines([{"text": "2020-01-01", "label": "2020-01-02"}, {"text": "a", "label": 2**63}]))
+    write("test.json", '{"text": {"0": "2020-01-01", "1": "b"}, "label": {"0": true, "1": 1.0}}')
+    for split, texts, labels in (
+        ("train", ["2020-01-01", "a"], ["2020-01-02", "9223372036854775808"]),
+        ("test", ["2020-01-01", "b"], ["True", "1"]),
+    ):
+        examples = read_dataset(str(tmp_path), split)
+        assert (examples.inputs["text"], examples.labels) == (texts, labels)
+    write("train.jsonl", '{"text": "a", "label": "x"}\n{"text": "b", "label": "x", "label": "y"}\n')
+    with pytest.raises(DataError, match=r"train\.jsonl: line 2: not valid JSON: the key 'label' stands twice"):
+        read_dataset(str(tmp_path), "train")
+    names = "- name: label\n    dtype:\n      class_label:\n        names:\n          '0': bad\n          '1': good\n"
+    (tmp_path / "README.md").write_text(
+        f"---\ndataset_info:\n  features:\n  - name: text\n    dtype: string\n  {names}---\n"
+    )
+    write("train.jsonl", lines([{"text": "a", "label": 1}, {"text": "b", "label": 0}]))
+    write("test.json", lines([{"text": "a", "label": 0}]))
+    examples = read_dataset(str(tmp_path), "train")
+    assert (examples.labels, examples.label_names) == (["good", "bad"], ("bad", "good"))
 
 
 def test_a_split_without_examples(tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ LISTS = (
     rf"\((?:\s*(?:{ITEM})\s*,)+(?:\s*(?:{ITEM}))?\s*\)",
     rf"\[\s*(?:{ITEM})(?:\s+(?:{ITEM}))*\s*\]",
 )  # as Python writes lists and tuples, and NumPy arrays
-LIKE_LIST = re.compile(r"""(array\()?\[.*['"].*\][^]]*""", re.DOTALL)
 
 Inputs = dict[str, Sequence[Any]]  # what a task reads, one entry an example in each sequence
 
@@ -266,19 +265,19 @@ class Table:
         self._warn(labels, column)
         return labels, in_order([label for row in labels for label in row])
 
-    def _named(self, number: int | None, names: Sequence[str], column: str, row: int) -> str:
-        if number is None or number < 0:
-            told = "" if number is None else f" ({number})"
+    def _named(self, index: int | None, names: Sequence[str], column: str, row: int) -> str:
+        if index is None or index < 0:
+            told = "" if index is None else f" ({index})"
             raise DataError(
                 f"{self.source}: row {row} has no label{told} in column {column!r}",
                 hint="Give each row one, or leave it out; if none has one, take another split.",
             )
-        if number >= len(names):
+        if index >= len(names):
             raise DataError(
-                f"{self.source}: row {row} has the class {number} in column {column!r}, which names {len(names)}",
+                f"{self.source}: row {row} has class {index} in column {column!r}, which names {len(names)} of them",
                 hint=f"They count from 0 to {len(names) - 1}.",
             )
-        return names[number]
+        return names[index]
 
     def _class(self, value: Any, column: str, row: int) -> str:
         """A class's name: a text as it is, ``True`` or ``False``, a whole number without a point."""
@@ -364,8 +363,11 @@ def _parsed(value: Any) -> Any:
 
 
 def _is_list(value: Any) -> bool:
-    """Whether a value is a list, or a text that is one, or was meant to be: one that NumPy has shortened."""
-    return isinstance(_parsed(value), list) or (isinstance(value, str) and LIKE_LIST.fullmatch(value) is not None)
+    """Whether a value is a list, or a text that is one, or was meant to be: such as one that NumPy has shortened."""
+    if not isinstance(value, str):
+        return isinstance(value, list)
+    framed = value[:1] + value[-1:] == "[]" or value.startswith("array([")
+    return (framed and ("'" in value or '"' in value)) or isinstance(_parsed(value), list)
 
 
 def in_order(labels: Sequence[str]) -> tuple[str, ...]:

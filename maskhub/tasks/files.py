@@ -248,11 +248,6 @@ def _json(data: bytes, source: str) -> Rows:
 
 def _from_object(whole: dict[str, Any], source: str) -> Rows:
     """Rows under a key; columns; rows or columns by their index, as pandas writes them; or one row."""
-    if whole.keys() >= {"columns", "data"}:
-        raise DataError(
-            f"{source}: holds a table that is split into columns and data",
-            hint="Write rows as objects; in pandas: to_json(path, orient='records').",
-        )
     if whole and all(isinstance(value, dict) for value in whole.values()):
         first, *others = (set(value) for value in whole.values())
         if not (whole.keys() & OF_A_ROW or all(name.isdecimal() for name in first)):
@@ -263,14 +258,19 @@ def _from_object(whole: dict[str, Any], source: str) -> Rows:
         whole = {name: [value[row] for row in order] for name, value in whole.items()}
     lists = [key for key, value in whole.items() if isinstance(value, list) and all(isinstance(v, dict) for v in value)]
     columns = whole and all(isinstance(value, list) for value in whole.values())
-    if whole.keys() & OF_A_ROW and not (columns and not isinstance(whole.get("tokens", [[]])[0], str)):
+    if whole.keys() & OF_A_ROW and not (columns and not isinstance((whole.get("tokens") or [[]])[0], str)):
         return _from_objects([whole], source, "row")
-    if len(lists) > 1:
+    if len(lists) > 1 and any(whole[key] for key in lists):
         raise DataError(
             f"{source}: holds several lists of rows: {', '.join(lists)}", hint="Save each in a file of its own."
         )
     if lists:
         return _from_objects(whole[lists[0]], source, "row")
+    if whole.keys() >= {"columns", "data"}:
+        raise DataError(
+            f"{source}: holds a table that is split into columns and data",
+            hint=f"{WRITE_ROWS[:-1]}; in pandas: to_json(path, orient='records').",
+        )
     if not columns:
         return _from_objects([whole], source, "row")
     if len({len(value) for value in whole.values()}) > 1:

@@ -210,6 +210,8 @@ TABLE = 'text,label\nalpha beta,yes\n"gamma, delta",no\n'
         *(("a.csv", TABLE.encode(code)) for code in ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")),
         ("a::b.csv", TABLE), ("file:::a.csv", TABLE), ("a b#c%20.csv", TABLE),
         ("a.json", '{"data": [{"text": "alpha beta", "label": "yes"}, {"text": "gamma, delta", "label": "no"}]}'),
+        ("a.json", '{"columns": ["text", "label"], "data": [{"text": "alpha beta", "label": "yes"}, '
+                   '{"text": "gamma, delta", "label": "no"}]}'),
         ("a.json", '{"n": 2, "r": [{"label": "yes", "text": "alpha beta"}, {"text": "gamma, delta", "label": "no"}]}'),
         ("a.json", '{"text": ["alpha beta", "gamma, delta"], "label": ["yes", "no"]}'),
         ("a.json", '{"text": "alpha beta", "label": "yes"}\n{"text": "gamma, delta", "label": "no"}\n'),
@@ -437,6 +439,10 @@ def test_label_ids(write: Write) -> None:
         ("a.csv", "text,label\n", "no examples in it", None),
         ("a.json", "[]", "no examples in it", None),
         ("a.jsonl", "\n", "no examples in it", None),
+        ("a.json", '{"data": []}', "no examples in it", None),
+        ("a.json", '{"text": [], "label": []}', "no examples in it", None),
+        ("a.json", '{"tokens": [], "tags": []}', "no examples in it", None),
+        ("a.json", '{"text": {}, "label": {}}', "no examples in it", None),
         ("a.txt", "\n", "no examples in it", None),
         ("a.csv", b"\0", "line 1 has a character of no text (NUL)", "Save it as UTF-8 text."),
         ("a.csv", "text,label\na, x\nb,  \n", "row 2 has no label in column 'label'", GIVE),
@@ -685,8 +691,8 @@ def test_rows_without_a_class(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (2, "row 2 has the class 2 in column 'C', which names 2. They count from 0 to 1."),
-        (2**40, f"row 2 has the class {2**40} in column 'C', which names 2. They count from 0 to 1."),
+        (2, "row 2 has class 2 in column 'C', which names 2 of them. They count from 0 to 1."),
+        (2**40, f"row 2 has class {2**40} in column 'C', which names 2 of them. They count from 0 to 1."),
         (-1, f"row 2 has no label (-1) in column 'C'. {GIVE[:-1]}; if none has one, take another split."),
         (-100, f"row 2 has no label (-100) in column 'C'. {GIVE[:-1]}; if none has one, take another split."),
         (None, f"row 2 has no label in column 'C'. {GIVE[:-1]}; if none has one, take another split."),

@@ -83,7 +83,7 @@ def _load(source: str, path: str, config: str | None, split: str, token: str | N
         try:
             builder = datasets.load_dataset_builder(path, config, **options)
             files = (builder.config.data_files or {}).get(split)
-            if builder.name == "csv" and files and not (builder.config.names or builder.config.column_names):
+            if files and _as_written(builder, here):
                 fetched = datasets.DownloadManager(download_config=datasets.DownloadConfig(token=token)).download(files)
                 return joined([read_rows(*one) for one in zip(fetched, files, strict=True)], f"{source}[{split}]")
             return DatasetRows(datasets.load_dataset(path, config, split=split, keep_in_memory=here, **options))
@@ -96,6 +96,13 @@ def _load(source: str, path: str, config: str | None, split: str, token: str | N
             raise DataError(
                 f"{source}: cannot be read: {why}", hint="Check its name, its splits and the network."
             ) from error
+
+
+def _as_written(builder: Any, here: bool) -> bool:
+    """Whether a dataset's files are read as others are: texts that look like dates or numbers stay what they are."""
+    if builder.name == "json":
+        return here and not (builder.config.field or builder.info.features)
+    return builder.name == "csv" and not (builder.config.names or builder.config.column_names)
 
 
 @contextmanager

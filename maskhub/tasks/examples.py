@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 
 from blake3 import blake3
 
-from maskhub.errors import DataError
+from maskhub.errors import DataError, listed
 from maskhub.storage.regular import open_regular
 
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "intent", "sentiment")
 GIVE = "Give each row one, or leave it out."
+WHOLE = "Write the whole of it, or leave the row out."
 WRITE = """Write lists as JSON has them: ["a", "b"]."""
 LOOKED_AT = 100  # rows, to see what a column holds
 FEW, MANY = 9, 20  # classes, beyond which numbers with fractions, and others, are hardly names
 NUMBER = re.compile(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*")  # as files have it
+EXACT = 2**53  # from here on a float stands for several whole numbers
 SURROGATE = re.compile("[\ud800-\udfff]")
-JOINED = re.compile(r"""['"]\s+['"]""")
+ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[-+]?[0-9][0-9.]*|True|False|None"""  # of a list
+LISTS = (
+    rf"\[(?:\s*(?:{ITEM})\s*,)*(?:\s*(?:{ITEM}))?\s*\]",
+    rf"\((?:\s*(?:{ITEM})\s*,)+(?:\s*(?:{ITEM}))?\s*\)",
+    rf"\[\s*(?:{ITEM})(?:\s+(?:{ITEM}))*\s*\]",
+)  # as Python writes lists and tuples, and NumPy arrays
 
 Inputs = dict[str, Sequence[Any]]  # what a task reads, one entry an example in each sequence
 
@@ -169,7 +178,17 @@ class Table:
     def find(self, kind: str, usual: Sequence[str]) -> str | None:
         """The column that the caller named for ``kind`` (text, pair or label), else the first of the usual names."""
         given: str | None = getattr(self.columns, kind)
-        return given or next((name for name in usual if name in self.names), None)
+        return given or next(filter(None, map(self.named, usual)), None)
+
+    def named(self, usual: str) -> str | None:
+        """The column of a usual name, whatever its capitals and the blanks around it; DataError where two have it."""
+        found = [name for name in self.names if folded(name) == usual]
+        if len(found) > 1:
+            raise DataError(
+                f"{self.source}: the columns {' and '.join(map(repr, found))} differ only by capitals or blanks",
+                hint="Rename or remove one of them.",
+            )
+        return found[0] if found else None
 
     def column(self, kind: str, usual: Sequence[str]) -> str:
         """``find``; DataError where there is none."""
@@ -182,16 +201,22 @@ class Table:
         self.used.add(found)
         return found
 
-    def values(self, column: str) -> list[Any]:
+    def values(self, column: str, *, lists: bool = False) -> list[Any]:
+        """A column's values, those that are written as ``lists`` as such; DataError for a text that is no Unicode."""
         self.used.add(column)
-        return self.rows.values(column)
+        values = [_parsed(value) for value in self.rows.values(column)] if lists else self.rows.values(column)
+        for row, value in enumerate(values, 1):
+            for one in value if isinstance(value, list) else (value,):
+                if isinstance(one, str) and SURROGATE.search(one):
+                    raise DataError(f"{self.source}: row {row} has half a character in column {column!r}", hint=WHOLE)
+        return values
 
     def is_image(self, column: str) -> bool:
         return self.rows.is_image(column)
 
     def is_list(self, column: str) -> bool:
         """Whether a column holds lists, also such that are written as texts (``"['B-PER', 'O']"``)."""
-        return any(isinstance(_parsed(value), list) for value in self.rows.values(column)[:LOOKED_AT])
+        return any(map(_is_list, self.rows.values(column)[:LOOKED_AT]))
 
     def texts(self, column: str) -> list[str]:
         """A column of texts; DataError names the row that has none."""
@@ -199,16 +224,14 @@ class Table:
         for row, value in enumerate(texts, 1):
             if not isinstance(value, str | int | float) or value != value:
                 raise DataError(f"{self.source}: row {row} has no text in column {column!r}", hint=GIVE)
-            if isinstance(value, str) and SURROGATE.search(value):
-                raise DataError(f"{self.source}: row {row} has half a character in column {column!r}", hint=GIVE)
         return [str(value) for value in texts]
 
     def lists(self, column: str) -> list[list[str]]:
         """A column of lists of texts, none of them empty; DataError names the row that has none."""
-        lists = [_parsed(value) for value in self.values(column)]
+        lists = self.values(column, lists=True)
         for row, value in enumerate(lists, 1):
             if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-                hint = WRITE if isinstance(value, str) and value.startswith("[") else GIVE
+                hint = WRITE if isinstance(value, str) else GIVE
                 raise DataError(f"{self.source}: row {row} has no list of texts in column {column!r}", hint=hint)
         return lists
 
@@ -216,7 +239,7 @@ class Table:
         """A column of classes: each row's name of it, and all names. Warns of those that people would take for one."""
         raw, names = self.values(column), self.rows.classes(column)
         if names and not any(isinstance(value, list) for value in raw):
-            return self._named(raw, names, column), names
+            return [self._named(value, names, column, row) for row, value in enumerate(raw, 1)], names
         labels = [self._class(value, column, row) for row, value in enumerate(raw, 1)]
         self._warn(labels, column)
         numbers = set(labels)
@@ -231,53 +254,64 @@ class Table:
 
     def class_lists(self, column: str) -> tuple[list[list[str]], tuple[str, ...]]:
         """A column of lists of classes, as ``classes``."""
-        raw, names = [_parsed(value) for value in self.values(column)], self.rows.classes(column)
+        raw, names = self.values(column, lists=True), self.rows.classes(column)
         for row, value in enumerate(raw, 1):
             if not isinstance(value, list):
-                hint = WRITE if isinstance(value, str) and value.startswith("[") else GIVE
+                hint = WRITE if isinstance(value, str) else GIVE
                 raise DataError(f"{self.source}: row {row} has no list of labels in column {column!r}", hint=hint)
         if names:
-            return [self._named(value, names, column) for value in raw], names
+            return [[self._named(v, names, column, row) for v in value] for row, value in enumerate(raw, 1)], names
         labels = [[self._class(v, column, row) for v in value] for row, value in enumerate(raw, 1)]
         self._warn(labels, column)
         return labels, in_order([label for row in labels for label in row])
 
-    def _named(self, ids: list[Any], names: Sequence[str], column: str) -> list[str]:
-        if any(value is None or value < 0 for value in ids):
-            raise DataError(f"{self.source}: column {column!r} has rows without a label", hint=GIVE)
-        return [names[value] for value in ids]
+    def _named(self, index: int | None, names: Sequence[str], column: str, row: int) -> str:
+        if index is None or index < 0:
+            told = "" if index is None else f" ({index})"
+            raise DataError(
+                f"{self.source}: row {row} has no label{told} in column {column!r}",
+                hint="Give each row one, or leave it out; if none has one, take another split.",
+            )
+        if index >= len(names):
+            raise DataError(
+                f"{self.source}: row {row} has class {index} in column {column!r}, which names {len(names)} of them",
+                hint=f"They count from 0 to {len(names) - 1}.",
+            )
+        return names[index]
 
     def _class(self, value: Any, column: str, row: int) -> str:
-        """A class's name: a text as it is, ``true`` or ``false``, a whole number however it is written."""
+        """A class's name: a text as it is, ``True`` or ``False``, a whole number without a point."""
         if value is None or value != value or (isinstance(value, str) and not value.strip()):
             raise DataError(f"{self.source}: row {row} has no label in column {column!r}", hint=GIVE)
-        if isinstance(value, bool):
-            return str(value).lower()
-        if isinstance(value, float):
-            if not value.is_integer():
+        if isinstance(value, float | Decimal):
+            if value % 1 or not -EXACT < value < EXACT:
                 raise DataError(
                     f"{self.source}: column {column!r} holds numbers ({value} in row {row}), not classes",
-                    hint="To learn numbers, give --task regression.",
+                    hint="To learn numbers, give --task regression; write classes as texts.",
                 )
             value = int(value)
-        if isinstance(_parsed(value), list):
+        if _is_list(value):
             raise DataError(
                 f"{self.source}: column {column!r} holds lists, not one label a row",
-                hint="To learn a tag for each token, give --task token-classification.",
+                hint="To learn a tag for each token, give --task token-classification; "
+                "of several labels a row, keep the one to learn.",
             )
         if not isinstance(value, str | int):
-            raise DataError(f"{self.source}: column {column!r} holds {type(value).__name__}s, not one label a row")
+            raise DataError(
+                f"{self.source}: column {column!r} holds {type(value).__name__}s, not one label a row",
+                hint="Write classes as texts.",
+            )
         return str(value)
 
     def _warn(self, labels: Sequence[str | list[str]], column: str) -> None:
-        """Of labels that differ only by blanks, capitals or Unicode form: they stay classes of their own."""
+        """Of labels that differ only by how they are written: they stay classes of their own."""
         first: dict[str, int] = {}  # row of each
         for row, label in enumerate(labels, 1):
             for one in [label] if isinstance(label, str) else label:
                 first.setdefault(one, row)
         alike: dict[str, list[str]] = {}
         for label in first:
-            alike.setdefault(" ".join(unicodedata.normalize("NFKC", label).casefold().split()), []).append(label)
+            alike.setdefault(_unspelled(label), []).append(label)
         for same in alike.values():
             if len(same) > 1:
                 told = " and ".join(f"{label!a} (row {first[label]})" for label in same)
@@ -294,17 +328,46 @@ def _content(value: Any) -> Any:
         return blake3(file.read()).hexdigest()
 
 
+def folded(name: str) -> str:
+    """A column's name as the usual ones are written."""
+    return name.strip().casefold()
+
+
+def number(value: Any) -> float | None:
+    """The finite number that a value is, or is written as; None for any other, also true and false."""
+    if isinstance(value, str) and NUMBER.fullmatch(value):
+        value = float(value)
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        with suppress(OverflowError):
+            return found if math.isfinite(found := float(value)) else None
+    return None
+
+
+def _unspelled(label: str) -> str:
+    """A label without what people and programs write in several ways: capitals, blanks, Unicode form, 1 and 1.0."""
+    plain = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+    whole = re.fullmatch(r"(-?)0*([0-9]+?)(\.0*)?", plain)
+    return whole[1] + whole[2] if whole else plain
+
+
 def _parsed(value: Any) -> Any:
-    """The list that a text is written as, in JSON or in Python; any other value as it is."""
-    if not isinstance(value, str) or not (value.startswith("[") and value.endswith("]")):
+    """The list that a text is written as, in JSON, Python or by NumPy; any other value as it is."""
+    if not isinstance(value, str) or value[:1] + value[-1:] not in ("[]", "()"):
         return value
     with suppress(ValueError, RecursionError):
         return json.loads(value)
-    if JOINED.search(value):  # as NumPy writes them: Python would make one text of two
-        return value
-    with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-        return ast.literal_eval(value)
+    with suppress(ValueError, SyntaxError):
+        if any(re.fullmatch(written, value, re.DOTALL) for written in LISTS):
+            return [ast.literal_eval(item) for item in re.findall(ITEM, value, re.DOTALL)]
     return value
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a value is a list, or a text that is one, or was meant to be: such as one that NumPy has shortened."""
+    if not isinstance(value, str):
+        return isinstance(value, list)
+    framed = value[:1] + value[-1:] == "[]" or value.startswith("array([")
+    return (framed and ("'" in value or '"' in value)) or isinstance(_parsed(value), list)
 
 
 def in_order(labels: Sequence[str]) -> tuple[str, ...]:
@@ -312,24 +375,49 @@ def in_order(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(set(labels), key=lambda n: (0, int(n), n) if re.fullmatch("-?[0-9]{1,18}", n) else (1, 0, n)))
 
 
+def in_names(examples: Examples, label_names: Sequence[str]) -> Examples:
+    """The examples with each label as it stands in ``label_names``; warns of those that are written another way.
+
+    Raises DataError for a label that is not there, and for one that looks like two that are.
+    """
+    known = {name: name for name in label_names}
+    alike: dict[str, list[str]] = {}
+    for name in label_names:
+        alike.setdefault(_unspelled(name), []).append(name)
+    taken = []
+
+    def found(label: str, row: int) -> str:
+        if label not in known:
+            meant = alike.get(_unspelled(label), [])
+            if len(meant) != 1:
+                cure = f" Write it as one of those: {', '.join(meant)}." if meant else ""
+                raise DataError(
+                    f"{examples.source}: row {row} has the label {label!r}, which the task does not know",
+                    hint=f"It knows: {', '.join(label_names)}.{cure}",
+                )
+            taken.append(f"{label!a} (row {row}) for {meant[0]!a}")
+            known[label] = meant[0]
+        return known[label]
+
+    labels = [
+        [found(one, row) for one in label] if isinstance(label, list) else found(label, row)
+        for row, label in enumerate(examples.labels, 1)
+    ]
+    if taken:
+        warnings.warn(
+            f"{examples.source}: some labels are not written as the task's, and taken for them: {listed(taken)}",
+            stacklevel=2,
+        )
+    return replace(examples, labels=labels)
+
+
 def label_ids(examples: Examples, label_names: Sequence[str]) -> list[Any]:
     """``examples.targets()`` as indices of ``label_names``, in lists where labels are.
 
-    Raises DataError for a label that is not there.
+    Raises DataError, and warns, as ``in_names``.
     """
     if not examples.labels:
         return examples.targets()
     index = {name: i for i, name in enumerate(label_names)}
-
-    def number(label: str, row: int) -> int:
-        if label not in index:
-            raise DataError(
-                f"{examples.source}: row {row} has the label {label!r}, which the task does not know",
-                hint=f"It knows: {', '.join(label_names)}.",
-            )
-        return index[label]
-
-    return [
-        [number(one, row) for one in label] if isinstance(label, list) else number(label, row)
-        for row, label in enumerate(examples.labels, 1)
-    ]
+    labels = in_names(examples, label_names).labels
+    return [[index[one] for one in label] if isinstance(label, list) else index[label] for label in labels]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from maskhub.errors import ArgumentError, DataError
-from maskhub.tasks.examples import Examples, Inputs, Table
+from maskhub.tasks.examples import Examples, Inputs, Table, number
 from maskhub.tasks.metrics import choice_metrics
 from maskhub.tasks.task import Answer, Array, Names, TaskType, likeliest, rows, softmax
 
@@ -109,10 +109,10 @@ def _checked(prompts: list[str], choices: list[list[str]], source: str) -> Input
 
 
 def _index(value: Any, count: int, source: str, column: str, row: int) -> int:
-    whole = isinstance(value, int) or (isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value))
-    if isinstance(value, bool) or not whole or not 0 <= int(value) < count:
+    index = number(value)
+    if index is None or index not in range(count):
         raise DataError(
             f"{source}: row {row} has {value!r} in column {column!r}, which is no index of its {count} choices",
             hint=f"It counts from 0 to {count - 1}.",
         )
-    return int(value)
+    return int(index)

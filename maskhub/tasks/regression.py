@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+import re
+from decimal import Decimal
 from typing import Any
 
 from maskhub.errors import DataError
-from maskhub.tasks.examples import LABEL_COLUMNS, NUMBER, Examples, Inputs, Table
+from maskhub.tasks.examples import LABEL_COLUMNS, Examples, Inputs, Table, folded, number
 from maskhub.tasks.metrics import regression_metrics
 from maskhub.tasks.task import Answer, Array, Names, classes_config
 from maskhub.tasks.text_classification import TextClassification
@@ -23,24 +24,31 @@ class TextRegression(TextClassification):
     ensembles = ("logits",)
 
     def fits(self, table: Table) -> bool:
-        """Whether a label is a number with a fraction, or a column that scores are in has numbers only.
+        """Whether a label is a number with a fraction, or a column of scores has a digit: not in words alone.
 
         Other whole numbers, and all that is written as a text, are taken for classes.
         """
         label = table.find("label", (*LABEL_COLUMNS, *SCORES))
-        if label is None:
+        if label is None or table.rows.classes(label):
             return False
         values = [value for value in table.rows.values(label) if value is not None]
-        if label in SCORES and values and all(isinstance(value, str) and NUMBER.fullmatch(value) for value in values):
-            return True
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        return numbers and any(
-            isinstance(value, float) and math.isfinite(value) and not value.is_integer() for value in values
-        )
+        if folded(label) in SCORES:
+            return any(re.search("[0-9]", str(value)) for value in values)
+        numbers = all(isinstance(value, int | float | Decimal) and not isinstance(value, bool) for value in values)
+        return numbers and any(value % 1 and math.isfinite(value) for value in values)
 
     def labels(self, table: Table, inputs: Inputs) -> tuple[list[Any], Names]:
         column = table.column("label", (*LABEL_COLUMNS, *SCORES))
-        return [_number(value, table.source, column, row) for row, value in enumerate(table.values(column), 1)], ()
+        numbers = []
+        for row, value in enumerate(table.values(column), 1):
+            if (found := number(value)) is None:
+                raise DataError(
+                    f"{table.source}: row {row} has {value!r:.100} in column {column!r}, which is no number to learn",
+                    hint="Write numbers such as 0.5, leave rows without one out, or learn classes with "
+                    f"--task text-classification --label-column {column!r}.",
+                )
+            numbers.append(found)
+        return numbers, ()
 
     def config(self, names: Names) -> dict[str, Any]:
         return classes_config(("score",)) | {"problem_type": "regression"}
@@ -56,16 +64,3 @@ class TextRegression(TextClassification):
 
     def answer(self, asked: Answer, processor: Any, logits: Array, labels: Array, names: Names, top_k: int) -> Answer:
         return asked | {"score": float(logits[0])}
-
-
-def _number(value: Any, source: str, column: str, row: int) -> float:
-    if isinstance(value, str) and NUMBER.fullmatch(value):
-        value = float(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        with suppress(OverflowError):
-            if math.isfinite(number := float(value)):
-                return number
-    raise DataError(
-        f"{source}: row {row} has {value!r} in column {column!r}, which is no number to learn",
-        hint="Give each row a number, or learn classes with --task text-classification.",
-    )

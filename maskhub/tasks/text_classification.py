@@ -31,9 +31,11 @@ class TextClassification(TaskType):
 
     def inputs(self, table: Table) -> Inputs:
         given = table.columns
-        pairs = (p for p in PAIR_COLUMNS if set(p) <= set(table.names))
-        found = next(pairs, None) if given.text is None else None
-        text, pair = found or (table.column("text", TEXT_COLUMNS), None)
+        text, pair = None, None
+        if given.text is None:
+            pairs = ((table.named(first), table.named(second)) for first, second in PAIR_COLUMNS)
+            text, pair = next(filter(all, pairs), (None, None))
+        text = text or table.column("text", TEXT_COLUMNS)
         pair = given.pair or pair
         return {"text": table.texts(text), **({"pair": table.texts(pair)} if pair else {})}
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from maskhub.errors import ArgumentError, CheckpointError, DataError
-from maskhub.tasks.examples import Examples, Inputs, Table, label_ids
+from maskhub.tasks.examples import WRITE, Examples, Inputs, Table, label_ids
 from maskhub.tasks.metrics import IGNORED, are_entities, tagging_metrics
 from maskhub.tasks.task import Answer, Array, Names, TaskType, classes_config, padded_labels, rows, softmax
 from maskhub.tasks.text_classification import TEXT_COLUMNS
@@ -39,7 +39,9 @@ class TokenClassification(TaskType):
         text, label = table.column("text", (*TOKEN_COLUMNS, *TEXT_COLUMNS)), table.column("label", TAG_COLUMNS)
         for column in (text, label):
             if not table.is_list(column):
-                raise DataError(f"{table.source}: column {column!r} holds no lists: a tag is needed for each token")
+                raise DataError(
+                    f"{table.source}: column {column!r} holds no lists: a tag is needed for each token", hint=WRITE
+                )
         tags, names = table.class_lists(label)
         for row, (words, marks) in enumerate(zip(inputs["tokens"], tags, strict=True), 1):
             if len(words) != len(marks):

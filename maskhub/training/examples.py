@@ -12,7 +12,7 @@ import numpy as np
 from maskhub.errors import ArgumentError, DataError
 from maskhub.tasks import REGISTRY
 from maskhub.tasks.data import read_dataset, read_file, split_names
-from maskhub.tasks.examples import Columns, Examples, label_ids
+from maskhub.tasks.examples import Columns, Examples, in_names
 from maskhub.training.settings import TrainSettings
 
 
@@ -46,7 +46,7 @@ def read(settings: TrainSettings, token: str | None) -> Data:
     if settings.eval_split is not None:
         training, evaluation = held_out(training, settings.eval_split, settings.seed)
     if evaluation and training.label_names:
-        label_ids(evaluation, training.label_names)
+        evaluation = in_names(evaluation, training.label_names)
     kind = REGISTRY[training.task]
     known = (*kind.metrics(training.label_names), "loss")
     if settings.metric is not None and settings.metric not in known:

@@ -7,9 +7,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from maskhub.errors import DataError
@@ -90,11 +92,17 @@ def test_tags_that_are_class_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", ["tokens,ner_tags", "tokens,labels", "words,tags"])
-@pytest.mark.parametrize("write_list", [str, json.dumps, lambda value: str(value).replace("'", '"')])
+@pytest.mark.parametrize(
+    "write_list",
+    [
+        str, json.dumps, lambda value: str(value).replace("'", '"'), lambda value: str(tuple(value)),
+        lambda value: str(np.array(value)), lambda value: str(np.array(value)).replace(" ", "\n "),
+    ],
+)  # fmt: skip
 def test_lists_that_are_written_as_texts(columns: str, write_list: Callable[[Any], str], tmp_path: Path) -> None:
-    rows = [(["Ann", "don't", "go"], ["B-PER", "O", "O"]), (["to", "Rome"], ["O", "B-LOC"])]
-    if write_list not in (str, json.dumps):
-        rows = [(["Ann", "went", "home"], ["B-PER", "O", "O"]), (["to", "Rome"], ["O", "B-LOC"])]
+    rows = [(["Ann", "don't", "go"], ["B-PER", "O", "O"]), (["Rome"], ["B-LOC"])]
+    if '"' in write_list(["a"]) and write_list is not json.dumps:
+        rows[0] = (["Ann", "went", "home"], ["B-PER", "O", "O"])
     with (tmp_path / "a.csv").open("w", newline="") as file:
         csv.writer(file).writerow([*columns.split(","), "other"])
         csv.writer(file).writerows([*map(write_list, row), "x"] for row in rows)
@@ -108,14 +116,40 @@ def test_lists_that_are_written_as_texts(columns: str, write_list: Callable[[Any
         )
 
 
-def test_lists_as_numpy_writes_them_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("""tokens,tags\n"['a', 'b']","['O' 'O']"\n""")
-    with pytest.raises(DataError, match="column 'tags' holds no lists"):
-        read_file(tmp_path / "a.csv")
-    (tmp_path / "a.csv").write_text("""tokens,tags\n"['a', 'b']","['O', 'O']"\n"['a' 'b']","['O', 'O']"\n""")
-    with pytest.raises(DataError, match="row 2 has no list of texts in column 'tokens'") as caught:
-        read_file(tmp_path / "a.csv")
-    assert caught.value.hint == """Write lists as JSON has them: ["a", "b"]."""
+def test_numbers_of_tags_as_numpy_writes_them(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("""tokens,tags\n"['a' 'b'\n 'c']",[3 0 1]\n"['d']",[1.]\n""")
+    examples = read_file(tmp_path / "a.csv")
+    assert (examples.inputs["tokens"], examples.labels) == ([["a", "b", "c"], ["d"]], [["3", "0", "1"], ["1"]])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "['a' 'b' ... 'y' 'z']", "['a''b', 'c']", "['a' 'b', 'c']", "[np.str_('a'), np.str_('b')]",
+        "array(['a', 'b'], dtype=object)", "['a', b]", "['a', 'b'", "['a\\']",
+    ],
+)  # fmt: skip
+def test_lists_that_cannot_be_read_are_refused(written: str, tmp_path: Path) -> None:
+    """None is a class, and none loses or joins what it holds."""
+    good = """['a', 'b']","['O', 'O']"""
+    for table, what in (
+        (f'tokens,tags\n"{good}"\n"{written}","[\'O\', \'O\']"\n', "row 2 has no list of texts in column 'tokens'"),
+        (f'tokens,tags\n"{good}"\n"[\'a\', \'b\']","{written}"\n', "row 2 has no list of labels in column 'tags'"),
+    ):
+        (tmp_path / "a.csv").write_text(table)
+        with pytest.raises(DataError) as caught:
+            read_file(tmp_path / "a.csv")
+        assert str(caught.value) == f"{tmp_path / 'a.csv'}: {what}. {LISTS}"
+    if written.endswith(("]", ")")):
+        (tmp_path / "a.csv").write_text(f'text,label\nx,"{written}"\n')
+        with pytest.raises(DataError, match="column 'label' holds lists, not one label a row"):
+            read_file(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("text", ["(1)", "('a')", "[deleted]", "(it's)", "[1-2]", "[a] 'b'"])
+def test_texts_in_brackets_are_no_lists(text: str, tmp_path: Path) -> None:
+    examples = read_file(write(tmp_path, {"text": text, "label": text}))
+    assert (examples.inputs["text"], examples.labels) == ([text], [text])
 
 
 def test_numbers_that_are_written_as_texts(tmp_path: Path) -> None:
@@ -125,10 +159,86 @@ def test_numbers_that_are_written_as_texts(tmp_path: Path) -> None:
     assert read_file(path, task="regression").labels == [3.1, -3.1, 1000.0, 0.5]
     path.write_text("sentence1,sentence2,score\na,b,3\nc,d,4\n")
     assert read_file(path).labels == [3.0, 4.0]
-    for wrong in ("3,5", "1_000", "nan", "inf", "0x10", "three", ""):
-        path.write_text(f'text,label\na,1.5\nb,"{wrong}"\n')
-        with pytest.raises(DataError, match=f"row 2 has '{wrong}' in column 'label', which is no number to learn"):
-            read_file(path, task="regression")
+    for column, task in (("label", "regression"), ("score", "regression"), ("score", None), ("Rating", None)):
+        for wrong in ("3,5", "1_000", "nan", "inf", "1e999", "0x10", "three", "", "50%", "n/a", " "):
+            path.write_text(f'text,{column}\na,1.5\nb,"{wrong}"\n')
+            with pytest.raises(DataError) as caught:
+                read_file(path, task=task)
+            what = f"{path}: row 2 has {wrong!r} in column {column!r}, which is no number to learn"
+            assert str(caught.value) == f"{what}. {NUMBER} --label-column {column!r}."
+
+
+@pytest.mark.parametrize("column", ["score", "Rating", "similarity"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("numbers", [[1, 3], [1.0, 3.0], [0.5, 2], [-1, 2**60]])
+def test_scores_are_numbers_in_every_file(column: str, kind: str, numbers: list[float], tmp_path: Path) -> None:
+    table = pytest.importorskip("pandas").DataFrame({"text": ["x", "y"], column: numbers})
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        table.to_csv(path)
+    elif kind == "jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_parquet(path)
+    examples = read_file(path)
+    assert (examples.task, examples.labels) == ("regression", numbers)
+    named = table.rename(columns={column: "label"})
+    named.to_json(path.with_suffix(".jsonl"), orient="records", lines=True)
+    whole = all(number % 1 == 0 for number in numbers)
+    assert read_file(path.with_suffix(".jsonl")).task == ("text-classification" if whole else "regression")
+
+
+def test_a_rating_in_words_is_a_class(tmp_path: Path) -> None:
+    rows = [{"text": "x", "rating": "good"}, {"text": "y", "rating": "bad"}]
+    examples = read_file(write(tmp_path, *rows), Columns(label="rating"))
+    assert (examples.task, examples.labels) == ("text-classification", ["good", "bad"])
+    with pytest.raises(DataError, match=r"no label column found among text, rating\. Name it with --label-column\."):
+        read_file(write(tmp_path, *rows))
+    features = {"text": datasets.Value("string"), "rating": datasets.ClassLabel(names=["1", "2"])}
+    table = datasets.Dataset.from_dict({"text": ["x", "y"], "rating": [1, 0]}, features=datasets.Features(features))
+    table.to_parquet(tmp_path / "a.parquet")
+    assert read_file(tmp_path / "a.parquet", Columns(label="rating")).labels == ["2", "1"]
+
+
+def test_decimals(tmp_path: Path) -> None:
+    """As databases have them."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for numbers, task, labels in (
+        (["1.00", "2.00"], "text-classification", ["1", "2"]), (["0.50", "2.00"], "regression", [0.5, 2.0]),
+    ):  # fmt: skip
+        table = pyarrow.table({"text": ["x", "y"], "label": [Decimal(number) for number in numbers]})
+        parquet.write_table(table, tmp_path / "a.parquet")
+        examples = read_file(tmp_path / "a.parquet")
+        assert (examples.task, examples.labels) == (task, labels)
+
+
+@pytest.mark.parametrize("value", [1, 1.0, "1", "1.0", "01"])
+def test_an_index_however_it_is_written(value: Any, tmp_path: Path) -> None:
+    assert read_file(write(tmp_path, CHOICE | {"label": value})).labels == [1]
+
+
+@pytest.mark.parametrize("value", [0.5, True, "1.5", "b", None, 2.0, -1.0])
+def test_what_is_no_index(value: Any, tmp_path: Path) -> None:
+    path = write(tmp_path, CHOICE, CHOICE | {"label": value})
+    with pytest.raises(DataError, match=r"row 2 has .* in column 'label', which is no index of its 2 choices"):
+        read_file(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "task"),
+    [
+        ({"Premise": "x", "Hypothesis": "y", "Label": "a"}, "text-classification"),
+        ({"Tokens": ["x"], "NER_tags": ["O"]}, "token-classification"),
+        ({"Prompt": "it", "Choices": ["a", "b"], "Label": 1}, "multiple-choice"),
+        ({"Text": "x", "Score": 2}, "regression"),
+        ({"Text ": "x"}, "text-generation"),
+    ],
+)
+def test_usual_names_in_other_capitals(row: Row, task: str, tmp_path: Path) -> None:
+    examples = read_file(write(tmp_path, row))
+    assert (examples.task, examples.columns) == (task, tuple(row))
+    usual = {name.strip().lower(): value for name, value in row.items()}
+    assert read_file(write(tmp_path, usual)) == examples
 
 
 def test_choices(tmp_path: Path) -> None:
@@ -173,7 +283,8 @@ def test_classes_called_like_splits(tmp_path: Path) -> None:
 
 
 GIVE = "Give each row one, or leave it out."
-NUMBER = "Give each row a number, or learn classes with --task text-classification."
+NUMBER = "Write numbers such as 0.5, leave rows without one out, or learn classes with --task text-classification"
+LISTS = """Write lists as JSON has them: ["a", "b"]."""
 BAD: list[tuple[list[Row], str | None, str, str | None]] = [
     (
         [WORDS, WORDS | {"tags": ["O"]}], None,
@@ -185,11 +296,11 @@ BAD: list[tuple[list[Row], str | None, str, str | None]] = [
     ),
     ([WORDS, {"tokens": [], "tags": []}], None, "row 2 has no list of texts in column 'tokens'", GIVE),
     ([WORDS | {"tags": ["O", None]}], None, "row 1 has no label in column 'tags'", GIVE),
-    ([WORDS | {"tags": "O O"}], None, "column 'tags' holds no lists: a tag is needed for each token", None),
+    ([WORDS | {"tags": "O O"}], None, "column 'tags' holds no lists: a tag is needed for each token", LISTS),
     ([{"tokens": ["x"], "marks": ["O"]}], None, "no label column found among tokens, marks", "Name it with --label-"),
     (
         [{"text": "x", "label": "a"}], "token-classification",
-        "column 'text' holds no lists: a tag is needed for each token", None,
+        "column 'text' holds no lists: a tag is needed for each token", LISTS,
     ),
     ([CHOICE, CHOICE | {"choices": ["a"] * 3}], None, "row 2 has 3 choices, and row 1 has 2", "Give all rows the same"),
     ([CHOICE | {"choices": ["a"], "label": 0}], None, "row 1 has one choice only; two or more are needed", None),
@@ -210,7 +321,8 @@ BAD: list[tuple[list[Row], str | None, str, str | None]] = [
     ([{"text": "x", "label": True}], "regression", "row 1 has True in column 'label', which is no number", NUMBER),
     (
         [{"text": "x", "label": 0.5}], "text-classification",
-        "column 'label' holds numbers (0.5 in row 1), not classes", "To learn numbers, give --task regression.",
+        "column 'label' holds numbers (0.5 in row 1), not classes",
+        "To learn numbers, give --task regression; write classes as texts.",
     ),
     ([{"text": "x", "label": ["a"]}], None, "column 'label' holds lists, not one label a row", "To learn a tag"),
     ([{"image": "a.png", "label": "a"}], "image-classification", "column 'image' holds no images", "Name a folder of"),

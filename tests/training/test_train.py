@@ -35,6 +35,7 @@ from maskhub.errors import (
 from maskhub.masks.scores import draw
 from maskhub.runtime.evaluate import evaluate, logits_of
 from maskhub.tasks.data import read_file
+from maskhub.training.examples import read
 from maskhub.training.loop import TrainResult
 from maskhub.training.masking import scores_of
 from maskhub.training.model import head_of
@@ -467,6 +468,18 @@ def test_examples_that_make_no_task(bert: Path, task: Path, tmp_path: Path) -> N
     error = refused(toy.settings(bert, task, text_column="body"), tmp_path / "run")
     assert error.message.endswith("train.jsonl: no column 'body' (asked for as the text column)")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.jsonl", "other.jsonl"]
+
+
+def test_an_evaluation_file_that_writes_its_labels_otherwise(task: Path, tmp_path: Path) -> None:
+    rows = toy.write_rows(tmp_path / "rows.jsonl", [{"text": "x", "label": value} for value in (False, True) * 2])
+    table = tmp_path / "rows.csv"
+    table.write_text("text,label\n" + "x,false\nx,true\n" * 2)
+    for training, other, labels in ((rows, table, ["False", "True"] * 2), (table, rows, ["false", "true"] * 2)):
+        settings = toy.settings(tmp_path, task, train_file=str(training), eval_file=str(other))
+        with pytest.warns(UserWarning, match="rows.*: some labels are not written as the task's, and taken for them"):
+            data = read(settings, None)
+        assert data.evaluation is not None
+        assert (data.training.labels, data.evaluation.labels) == (labels, labels)
 
 
 def test_bases_that_cannot_be_trained(bert: Path, task: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def list_masks(
 ) -> list[Listed]:
     """List masks on the Hub, or in a repo or a shared folder: task, base, size, bits a weight, metrics.
 
-    They are read from cards, or else from the masks' headers.
+    They are read from cards, or else from the masks' manifests.
 
     Raises RemoteError.
 

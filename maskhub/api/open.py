@@ -28,8 +28,8 @@ def open(
     bits come from the local cache, where they lie decoded, and are checked by the file's digests; the first time they
     are put there. All else is the file's.
 
-    The seal is checked where the whole file is at hand: here, or fetched ``whole``. Of a URL that is read in parts each
-    payload is checked, but not what the header tells.
+    The seal is checked where the whole file is at hand: here, or fetched ``whole``. Of a URL that is read in parts the
+    id must follow from what the file says, and each mask and tensor is checked; metrics and lineage are not.
 
     Raises FormatError for a file that is no mask, IntegrityError for a damaged one, and RemoteError where one cannot be
     had.

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
+
 from maskhub.api.parameters import (
     BASE_HELP,
     BaseLike,
@@ -23,6 +25,8 @@ from maskhub.api.parameters import (
 )
 from maskhub.errors import ArgumentError, MissingError, OutputError
 from maskhub.options import Option
+
+ALIKE = 0.95  # of what the changes of a mask take that began elsewhere
 
 if TYPE_CHECKING:
     from maskhub.checkpoints.checkpoint import Checkpoint
@@ -113,7 +117,8 @@ def _begun_as(maskset: MaskSet, like: MaskLike, source: str, token: str | None) 
     if maskset.initial is not None:
         raise ArgumentError(f"{source}: records where its training began", hint="Leave --like out.")
     begun = dataclasses.replace(maskset, initial=other.initial)
-    if payload_bytes(begun) >= payload_bytes(maskset):
+    elsewhere = msgspec.structs.replace(other.initial, seed=(other.initial.seed + 1) % (1 << 32))
+    if payload_bytes(begun, "drift") > ALIKE * payload_bytes(dataclasses.replace(begun, initial=elsewhere), "drift"):
         raise ArgumentError(
             f"{source}: its masks are not changed ones of the initial mask of {name}",
             hint="Name the mask or the run that it was built from, or leave --like out.",

@@ -89,7 +89,7 @@ def _own_file(base: Checkpoint, path: Path) -> bytes:
 
 
 def task_config(base: Checkpoint, maskset: MaskSet, *, dtype: str | None = None, code: bool = False) -> dict[str, Any]:
-    """The base's ``config.json`` with what the task changes, and the ids of base and mask."""
+    """The base's ``config.json`` with what the task changes, and under ``maskhub`` what it was made of."""
     config = base.config()
     if not code:
         config = {key: value for key, value in config.items() if key not in CODE}
@@ -104,7 +104,10 @@ def task_config(base: Checkpoint, maskset: MaskSet, *, dtype: str | None = None,
         config[key] = FLOATS[dtype]
     elif len(stored) == 1 and key in config:  # which may say another one than the files have
         config[key] = FLOATS[stored.pop()]
-    return config | {"maskhub": {"base": maskset.base.root, "mask": maskset.id}}
+    noted: dict[str, Any] = {"base": maskset.base.root, "mask": maskset.id}
+    if maskset.task:  # what transformers' configurations have no place for
+        noted |= {"tokenizer": maskset.task.tokenizer, "max_length": maskset.task.max_length}
+    return config | {"maskhub": {key: value for key, value in noted.items() if value is not None}}
 
 
 def card(base: Checkpoint, maskset: MaskSet) -> str:

@@ -171,7 +171,16 @@ def task_of(base: dict[str, Any], dense: dict[str, Any]) -> Task | None:
     match dense.get("architectures"):
         case [str(architecture), *_]:
             changed = {k: v for k, v in dense.items() if k not in BOOKKEEPING and base.get(k) != v}
-            return Task(task_type(architecture), architecture, changed)
+            noted = dense.get("maskhub")  # which ``apply`` wrote
+            noted = noted if isinstance(noted, dict) else {}
+            tokenizer, length = noted.get("tokenizer"), noted.get("max_length")
+            return Task(
+                task_type(architecture),
+                architecture,
+                changed,
+                tokenizer if isinstance(tokenizer, str) else None,
+                length if isinstance(length, int) else None,
+            )
     return None
 
 

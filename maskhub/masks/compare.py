@@ -231,7 +231,12 @@ class Diff:
     @property
     def same(self) -> bool:
         """Whether masks, dense tensors and task are the same; what the files note besides may differ."""
-        return not (self.total.hamming or self.only_in_a or self.only_in_b or self.dense or self.other_task)
+        return self.same_mask and not self.other_task
+
+    @property
+    def same_mask(self) -> bool:
+        """Whether masks and dense tensors are the same, if perhaps for another task."""
+        return not (self.total.hamming or self.only_in_a or self.only_in_b or self.dense)
 
     @property
     def other_task(self) -> bool:

@@ -140,7 +140,8 @@ def test_hostile_names_stay_text_in_the_card(base: Checkpoint, maskset: MaskSet,
     from markdown_it import MarkdownIt
 
     assert maskset.task
-    task = msgspec.structs.replace(maskset.task, type=HOSTILE)
+    kind = HOSTILE.replace("\ud800", "")  # which no file can hold
+    task = msgspec.structs.replace(maskset.task, type=kind)
     named = maskset.with_base_name(HOSTILE)
     evil = dataclasses.replace(named, task=task, metrics={HOSTILE: 0.5}, lineage={HOSTILE: HOSTILE})
     pages = []
@@ -152,7 +153,7 @@ def test_hostile_names_stay_text_in_the_card(base: Checkpoint, maskset: MaskSet,
         pages.append(re.sub(r">[^<]*<", "><", page))
         data = yaml.safe_load(front)
         assert list(data) == ["library_name", "base_model", "tags", "pipeline_tag"]
-    assert (data["base_model"], data["pipeline_tag"]) == (HOSTILE, HOSTILE)
+    assert (data["base_model"], data["pipeline_tag"]) == (HOSTILE, kind)
     assert pages[0] == pages[1]
 
 

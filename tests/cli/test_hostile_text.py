@@ -17,6 +17,7 @@ import pytest
 
 import maskhub
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.scan import digests
 from maskhub.container.writer import save
 from maskhub.errors import MaskhubError
 from maskhub.masks.binding import BaseBinding, HubRevision
@@ -44,7 +45,7 @@ def evil(base_folder: Path) -> tuple[MaskSet, MaskSet]:
         base = one.base
         bound = BaseBinding.of(
             f"{BOTH}{seed}",
-            {tensor(n): d for n, d in base.tensors.items()},
+            {tensor(n): d for n, d in digests(open_checkpoint(base_folder)).items() if n in base.tensors},
             {tensor(n): tensor(base.parameter(n)) for n in base.tensors},
             HubRevision(f"a/{BOTH}{seed}", BOTH, {BOTH: "0" * 64}),
         )

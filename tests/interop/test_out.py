@@ -122,7 +122,8 @@ def test_a_bank_keeps_all(base: Checkpoint, maskset: MaskSet, tmp_path: Path) ->
 
     with h5py.File(bank) as file:
         group = file["bank"]
-        assert json.loads(group.attrs["manifest"])["id"] == maskset.id
+        assert group.attrs["id"] == maskset.id
+        assert json.loads(group.attrs["manifest"])["base"]["root"] == maskset.base.root
         for name, mask in maskset.masks.items():
             dataset = group["masks"][name]
             assert dataset.chunks

@@ -19,7 +19,7 @@ from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import LazyMask, Mask, MaskSet, count_ones, packed_size
 from maskhub.masks.summary import to_fields
 from maskhub.storage.tensor import RawTensor
-from tests.tiny import TASK, sealed
+from tests.tiny import TASK, read_parts, write_parts
 
 FLAGS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=9))
 
@@ -134,9 +134,27 @@ def test_a_mask_set_refuses_two_tensors_for_one_parameter() -> None:
 )
 def test_id_does_not_depend_on_notes(metrics: dict[str, float], lineage: dict[str, int], name: str) -> None:
     maskset = small()
-    assert small(metrics=metrics, lineage=lineage, task=TASK, extra={"x": 1}).id == maskset.id
+    assert small(metrics=metrics, lineage=lineage, extra={"x": 1}).id == maskset.id
     assert maskset.with_base_name(name).id == maskset.id
     assert maskset.with_base_name(name).base.name == name
+
+
+def test_id_covers_what_a_model_answers_with() -> None:
+    maskset = small(task=TASK)
+    assert maskset.id == small(task=msgspec.structs.replace(TASK)).id != small().id
+    swapped = TASK.config | {"id2label": {"0": "spam", "1": "ham"}}
+    changes: tuple[dict[str, Any], ...] = (
+        {"config": swapped}, {"type": "x"}, {"architecture": "X"}, {"tokenizer": "user/t"}, {"max_length": 9},
+    )  # fmt: skip
+    ids = {small(task=msgspec.structs.replace(TASK, **change)).id for change in changes}
+    assert len({*ids, maskset.id}) == len(changes) + 1
+    same_numbers = msgspec.structs.replace(TASK, config=TASK.config | {"x": 2.0})
+    assert small(task=same_numbers).id == small(task=msgspec.structs.replace(TASK, config=TASK.config | {"x": 2})).id
+    renamed = dataclasses.replace(maskset, base=msgspec.structs.replace(maskset.base, parameter_prefix="other."))
+    assert renamed.id != maskset.id
+    listed = {name: maskset.base.parameter(name) for name in maskset.base.tensors}
+    otherwise = msgspec.structs.replace(maskset.base, parameter_prefix="", parameters=listed)
+    assert dataclasses.replace(maskset, base=otherwise).id == maskset.id  # the same names, told otherwise
 
 
 @given(FLAGS.filter(lambda keep: keep.size > 0), st.data())
@@ -212,13 +230,10 @@ def test_a_mask_set_that_is_shown_is_not_decoded() -> None:
 
 
 def test_an_opened_mask_set_tells_of_its_file_without_decoding(mask_path: Path, tmp_path: Path) -> None:
-    whole, size = maskhub.open(mask_path), mask_path.stat().st_size
-    payloads = sum(whole.stored.sizes.values()) if whole.stored else 0
-    data = bytearray(mask_path.read_bytes())
-    data[-payloads:] = bytes(payloads)
-    damaged = tmp_path / "damaged.msk"
-    damaged.write_bytes(data)
-    sealed(damaged)
+    whole = maskhub.open(mask_path)
+    manifest, parts = read_parts(mask_path)
+    zeroed = {name: part if name in manifest["dense"] else bytes(len(part)) for name, part in parts.items()}
+    damaged = write_parts(tmp_path / "damaged.msk", manifest, zeroed)
     opened = maskhub.open(damaged)
     assert opened.id == whole.id
     assert opened == whole
@@ -227,8 +242,9 @@ def test_an_opened_mask_set_tells_of_its_file_without_decoding(mask_path: Path, 
     assert opened.sparsity == whole.sparsity == pytest.approx(1 - np.concatenate(
         [mask.to_bool().reshape(-1) for mask in whole.values()]).mean())  # fmt: skip
     summary = opened.summary()
-    assert (summary.file, summary.file_bytes, summary.id) == (str(damaged), size, whole.id)
-    assert summary.mask_bytes == payloads - summary.dense_bytes
+    assert (summary.file, summary.file_bytes, summary.id) == (str(damaged), damaged.stat().st_size, whole.id)
+    assert whole.stored is not None
+    assert summary.mask_bytes == sum(whole.stored.sizes.values())
     shown = html.unescape(re.sub("<.*?>", "\n", opened._repr_html_()))
     for label, value in to_fields(summary).items():
         for line in [value] if isinstance(value, str) else value:

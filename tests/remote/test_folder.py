@@ -175,7 +175,6 @@ def test_the_same_mask_coded_anew_takes_the_name(shared: str, masks: list[Path],
 
 OTHERWISE = {
     "metrics": {"accuracy": 0.1},
-    "task": Task("text-classification", "BertForSequenceClassification", {"id2label": {"0": "no", "1": "yes"}}),
     "lineage": {"operation": "train", "seed": 77},
 }
 
@@ -197,6 +196,14 @@ def test_the_same_weights_with_other_notes_are_another_file(
     assert maskhub.push(other, shared, force=True).changed
     maskhub.pull(address, "out.msk")
     assert Path("out.msk").read_bytes() == other.read_bytes() != masks[0].read_bytes()
+
+
+def test_the_same_weights_for_another_task_are_another_mask(shared: str, masks: list[Path], here: Path) -> None:
+    maskhub.push(masks[0], shared)
+    task = Task("text-classification", "BertForSequenceClassification", {"id2label": {"0": "no", "1": "yes"}})
+    other = maskhub.save(dataclasses.replace(maskhub.open(masks[0]), task=task), here / "a.msk")
+    with pytest.raises(RemoteError, match=f"the name is taken by another mask, {id_of(masks[0])[:16]}"):
+        maskhub.push(other, shared)
 
 
 def test_a_mask_that_needs_a_parent_does_not_replace_one_that_does_not(masks: list[Path], here: Path) -> None:

@@ -77,11 +77,11 @@ def test_a_pipeline_from_the_hub(hub: TestHub, tiny_bert: Path, tmp_path: Path) 
     ran = hub.program([sys.executable, "-c", script, str(tiny_bert)])
     assert ran.stdout.split()[0] in ("ham", "spam"), ran.stderr
     assert ran.stdout.split()[1] == "BertForSequenceClassification"
-    assert blobs(hub) == []  # the first request brought all of it
+    assert len(blobs(hub)) == 1  # what is needed whole comes through the cache
 
 
 def test_info_reads_little(hub: TestHub, tmp_path: Path) -> None:
-    """Of a megabyte under 64 KB, all answers counted; and nothing stays in the cache."""
+    """Of a megabyte under 20 KB, all answers counted; and nothing stays in the cache."""
     tiny.megabyte(tmp_path / "big.msk")
     hub.put("alice/big", big__msk=(tmp_path / "big.msk").read_bytes())
     hub.requests()
@@ -89,7 +89,7 @@ def test_info_reads_little(hub: TestHub, tmp_path: Path) -> None:
     assert ran.status == 0, ran.err
     assert "8,410,000" in ran.out
     log = hub.requests()
-    assert sum(request["sent"] for request in log) < 64_000
+    assert sum(request["sent"] for request in log) < 20_000
     assert len(log) == 4  # which masks, which commit, the redirect, the header
     assert [r["auth"] for r in log] == [True, True, True, False]  # the CDN gets no token
     assert blobs(hub) == []

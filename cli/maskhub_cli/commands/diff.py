@@ -99,7 +99,7 @@ def _show_two(
         fields={**fields, **written},
         tables=tables,
     )
-    if diff.ids[0] != diff.ids[1]:
+    if not diff.same_mask:
         a, b = map(shlex.quote, files)
         options = " --head-from a" if diff.dense or diff.other_task else ""
         options += " --missing keep" if diff.only_in_a or diff.only_in_b else ""
@@ -109,7 +109,7 @@ def _show_two(
 def _verdict(diff: Diff) -> str:
     if diff.same:
         return "the same"
-    return "the same mask, for another task" if diff.ids[0] == diff.ids[1] else "different"
+    return "the same mask, for another task" if diff.same_mask else "different"
 
 
 def to_data(diff: Diff, files: Sequence[str]) -> dict[str, Any]:

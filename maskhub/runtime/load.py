@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
 
@@ -36,6 +37,9 @@ def load_model(
     base: str | Path | Checkpoint,
     mask: str | Path | MaskSet,
     *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | int | None = None,
+    device_map: Any = None,
     verify: bool = True,
     revision: str | None = None,
     token: str | None = None,
@@ -47,25 +51,38 @@ def load_model(
     )
     checkpoint = match(checkpoint, [maskset])
     dense.check_structure(checkpoint, maskset)
-    config_dict = task_config(checkpoint, maskset)
-    model_class: Any = _model_class(config_dict)
     state = {name: to_torch(t) for name, t in dense.tensors(checkpoint, maskset, verify=verify)}
+    return build_model(task_config(checkpoint, maskset), state, dtype=dtype, device=device, device_map=device_map)
+
+
+def build_model(
+    config_dict: dict[str, Any],
+    state: dict[str, torch.Tensor],
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | int | None = None,
+    device_map: Any = None,
+) -> PreTrainedModel:
+    """A transformers model of this configuration and these parameters, in evaluation mode.
+
+    Raises FormatError where they do not go together.
+    """
+    kind: Any = model_class(config_dict)
+    options = {key: value for key, value in {"dtype": dtype, "device_map": device_map}.items() if value is not None}
     with quiet_transformers():
         try:
-            config = model_class.config_class.from_dict(config_dict)
+            config = kind.config_class.from_dict(config_dict)
             config.return_dict = True  # whatever the base says
-            loaded = model_class.from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
+            loaded = kind.from_pretrained(None, config=config, state_dict=state, output_loading_info=True, **options)
         except Exception as error:  # transformers and torch raise many kinds for a configuration that cannot be
             if out_of_memory(error):
-                raise OutOfMemoryError(f"not enough memory for {model_class.__name__}") from error
-            raise FormatError(f"the mask does not fit {model_class.__name__}: {reason(error)}") from error
+                raise OutOfMemoryError(f"not enough memory for {kind.__name__}") from error
+            raise FormatError(f"the mask does not fit {kind.__name__}: {reason(error)}") from error
     model: PreTrainedModel = loaded[0]
     if wrong := sorted({*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]}):
-        raise FormatError(
-            f"the mask does not fit {model_class.__name__}: parameters missing or unknown: {', '.join(wrong[:5])}"
-        )
+        raise FormatError(f"the mask does not fit {kind.__name__}: parameters missing or unknown: {', '.join(wrong[:5])}")
     model.eval()  # type: ignore[no-untyped-call]
-    return model
+    return model if device is None else model.to(device)  # type: ignore[arg-type]
 
 
 def load_processor(base: Checkpoint, maskset: MaskSet) -> Any:
@@ -150,7 +167,7 @@ def _named_base(maskset: MaskSet, token: str | None) -> Checkpoint:
     return open_checkpoint(maskset.base.name, token=token)
 
 
-def _model_class(config: dict[str, Any]) -> type[PreTrainedModel]:
+def model_class(config: dict[str, Any]) -> type[PreTrainedModel]:
     """The class that ``architectures`` names: one of transformers' own, never code from a repository."""
     name = (config.get("architectures") or ["?"])[0]
     found = getattr(transformers, name, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +32,8 @@ TOKENIZER_FILES = (
     "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
     "chat_template.jinja",
 )  # fmt: skip
-
+# What the parts of a model of sentence-transformers keep their configurations, weights and vocabularies in.
+PART_SUFFIXES = (".json", ".safetensors", ".bin", ".txt", ".model")
 
 Shard = TensorFile | TorchFile  # one file of a checkpoint
 
@@ -128,7 +130,8 @@ def open_checkpoint(
             return _open_file(name, path / weights, hub)
         if (path / index).exists():
             return _open_sharded(name, path / index, hub)
-    raise _without_weights(name, path)
+    here = [one.relative_to(path).as_posix() for pattern in ("*", "*/*") for one in path.glob(pattern)]
+    raise _without_weights(name, "folder", here)
 
 
 # What lies in folders that have no weights of the kinds that are read, and what to do then.
@@ -139,19 +142,22 @@ INSTEAD = {
     "flax_model*.msgpack": ("Flax's weights", "Take the safetensors or PyTorch files of the same model."),
     "*.onnx": ("an ONNX file", "Take the safetensors or PyTorch files of the same model."),
     "consolidated*": ("the weights of another library than transformers", "Take those that transformers loads."),
-    "model.*.safetensors": ("a variant of the weights", "Rename it to model.safetensors, if it is what you want."),
-    "pytorch_model.*.bin": ("a variant of the weights", "Rename it to pytorch_model.bin, if it is what you want."),
+    "model.*.safetensors": ("a variant of the weights", "In a folder here, rename it to model.safetensors."),
+    "pytorch_model.*.bin": ("a variant of the weights", "In a folder here, rename it to pytorch_model.bin."),
     "model-*-of-*.safetensors": ("shards without their index", f"Get {INDEX}, too."),
     "pytorch_model-*-of-*.bin": ("shards without their index", f"Get {TORCH_INDEX}, too."),
-    "*.safetensors": ("weights under another name", "Name the file itself."),
+    "*/model*.safetensors": ("weights in a folder of their own", "Name that folder, as one that lies here."),
+    "*/pytorch_model*.bin": ("weights in a folder of their own", "Name that folder, as one that lies here."),
+    "*.safetensors": ("weights under another name", "Name the file itself, as one that lies here."),
 }  # fmt: skip
 
 
-def _without_weights(name: str, folder: Path) -> MaskhubError:
-    for pattern, (what, cure) in INSTEAD.items():
-        if found := sorted(folder.glob(pattern)):
-            return CheckpointError(f"{name}: the folder has {what} ({found[0].name}), and no {WEIGHTS}", hint=cure)
-    return MissingError(f"{name}: the folder has neither {WEIGHTS} nor {TORCH_WEIGHTS}, nor an index of shards")
+def _without_weights(name: str, what: str, files: list[str]) -> MaskhubError:
+    """What is wrong with a folder or repo that has these files."""
+    for pattern, (instead, cure) in INSTEAD.items():
+        if found := sorted(fnmatch.filter(files, pattern), key=lambda file: (file.count("/"), file)):
+            return CheckpointError(f"{name}: the {what} has {instead} ({found[0]}), and no {WEIGHTS}", hint=cure)
+    return MissingError(f"{name}: the {what} has neither {WEIGHTS} nor {TORCH_WEIGHTS}, nor an index of shards")
 
 
 def refuse_quantised(base: Checkpoint) -> None:
@@ -221,7 +227,7 @@ def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path,
 
     client(token)  # which refuses a token that no header can carry
 
-    def snapshot(revision: str | None, files: list[str], ignored: str = "*/*") -> Path:
+    def snapshot(revision: str | None, files: list[str], ignored: str | None = "*/*") -> Path:
         place = address.Hub(repo, revision=revision)
 
         def get() -> str:
@@ -236,11 +242,17 @@ def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path,
             hint = f"{error.hint or ''} Or name a folder here.".lstrip()
             raise type(error)(f"{place}: no such folder, and not from the Hub: {why}", hint=hint) from error
 
-    folder = snapshot(revision, ["model*.safetensors", "*.json", *TOKENIZER_FILES])
+    folder = snapshot(revision, ["model*.safetensors", "*.json", "*.py", *TOKENIZER_FILES])
     if not any((folder / f).is_file() for f in (INDEX, WEIGHTS)):
+        there: list[str] = []
+        with contextlib.suppress(MaskhubError):  # offline
+            place = address.Hub(repo, revision=folder.name)
+            there = ask(place, client(token).list_repo_files, repo, revision=folder.name)
+        if there and not {TORCH_WEIGHTS, TORCH_INDEX} & {*there}:
+            raise _without_weights(repo, "repo", there)
         snapshot(folder.name, [TORCH_WEIGHTS, "pytorch_model-*.bin"])
     if (folder / "modules.json").is_file():  # of sentence-transformers: its parts lie in folders such as 1_Pooling
-        snapshot(folder.name, ["[0-9]*_*/*"], "*.onnx")
+        snapshot(folder.name, [f"[0-9]*_*/*{suffix}" for suffix in (*PART_SUFFIXES, ".py")], None)
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     return folder, HubRevision(repo, folder.name, {name: blob.name for name, blob in blobs(files).items()})
 

@@ -61,10 +61,10 @@ def bind(
 
     Parameters are paired with base tensors with or without the task model's prefix. Another tensor must be the
     base's, bit for bit; one that the base lacks travels whole, masked where it has a mask. Without any of the
-    base's tensors in ``others`` the mask set binds the whole base.
+    base's tensors in ``others`` the mask set binds the whole base. Raises CheckpointError where two fit one.
     """
     others = others or {}
-    pairs = pair(base, [*others, *(p for p in masks if p not in others)])
+    pairs = pair(base, [*others, *masks], source.name)
     of_base = {parameter: name for name, parameter in pairs.items()}
     if not masks:
         raise FormatError(f"{source.name}: holds no mask")

@@ -51,18 +51,9 @@ def test_a_single_file_is_taken_before_an_old_index(tmp_path: Path, kind: str) -
     assert all(np.array_equal(base.read(name).numpy(), tensor.numpy()) for name, tensor in new.items())
 
 
-@pytest.mark.parametrize(
-    ("file", "what"),
-    [
-        ("adapter_model.safetensors", "an adapter of PEFT's"), ("adapter_model.bin", "an adapter of PEFT's"),
-        ("model-q4.gguf", "a GGUF file"), ("tf_model.h5", "TensorFlow's weights"), ("model.onnx", "an ONNX file"),
-        ("flax_model.msgpack", "Flax's weights"), ("consolidated.00.pth", "the weights of another library"),
-        ("model.fp16.safetensors", "a variant of the weights"), ("pytorch_model.fp16.bin", "a variant of the weights"),
-        ("weights.safetensors", "weights under another name"),
-        ("model-00001-of-00002.safetensors", "shards without their index"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("file", "what"), tiny.NO_WEIGHTS.items())
 def test_a_folder_without_weights_says_what_it_has(tmp_path: Path, file: str, what: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(b"x")
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(tmp_path)
@@ -205,6 +196,39 @@ def test_a_model_of_sentence_vectors_keeps_its_pooling(tmp_path: Path) -> None:
     assert built.encode(texts).shape == (2, 8)
 
 
+@pytest.mark.parametrize("code", [False, True])
+def test_of_the_parts_of_a_base_the_data_alone_are_copied(
+    base_folder: Path, tmp_path: Path, code: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    folder = shutil.copytree(base_folder, tmp_path / "base")
+    for name in ("config.json", "model.safetensors", "pytorch_model.bin", "vocab.txt", "spiece.model", "deep/a.json"):
+        (folder / "1_Part" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "1_Part" / name).write_text("data")
+    for name in ("modules.py", "__pycache__/modules.pyc", "run.sh", "model.onnx", "old.pkl"):
+        (folder / "1_Part" / name).parent.mkdir(exist_ok=True)
+        (folder / "1_Part" / name).write_text("code")
+    (folder / "sentence_roberta_config.json").write_text('{"max_seq_length": 8}')
+    (folder / "own.py").write_text("code")
+    mask = tiny.tiny_maskset(folder)
+    plain = type(mask)(mask.base, mask.masks, {}, None)
+
+    def copied(kind: str) -> set[str]:
+        types = [{"path": "", "type": "sentence_transformers.models.Transformer"}, {"path": "1_Part", "type": kind}]
+        (folder / "modules.json").write_text(json.dumps(types))
+        out = tiny.build(open_checkpoint(folder), plain, tmp_path / kind, code=code)
+        assert (out / "sentence_roberta_config.json").read_text() == '{"max_seq_length": 8}'
+        return {path.relative_to(out / "1_Part").as_posix() for path in (out / "1_Part").rglob("*.*")}
+
+    data = {"config.json", "model.safetensors", "pytorch_model.bin", "vocab.txt", "spiece.model", "deep/a.json"}
+    assert copied("sentence_transformers.models.Pooling") == data | ({"modules.py"} if code else set())
+    assert not recwarn.list
+    copied("own.Pooling")
+    (told,) = [str(warning.message) for warning in recwarn.list]
+    assert told.startswith(f"{folder}: own.Pooling of its parts is its own code, and SentenceTransformer may need what")
+    assert "left out: its Python files (--code copies them), 1_Part/__pycache__" in told or code
+    assert "left out: 1_Part/__pycache__/modules.pyc, 1_Part/model.onnx, 1_Part/old.pkl, 1_Part/run.sh" in told or not code
+
+
 def test_parts_outside_the_base_are_not_copied(base_folder: Path, tmp_path: Path) -> None:
     other = shutil.copytree(base_folder, tmp_path / "other")
     base = open_checkpoint(other)
@@ -216,7 +240,7 @@ def test_parts_outside_the_base_are_not_copied(base_folder: Path, tmp_path: Path
             dense.build(base, [(plain, tmp_path / "built")])
     tiny.build(base, mask, tmp_path / "classifier")  # a classifier makes no sentence vectors
     (tmp_path / "secret").mkdir()
-    (tmp_path / "secret/key").write_text("key")
+    (tmp_path / "secret/key.txt").write_text("key")
     (other / "1_Pooling").symlink_to(tmp_path / "secret")
     (other / "modules.json").write_text('[{"path": ""}, {"path": "1_Pooling"}]')
     with pytest.raises(MaskhubError, match="a link that leads out of the base's folder"):

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from maskhub.checkpoints.checkpoint import CONFIG, PART_SUFFIXES, TOKENIZER_FILES, Checkpoint
+from maskhub.checkpoints.checkpoint import CONFIG, PACKING, PART_SUFFIXES, TOKENIZER_FILES, Checkpoint, packed_as
 from maskhub.errors import CheckpointError, FormatError, MaskhubError, listed, same_kind
 from maskhub.masks.mask import MaskSet
 from maskhub.storage.regular import open_regular
@@ -57,7 +57,9 @@ def sentence_files(base: Checkpoint, maskset: MaskSet, *, code: bool = False) ->
     try:
         modules = json.loads(files[MODULES])
         places = [PurePosixPath(module["path"]) for module in modules]
-        own = sorted({kind for module in modules if not (kind := str(module.get("type", OF_PARTS))).startswith(OF_PARTS)})
+        own = sorted(
+            {kind for module in modules if not (kind := str(module.get("type", OF_PARTS))).startswith(OF_PARTS)}
+        )
         if any(place.is_absolute() or ".." in place.parts for place in places):
             raise ValueError("a part lies outside the folder")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -104,6 +106,8 @@ def _own_file(base: Checkpoint, path: Path) -> bytes:
 def task_config(base: Checkpoint, maskset: MaskSet, *, dtype: str | None = None, code: bool = False) -> dict[str, Any]:
     """The base's ``config.json`` with what the task changes, and the ids of base and mask."""
     config = base.config()
+    if not any(packed_as(config.get(key)) for key in PACKING):  # a dense form, for which its tool's library is asked
+        config = {key: value for key, value in config.items() if key not in PACKING}
     if not code:
         config = {key: value for key, value in config.items() if key not in CODE}
     if maskset.task:

@@ -26,6 +26,8 @@ TORCH_WEIGHTS = "pytorch_model.bin"
 TORCH_INDEX = "pytorch_model.bin.index.json"
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 CONFIG = "config.json"
+# Keys of config.json that say how quantisers and sparsifiers stored the weights.
+PACKING = ("quantization_config", "compression_config", "sparsity_config")
 # What a tokenizer needs; everything else in a folder (other formats' weights, code) is left alone.
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -160,17 +162,23 @@ def _without_weights(name: str, what: str, files: list[str]) -> MaskhubError:
     return MissingError(f"{name}: the {what} has neither {WEIGHTS} nor {TORCH_WEIGHTS}, nor an index of shards")
 
 
+def packed_as(found: Any) -> str | None:
+    """How weights are quantised or packed, by what a ``config.json`` says of it; None where they lie there plainly."""
+    if not isinstance(found, dict) or not found:
+        return None
+    inner = [found[key] for key in PACKING if key in found]
+    if found.get("config_groups") or not (found.get("format") == "dense" or (inner and "format" not in found)):
+        named = found.get("quant_method"), *(key for key in found if key.startswith("load_in_")), found.get("format")
+        return str(next(filter(None, named), "unknown"))
+    return next(filter(None, map(packed_as, inner)), None)
+
+
 def refuse_quantised(base: Checkpoint) -> None:
     """Raises CheckpointError for a base whose weights are quantised: a mask belongs to floating-point ones."""
     config = base.config()
-    compressed = config.get("compression_config")
-    found = config.get("quantization_config") or (
-        isinstance(compressed, dict) and compressed.get("quantization_config")
-    )
-    if isinstance(found, dict) and found and (found.get("format") != "dense" or found.get("config_groups")):
-        kind = found.get("quant_method") or next((key for key in found if key.startswith("load_in_")), "unknown")
+    if kind := next(filter(None, (packed_as(config.get(key)) for key in PACKING)), None):
         raise CheckpointError(
-            f"{base.name}: its weights are quantised ({kind}), and masks need them as floating-point numbers",
+            f"{base.name}: its weights are quantised or packed ({kind}), and masks need them as floating-point numbers",
             hint="Name the model that it was made from.",
         )
 
@@ -179,11 +187,14 @@ def refuse_quantised(base: Checkpoint) -> None:
 def for_transformers(base: Checkpoint) -> Iterator[Path]:
     """A folder from which transformers loads just this checkpoint's files, whatever else lies beside them.
 
-    An adapter, other variants or an old index would be taken, too.
+    An adapter, other variants or an old index would be taken, too; and of a quantiser that left the weights as they
+    are its library would be asked for.
     """
     with TemporaryDirectory(prefix="maskhub-") as name:
         folder = Path(name)
-        files = {CONFIG: base.folder / CONFIG, "generation_config.json": base.folder / "generation_config.json"}
+        config = {key: value for key, value in base.config().items() if key not in PACKING}
+        (folder / CONFIG).write_text(json.dumps(config))
+        files = {"generation_config.json": base.folder / "generation_config.json"}
         paths = [Path(shard.path) for shard in base.shards]
         weights, index = (WEIGHTS, INDEX) if paths[0].suffix == ".safetensors" else (TORCH_WEIGHTS, TORCH_INDEX)
         files |= {weights: paths[0]} if len(paths) == 1 else {path.name: path for path in paths}
@@ -227,12 +238,12 @@ def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path,
 
     client(token)  # which refuses a token that no header can carry
 
-    def snapshot(revision: str | None, files: list[str], ignored: str | None = "*/*") -> Path:
+    def snapshot(revision: str | None, files: list[str], *ignored: str) -> Path:
         place = address.Hub(repo, revision=revision)
 
         def get() -> str:
             return snapshot_download(
-                repo, revision=revision, token=token, allow_patterns=files, ignore_patterns=[ignored]
+                repo, revision=revision, token=token, allow_patterns=files, ignore_patterns=[*ignored]
             )
 
         try:
@@ -242,7 +253,7 @@ def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path,
             hint = f"{error.hint or ''} Or name a folder here.".lstrip()
             raise type(error)(f"{place}: no such folder, and not from the Hub: {why}", hint=hint) from error
 
-    folder = snapshot(revision, ["model*.safetensors", "*.json", "*.py", *TOKENIZER_FILES])
+    folder = snapshot(revision, ["model*.safetensors", "*.json", "*.py", *TOKENIZER_FILES], "*/*")
     if not any((folder / f).is_file() for f in (INDEX, WEIGHTS)):
         there: list[str] = []
         with contextlib.suppress(MaskhubError):  # offline
@@ -250,9 +261,9 @@ def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path,
             there = ask(place, client(token).list_repo_files, repo, revision=folder.name)
         if there and not {TORCH_WEIGHTS, TORCH_INDEX} & {*there}:
             raise _without_weights(repo, "repo", there)
-        snapshot(folder.name, [TORCH_WEIGHTS, "pytorch_model-*.bin"])
+        snapshot(folder.name, [TORCH_WEIGHTS, "pytorch_model-*.bin"], "*/*")
     if (folder / "modules.json").is_file():  # of sentence-transformers: its parts lie in folders such as 1_Pooling
-        snapshot(folder.name, [f"[0-9]*_*/*{suffix}" for suffix in (*PART_SUFFIXES, ".py")], None)
+        snapshot(folder.name, [f"[0-9]*_*/*{suffix}" for suffix in (*PART_SUFFIXES, ".py")])
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     return folder, HubRevision(repo, folder.name, {name: blob.name for name, blob in blobs(files).items()})
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import PACKING, Checkpoint
 from maskhub.checkpoints.scan import Sink, scan
 from maskhub.errors import CheckpointError, listed
 from maskhub.masks.binding import BaseBinding, Task
@@ -20,8 +20,7 @@ from maskhub.storage.work import Progress
 
 # Keys of config.json that say how a checkpoint was written, not what the task is.
 BOOKKEEPING = {
-    "architectures", "transformers_version", "_name_or_path", "torch_dtype", "dtype", "maskhub",
-    "quantization_config", "compression_config", "sparsity_config",
+    "architectures", "transformers_version", "_name_or_path", "torch_dtype", "dtype", "maskhub", *PACKING,
 }  # fmt: skip
 # What wraps models while they are trained puts these into the names of their parameters: DataParallel and DDP,
 # torch.compile, FSDP, checkpointed layers.

@@ -32,6 +32,8 @@ from maskhub.training.trace import trace
 WITH_LAYERS = {
     "text-classification", "token-classification", "multiple-choice", "image-classification", "question-answering",
 }  # fmt: skip
+# How the names of classes end that models are pretrained as.
+PRETRAINED = ("ForMaskedLM", "ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForPreTraining")
 KEPT_AS = "_maskhub"  # the attribute of a masked model that says what it belongs to
 
 
@@ -121,13 +123,13 @@ def unwrapped(model: Any) -> Any:
 
 
 def task_layers(model: PreTrainedModel, base: Checkpoint) -> set[str]:
-    """The parameters of the layers that a task's class puts on the model's body, where the base has a task's, too.
+    """The parameters of the layers that a task's class puts on the model's body, also where the base has such.
 
-    What a pretrained base has outside its body is its own.
+    What a base was pretrained with outside its body (``PRETRAINED``) is its own.
     """
     body, of_base = model.base_model_prefix, base.config().get("architectures")
-    trained = [task_type(one) for one in of_base if isinstance(one, str)] if isinstance(of_base, list) else []
-    if not {task_type(type(model).__name__), *trained[:1]} <= WITH_LAYERS or not trained or not hasattr(model, body):
+    first = str(of_base[0]) if isinstance(of_base, list) and of_base else ""
+    if task_type(type(model).__name__) not in WITH_LAYERS or first.endswith(PRETRAINED) or not hasattr(model, body):
         return set()
     return {name for name in model.state_dict() if not name.startswith(f"{body}.")}
 

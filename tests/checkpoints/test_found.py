@@ -12,7 +12,7 @@ import pytest
 
 import maskhub
 from maskhub.checkpoints import apply as dense
-from maskhub.checkpoints.checkpoint import open_checkpoint
+from maskhub.checkpoints.checkpoint import for_transformers, open_checkpoint
 from maskhub.checkpoints.pruned import from_pruned
 from maskhub.errors import BaseMismatchError, CheckpointError, FormatError, MaskhubError, MissingError
 from maskhub.storage.safetensors import TensorFile, write_tensors
@@ -111,6 +111,32 @@ def test_a_changed_tensor_under_another_name_is_no_match(base_folder: Path, mask
         maskhub.verify(mask_path, base=other)
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_transformers_loads_a_renamed_base_of_several_shards(tmp_path: Path, kind: str) -> None:
+    """By the names that its files have, from just its own files."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    source = tiny.write_base(tmp_path / "source", shards=3)
+    if kind == "bin":
+        index = json.loads((source / "model.safetensors.index.json").read_text())
+        for shard in sorted(source.glob("*.safetensors")):
+            content = {
+                name: torch.from_numpy(TensorFile(shard).read(name).numpy().copy()) for name in TensorFile(shard)
+            }
+            torch.save(content, shard.with_suffix(".bin"))
+            shard.unlink()
+        index["weight_map"] = {name: f"{Path(file).stem}.bin" for name, file in index["weight_map"].items()}
+        (source / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+        (source / "model.safetensors.index.json").unlink()
+    base = open_checkpoint(source)
+    renamed = base.renamed({f"bert.{name}": name for name in base})
+    assert set(renamed) == {*base, *(f"bert.{name}" for name in base)}
+    with for_transformers(renamed) as folder:
+        found = open_checkpoint(folder)
+        assert {name: found.digest(name) for name in found} == {name: base.digest(name) for name in base}
+        state = transformers.AutoModel.from_pretrained(folder).state_dict()
+    assert all(torch.equal(state[name], torch.from_numpy(base.read(name).numpy().copy())) for name in base)
+
+
 def wrapped(name: str, kind: str) -> str:
     return {
         "DDP": f"module.{name}",
@@ -141,6 +167,23 @@ def test_what_wrapped_a_pruned_model_is_no_part_of_its_names(
     assert again.masks == mask.masks
     assert set(again.dense) == set(mask.dense)
     assert again.base.parameters == mask.base.parameters
+
+
+@pytest.mark.parametrize("inside", ["", "bert."])
+def test_two_models_in_one_checkpoint_of_lightnings_are_both_named(
+    base_folder: Path, mask_path: Path, tmp_path: Path, inside: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    maskhub.apply(base_folder, mask_path, tmp_path / "pruned")
+    state = {}
+    for model, folder in (("student", tmp_path / "pruned"), ("teacher", base_folder)):
+        for name, tensor in tensors(folder).items():
+            state[f"{model}.{inside}{name.removeprefix('bert.')}"] = torch.from_numpy(tensor.numpy().copy())
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: .*student.* teacher") as caught:
+        maskhub.pack(tmp_path / "last.ckpt", tmp_path / "task.msk", base=base_folder)
+    assert caught.value.hint == "Save the one that is meant alone."
+    assert not (tmp_path / "task.msk").exists()
 
 
 @pytest.mark.parametrize("key", ["quantization_config", "compression_config", "sparsity_config"])
@@ -226,7 +269,9 @@ def test_of_the_parts_of_a_base_the_data_alone_are_copied(
     (told,) = [str(warning.message) for warning in recwarn.list]
     assert told.startswith(f"{folder}: own.Pooling of its parts is its own code, and SentenceTransformer may need what")
     assert "left out: its Python files (--code copies them), 1_Part/__pycache__" in told or code
-    assert "left out: 1_Part/__pycache__/modules.pyc, 1_Part/model.onnx, 1_Part/old.pkl, 1_Part/run.sh" in told or not code
+    assert (
+        "left out: 1_Part/__pycache__/modules.pyc, 1_Part/model.onnx, 1_Part/old.pkl, 1_Part/run.sh" in told or not code
+    )
 
 
 def test_parts_outside_the_base_are_not_copied(base_folder: Path, tmp_path: Path) -> None:

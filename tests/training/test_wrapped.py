@@ -129,6 +129,29 @@ def test_a_masked_model_is_saved_as_the_dense_one(
     assert torch.equal(logits(maskhub.load_model(bert, tmp_path / "task.msk")), logits(model))
 
 
+def test_save_pretrained_takes_what_it_takes_of_any_model_in_the_same_places(
+    model: Any, bert: Path, tmp_path: Path
+) -> None:
+    learning.mask_model(model, bert, **METHOD)
+    train(model)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "plain")
+    plain = load_file(tmp_path / "plain/model.safetensors")
+    with torch.no_grad():
+        for scores in scores_of(model).values():
+            scores.fill_(-1)
+    model.save_pretrained(str(tmp_path / "saved"), True, state, False, "20KB", "fp16")
+    model.save_pretrained(tmp_path / "none", False)  # of another process than the main one
+    assert not (tmp_path / "none/model.safetensors").exists()
+    shards = sorted((tmp_path / "saved").glob("model.fp16-*.safetensors"))
+    assert len(shards) > 1
+    saved = {name: tensor for shard in shards for name, tensor in load_file(shard).items()}
+    assert saved.keys() == plain.keys()
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in saved.items())
+    with pytest.raises(TypeError, match="multiple values"):
+        model.save_pretrained(tmp_path / "twice", True, is_main_process=True)
+
+
 @pytest.mark.parametrize("method", [{}, {"score_margin": 0.1}], ids=str)
 def test_plain_trainers_save_what_loads_and_what_goes_on(
     model: Any, bert: Path, tmp_path: Path, method: dict[str, Any], caplog: pytest.LogCaptureFixture

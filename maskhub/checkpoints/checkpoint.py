@@ -173,10 +173,19 @@ def packed_as(found: Any) -> str | None:
     return next(filter(None, map(packed_as, inner)), None)
 
 
+# How names of tensors end beside or in place of quantised weights, also where config.json tells of none.
+PACKED = {
+    ".qweight": "GPTQ or AWQ", ".absmax": "bitsandbytes", ".SCB": "bitsandbytes",
+    ".weight_packed": "compressed-tensors", ".bitmask": "compressed-tensors",
+}  # fmt: skip
+
+
 def refuse_quantised(base: Checkpoint) -> None:
     """Raises CheckpointError for a base whose weights are quantised: a mask belongs to floating-point ones."""
     config = base.config()
-    if kind := next(filter(None, (packed_as(config.get(key)) for key in PACKING)), None):
+    said = (packed_as(config.get(key)) for key in PACKING)
+    found = (kind for end, kind in PACKED.items() if any(name.endswith(end) for name in base))
+    if kind := next(filter(None, (*said, *found)), None):
         raise CheckpointError(
             f"{base.name}: its weights are quantised or packed ({kind}), and masks need them as floating-point numbers",
             hint="Name the model that it was made from.",

@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
 import maskhub
 import maskhub.training
@@ -34,6 +34,16 @@ def changed(bert: Path, folder: Path, **config: Any) -> Path:
         (folder / file.name).write_bytes(file.read_bytes())
     (folder / "config.json").write_text(json.dumps(json.loads((bert / "config.json").read_text()) | config))
     return folder
+
+
+def labels_of(count: int, key: str) -> Changes:
+    """So many labels as a ``config.json`` says them under this key, or under all that there are."""
+    names = {str(i): f"OLD_{i}" for i in range(count)}
+    every: Changes = {
+        "num_labels": count, "_num_labels": count, "id2label": names, "label2id": {n: int(i) for i, n in names.items()},
+        "problem_type": "multi_label_classification",
+    }  # fmt: skip
+    return every if key == "all" else {key: every[key]}
 
 
 def with_classifier(bert: Path, folder: Path, labels: int) -> Path:
@@ -56,12 +66,7 @@ def with_classifier(bert: Path, folder: Path, labels: int) -> Path:
 def test_labels_in_a_bases_configuration_give_way_to_the_tasks(
     bert: Path, task: Path, tmp_path: Path, key: str, count: int
 ) -> None:
-    names = {str(i): f"OLD_{i}" for i in range(count)}
-    every: Changes = {
-        "num_labels": count, "_num_labels": count, "id2label": names, "label2id": {n: int(i) for i, n in names.items()},
-        "problem_type": "multi_label_classification",
-    }  # fmt: skip
-    base = changed(bert, tmp_path / "base", **(every if key == "all" else {key: every[key]}))
+    base = changed(bert, tmp_path / "base", **labels_of(count, key))
     result = learn(toy.settings(base, task, epochs=0.2, eval_steps=1), tmp_path / "run")
     maskhub.apply(base, result.mask, tmp_path / "dense")
     dense = AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense")
@@ -70,6 +75,36 @@ def test_labels_in_a_bases_configuration_give_way_to_the_tasks(
         assert model.classifier.weight.shape[0] == 2
         assert model.config.problem_type == "single_label_classification"
     assert maskhub.pipeline(result.mask, base)("who")[0]["label"] in ("film", "spam")
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(("key", "count", "labels"), [
+    ("num_labels", 3, 2), ("num_labels", 1, 2), ("_num_labels", 3, 2), ("id2label", 3, 2), ("id2label", 2, 2),
+    ("label2id", 3, 2), ("problem_type", 2, 2), ("all", 3, 2), ("all", 2, 2), ("all", 2, 3), ("all", 3, 1),
+])  # fmt: skip
+def test_labels_of_a_pruned_checkpoint_are_its_own(
+    bert: Path, tmp_path: Path, key: str, count: int, labels: int, named: bool
+) -> None:
+    """Also where its configuration leaves them out, as two labels without names are."""
+    base = changed(bert, tmp_path / "base", **labels_of(count, key))
+    config = BertConfig.from_pretrained(bert, num_labels=labels)
+    if named:
+        config.id2label = {i: f"NEW_{i}" for i in range(labels)}
+        config.label2id = {name: i for i, name in config.id2label.items()}
+    for kind in ("SequenceClassification", "TokenClassification", *(["QuestionAnswering"] if labels == 2 else [])):
+        pruned = getattr(transformers, f"BertFor{kind}").from_pretrained(base, config=config)
+        with torch.no_grad():
+            pruned.bert.encoder.layer[0].output.dense.weight[0] = 0
+        pruned.save_pretrained(tmp_path / f"{kind}-pruned")
+        maskhub.pack(tmp_path / f"{kind}-pruned", tmp_path / f"{kind}.msk", base=base)
+        maskhub.apply(base, tmp_path / f"{kind}.msk", tmp_path / kind)
+        dense = type(pruned).from_pretrained(tmp_path / kind)
+        for model in (dense, maskhub.load_model(base, tmp_path / f"{kind}.msk")):
+            assert model.config.id2label == config.id2label
+            assert model.config.label2id == config.label2id
+            assert model.config.problem_type is None
+            found = model.state_dict()
+            assert all(torch.equal(found[name], tensor) for name, tensor in pruned.state_dict().items())
 
 
 @pytest.mark.parametrize("labels", [2, 3])
@@ -292,6 +327,19 @@ def test_a_quantised_base_is_named(
     with pytest.raises(CheckpointError, match=message):
         maskhub.training.mask_model(model, base)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("end", "kind"), [("qweight", "GPTQ or AWQ"), ("weight.absmax", "bitsandbytes"), ("weight.SCB", "bitsandbytes")]
+)
+def test_a_quantised_base_is_known_by_its_tensors(bert: Path, task: Path, tmp_path: Path, end: str, kind: str) -> None:
+    """Where its ``config.json`` does not tell: GPTQ's was a file of its own."""
+    base = changed(bert, tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    tensors[f"encoder.layer.0.output.dense.{end}"] = torch.zeros(2, 2, dtype=torch.int32)
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"quantised or packed \({kind}\)"):
+        learn(toy.settings(base, task), tmp_path / "run")
 
 
 @pytest.mark.parametrize(

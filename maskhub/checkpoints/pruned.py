@@ -59,7 +59,7 @@ def from_pruned(
     CheckpointError naming a paired tensor that holds a weight which is neither the base's nor 0, or has another shape
     or dtype.
     """
-    dense = _plainly_named(base, dense)
+    dense = _Renamed(dense, plain_names(base, dense, dense.name))
     pairs = pair(base, dense, dense.name)
     if not pairs:
         raise CheckpointError(f"{dense.name}: no tensor has a name of {base.name}, so it was not pruned from it")
@@ -98,18 +98,18 @@ class _Renamed:
         return self._dense.read(self._stored[name])
 
 
-def _plainly_named(base: Iterable[str], dense: DenseTensors) -> DenseTensors:
-    """The checkpoint with the names that its model has by itself.
+def plain_names(base: Iterable[str], names: Iterable[str], source: str) -> dict[str, str]:
+    """The names that a model's parameters have by themselves, with those that they have in ``source``.
 
     A wrapper's components go. The first component goes, too, where more names are the base's without it: a module that
     the model was an attribute of, as Lightning's are. What does not begin so is that module's own: it is left out, with
-    a warning. Raises CheckpointError where it has several such models, or one parameter twice.
+    a warning. Raises CheckpointError where there are several such models, or one parameter twice.
     """
     stored: dict[str, str] = {}
-    for name in dense:
+    for name in names:
         plain = ".".join(part for part in name.split(".") if part not in WRAPPERS)
         if plain in stored:
-            raise CheckpointError(f"{dense.name}: {stored[plain]} and {name} are both {plain}", hint=ONE_MODEL)
+            raise CheckpointError(f"{source}: {stored[plain]} and {name} are both {plain}", hint=ONE_MODEL)
         stored[plain] = name
     found = _candidates(base, stored)
     inner: dict[str, dict[str, str]] = {}
@@ -118,13 +118,13 @@ def _plainly_named(base: Iterable[str], dense: DenseTensors) -> DenseTensors:
         inner.setdefault(first, {})[rest] = old
     better = {first: count for first, names in inner.items() if (count := len(_candidates(base, names))) > len(found)}
     if not better:
-        return _Renamed(dense, stored)
+        return stored
     best = max(better, key=lambda first: better[first])
     if also := [first for first, count in better.items() if count == better[best] and first != best]:
-        raise CheckpointError(f"{dense.name}: holds several models: {', '.join([best, *also])}", hint=ONE_MODEL)
+        raise CheckpointError(f"{source}: holds several models: {', '.join([best, *also])}", hint=ONE_MODEL)
     if left := sorted(name for name in stored if not name.startswith(f"{best}.")):
-        warnings.warn(f"{dense.name}: left out, since it is not of {best!r}: {listed(left)}", stacklevel=2)
-    return _Renamed(dense, inner[best])
+        warnings.warn(f"{source}: left out, since it is not of {best!r}: {listed(left)}", stacklevel=2)
+    return inner[best]
 
 
 def pair(base: Iterable[str], parameters: Iterable[str], source: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from maskhub.masks.mask import MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage.torch import dtype_names, from_torch
 from maskhub.training.layers import check_layers, maskable, select
-from maskhub.training.masking import add_scores, attach, masks_of, plain_name, whole
+from maskhub.training.masking import add_scores, attach, masks_of, plain_name, refuse_adapters, whole
 from maskhub.training.methods import starting_scores
 from maskhub.training.run import learned
 from maskhub.training.saving import save_dense
@@ -109,11 +109,7 @@ def unwrapped(model: Any) -> Any:
 
     while (inner := extract_model_from_parallel(model, keep_torch_compile=False)) is not model:
         model = inner
-    if any(type(module).__module__.startswith("peft.") for module in model.modules()):
-        raise TrainingError(
-            "the model has an adapter of PEFT's on it, and a mask needs the plain model",
-            hint="Merge it with merge_and_unload(), and save the result as a base of its own.",
-        )
+    refuse_adapters(model)
     if not isinstance(model, PreTrainedModel):
         raise TrainingError(
             f"{type(model).__name__} is no model of transformers",

@@ -95,6 +95,11 @@ def test_what_cannot_be_masked_is_named(model: Any, bert: Path) -> None:
         assert "merge_and_unload()" in str(caught.value.hint)
     with pytest.raises(TrainingError, match="Linear is no model of transformers"):
         learning.mask_model(torch.nn.Linear(2, 2), bert, **METHOD)  # type: ignore[arg-type]
+    masked = copy.deepcopy(model)
+    learning.mask_model(masked, bert, **METHOD)
+    peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["classifier"]), masked)
+    with pytest.raises(TrainingError, match="an adapter of PEFT's on it"):
+        learning.attach(masked, torch.optim.Adam(masked.parameters()), steps=3)
     merged = adapted.merge_and_unload()
     learning.mask_model(merged, bert, **METHOD)  # nothing was changed in it, so it is the base's still
 

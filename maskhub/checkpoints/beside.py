@@ -11,7 +11,7 @@ from typing import Any
 from maskhub.checkpoints.checkpoint import CONFIG, PACKING, PART_SUFFIXES, TOKENIZER_FILES, Checkpoint, packed_as
 from maskhub.errors import CheckpointError, FormatError, MaskhubError, listed, same_kind
 from maskhub.masks.mask import MaskSet
-from maskhub.storage.regular import open_regular
+from maskhub.storage.regular import lfs_pointer, open_regular
 from maskhub.storage.tensor import FLOATS
 from maskhub.text import markdown, printable
 
@@ -91,12 +91,15 @@ def _own_file(base: Checkpoint, path: Path) -> bytes:
         own.append(own[0].parent.parent / "blobs")
     try:
         with open_regular(found, path) as file:
-            if any(found.is_relative_to(folder) for folder in own):
-                return file.read()
-            raise CheckpointError(
-                f"{path}: a link that leads out of the base's folder, and would be copied into the output",
-                hint="Put the file itself there, if it belongs to the base.",
-            )
+            if not any(found.is_relative_to(folder) for folder in own):
+                raise CheckpointError(
+                    f"{path}: a link that leads out of the base's folder, and would be copied into the output",
+                    hint="Put the file itself there, if it belongs to the base.",
+                )
+            content = file.read()
+        if pointer := lfs_pointer(path, content):
+            raise pointer
+        return content
     except MaskhubError:
         raise
     except OSError as error:

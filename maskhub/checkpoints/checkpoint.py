@@ -15,7 +15,7 @@ from typing import Any
 from maskhub.errors import ArgumentError, CheckpointError, FormatError, MaskhubError, MissingError, same_kind
 from maskhub.masks.binding import HubRevision
 from maskhub.storage import address, digest
-from maskhub.storage.regular import open_regular
+from maskhub.storage.regular import lfs_pointer, open_regular
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.tensor import FLOATS, Bytes, RawTensor, Spec
 from maskhub.storage.torch import TorchFile
@@ -287,7 +287,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; MissingError or FormatError where there is none."""
     try:
         with open_regular(path) as file:
-            value = json.loads(file.read())
+            content = file.read()
+        if pointer := lfs_pointer(path, content):
+            raise pointer
+        value = json.loads(content)
     except MaskhubError:
         raise
     except OSError as error:

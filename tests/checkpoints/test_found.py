@@ -74,6 +74,24 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, name: str) -> None:
         maskhub.open(tmp_path / name) if name.endswith(".msk") else open_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "vocab.txt", "model.safetensors.index.json"])
+def test_a_pointer_of_git_lfs_beside_the_weights_is_named_and_not_copied(
+    base_folder: Path, mask_path: Path, tmp_path: Path, name: str
+) -> None:
+    folder = shutil.copytree(base_folder, tmp_path / "base")
+    if "index" in name:
+        (folder / "model.safetensors").unlink()
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 134\n")
+    named = rf"base/{name}: a pointer of Git LFS, not the file itself\. Get the file: git lfs pull\."
+    with pytest.raises(FormatError, match=named):
+        maskhub.apply(folder, mask_path, tmp_path / "built")
+    assert not (tmp_path / "built").exists()
+    if name in ("tokenizer.json", "vocab.txt"):
+        load = pytest.importorskip("maskhub.runtime.load")
+        with pytest.raises(FormatError, match=named):
+            load.processor_from(folder, "base")
+
+
 RENAMED = {
     "prefix": lambda name: f"bert.{name}",
     "gamma": lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma"),

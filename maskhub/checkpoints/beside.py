@@ -29,7 +29,8 @@ CODE = {
     "attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation",
 }  # fmt: skip
 # Keys of config.json that say what, or how many, the base's own labels are.
-LABELS = {"num_labels", "_num_labels", "id2label", "label2id", "problem_type"}
+COUNTS = {"num_labels", "_num_labels", "id2label"}
+LABELS = {*COUNTS, "label2id", "problem_type"}
 
 
 def own_files(base: Checkpoint, *, code: bool = False) -> dict[str, bytes]:
@@ -114,7 +115,7 @@ def task_config(base: Checkpoint, maskset: MaskSet, *, dtype: str | None = None,
     if not code:
         config = {key: value for key, value in config.items() if key not in CODE}
     if maskset.task:
-        if "id2label" in maskset.task.config:  # which count alone: another number of them would not load
+        if COUNTS & maskset.task.config.keys():  # which count alone: another number of them would not load
             config = {key: value for key, value in config.items() if key not in LABELS}
         config |= {key: value for key, value in maskset.task.config.items() if key not in CODE}
         config["architectures"] = [maskset.task.architecture]

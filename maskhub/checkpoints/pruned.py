@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from maskhub.checkpoints.beside import LABELS
+from maskhub.checkpoints.beside import COUNTS, LABELS
 from maskhub.checkpoints.checkpoint import PACKING, Checkpoint
 from maskhub.checkpoints.scan import Sink, scan
 from maskhub.errors import CheckpointError, listed
@@ -23,9 +23,8 @@ from maskhub.storage.work import Progress
 BOOKKEEPING = {
     "architectures", "transformers_version", "_name_or_path", "torch_dtype", "dtype", "maskhub", *PACKING,
 }  # fmt: skip
-# Whose classes' outputs are as many as the labels; and keys of config.json that say how many.
+# Whose classes' outputs are as many as the labels.
 WITH_LABELS = ("classification", "question-answering")
-COUNTS = ("num_labels", "_num_labels")
 # What wraps models while they are trained puts these into the names of their parameters: DataParallel and DDP,
 # torch.compile, FSDP, checkpointed layers.
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -199,16 +198,10 @@ def task_of(base: dict[str, Any], dense: dict[str, Any]) -> Task | None:
             changed = {k: v for k, v in dense.items() if k not in BOOKKEEPING and base.get(k) != v}
             kind = task_type(architecture)
             if kind.endswith(WITH_LABELS) and any(base.get(key) != dense.get(key) for key in LABELS):
-                changed = {k: v for k, v in changed.items() if k not in COUNTS} | _labels(dense)
+                changed |= {"num_labels": 2} if not COUNTS & dense.keys() else {}  # which are left out of a config.json
+                changed |= {key: dense[key] for key in LABELS & dense.keys()}
             return Task(kind, architecture, changed)
     return None
-
-
-def _labels(config: dict[str, Any]) -> dict[str, Any]:
-    """All labels of a configuration, which transformers leaves out where they are two and have no names."""
-    count = next((config[key] for key in COUNTS if isinstance(config.get(key), int)), 2)
-    names = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(count)}
-    return {"id2label": names, "label2id": config.get("label2id") or {name: int(i) for i, name in names.items()}}
 
 
 # The end of a transformers class name, and what the Hub calls its task.

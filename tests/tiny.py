@@ -212,6 +212,18 @@ def hub_cache(cache: Path, repo: str, folder: Path) -> tuple[Path, str]:
     return snapshot, commit
 
 
+# Files of folders and repos that hold no weights which are read, and what they are called.
+NO_WEIGHTS = {
+    "adapter_model.safetensors": "an adapter of PEFT's", "adapter_model.bin": "an adapter of PEFT's",
+    "model-q4.gguf": "a GGUF file", "tf_model.h5": "TensorFlow's weights", "model.onnx": "an ONNX file",
+    "onnx/model.onnx": "an ONNX file", "flax_model.msgpack": "Flax's weights",
+    "consolidated.00.pth": "the weights of another library", "model.fp16.safetensors": "a variant of the weights",
+    "pytorch_model.fp16.bin": "a variant of the weights", "weights.safetensors": "weights under another name",
+    "model-00001-of-00002.safetensors": "shards without their index",
+    "0_Transformer/model.safetensors": "weights in a folder of their own",
+    "0_Transformer/pytorch_model.bin": "weights in a folder of their own",
+}  # fmt: skip
+
 # What opens one, told as JSON: a process of its own has its own cache.
 OPEN = """
 import json, sys

@@ -98,6 +98,10 @@ def apply(
         progress=progress,
     )
     return [
-        Built(folder, sum(f.stat().st_size for f in folder.iterdir()), checkpoint.name, one.id, verify, one.task)
+        Built(folder, _size(folder), checkpoint.name, one.id, verify, one.task)
         for one, folder in zip(sets, folders, strict=True)
     ]
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

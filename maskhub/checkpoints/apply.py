@@ -70,7 +70,7 @@ def build(
     for maskset, _ in builds:
         config = json.dumps(task_config(base, maskset, dtype=target, code=code), indent=2) + "\n"
         files = {CONFIG: config.encode("ascii"), CARD: card(base, maskset).encode()}
-        beside.append(own | sentence_files(base, maskset) | files)
+        beside.append(own | sentence_files(base, maskset, code=code) | files)
     with atomic_folders(outputs) as folders:
         writers = [
             _Writer(base, maskset, folder, path, limit, target)

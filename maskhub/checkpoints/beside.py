@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from maskhub.checkpoints.checkpoint import CONFIG, TOKENIZER_FILES, Checkpoint
-from maskhub.errors import CheckpointError, FormatError, MaskhubError, same_kind
+from maskhub.checkpoints.checkpoint import CONFIG, PACKING, PART_SUFFIXES, TOKENIZER_FILES, Checkpoint, packed_as
+from maskhub.errors import CheckpointError, FormatError, MaskhubError, listed, same_kind
 from maskhub.masks.mask import MaskSet
-from maskhub.storage.regular import open_regular
+from maskhub.storage.regular import lfs_pointer, open_regular
 from maskhub.storage.tensor import FLOATS
 from maskhub.text import markdown, printable
 
@@ -19,7 +20,8 @@ CARD = "README.md"
 COPIED = {*TOKENIZER_FILES, "generation_config.json", "preprocessor_config.json", "processor_config.json"}
 # Of a model that sentence-transformers loads: its parts, and the folders that they lie in.
 MODULES = "modules.json"
-SENTENCES = ("config_sentence_transformers.json", "sentence_bert_config.json")
+SENTENCES = ("config_sentence_transformers.json", "sentence_*_config.json")
+OF_PARTS = "sentence_transformers."  # begins the names of its own parts' classes
 VECTORS = {"feature-extraction", "sentence-similarity"}  # tasks that such a model is for
 # Keys of config.json that name code, or kernels of the Hub: a mask is data, and must not bring them.
 CODE = {
@@ -27,7 +29,8 @@ CODE = {
     "attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation",
 }  # fmt: skip
 # Keys of config.json that say what, or how many, the base's own labels are.
-LABELS = {"num_labels", "_num_labels", "id2label", "label2id", "problem_type"}
+COUNTS = {"num_labels", "_num_labels", "id2label"}
+LABELS = {*COUNTS, "label2id", "problem_type"}
 
 
 def own_files(base: Checkpoint, *, code: bool = False) -> dict[str, bytes]:
@@ -41,28 +44,41 @@ def own_files(base: Checkpoint, *, code: bool = False) -> dict[str, bytes]:
     return files
 
 
-def sentence_files(base: Checkpoint, maskset: MaskSet) -> dict[str, bytes]:
+def sentence_files(base: Checkpoint, maskset: MaskSet, *, code: bool = False) -> dict[str, bytes]:
     """What makes sentence vectors of the base's (pooling, normalisation), for a task that has these.
 
-    None where the base is no model of sentence-transformers. Raises FormatError for a list of parts that is none.
+    Of its parts the data alone are copied, with ``code`` their Python files, too; what cannot be opened so is warned
+    of. None where the base is no model of sentence-transformers. Raises FormatError for a list of parts that is none.
     """
     path = base.folder / MODULES
     if not path.exists() or (maskset.task and maskset.task.type not in VECTORS):
         return {}
     files = {MODULES: _own_file(base, path)}
-    for name in SENTENCES:
-        if (base.folder / name).exists():
-            files[name] = _own_file(base, base.folder / name)
+    files |= {one.name: _own_file(base, one) for name in SENTENCES for one in base.folder.glob(name)}
     try:
-        places = [PurePosixPath(module["path"]) for module in json.loads(files[MODULES])]
+        modules = json.loads(files[MODULES])
+        places = [PurePosixPath(module["path"]) for module in modules]
+        own = sorted(
+            {kind for module in modules if not (kind := str(module.get("type", OF_PARTS))).startswith(OF_PARTS)}
+        )
         if any(place.is_absolute() or ".." in place.parts for place in places):
             raise ValueError("a part lies outside the folder")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise FormatError(f"{path}: no list of the parts of a model of sentence-transformers: {error}") from error
+    left = []
     for place in places:
-        if place.parts and (base.folder / place).is_dir():
-            found = [one for one in sorted((base.folder / place).rglob("*")) if not one.is_dir()]
-            files |= {one.relative_to(base.folder).as_posix(): _own_file(base, one) for one in found}
+        for one in sorted((base.folder / place).rglob("*")) if place.parts else ():
+            name = one.relative_to(base.folder).as_posix()
+            if one.suffix in PART_SUFFIXES or (code and one.suffix == ".py"):
+                files[name] = _own_file(base, one)
+            elif not one.is_dir():
+                left.append(name)
+    if own and (left or not code):
+        warnings.warn(
+            f"{base.name}: {listed(own)} of its parts is its own code, and SentenceTransformer may need what is left "
+            f"out: {listed(left if code else ['its Python files (--code copies them)', *left])}",
+            stacklevel=2,
+        )
     return files
 
 
@@ -76,12 +92,15 @@ def _own_file(base: Checkpoint, path: Path) -> bytes:
         own.append(own[0].parent.parent / "blobs")
     try:
         with open_regular(found, path) as file:
-            if any(found.is_relative_to(folder) for folder in own):
-                return file.read()
-            raise CheckpointError(
-                f"{path}: a link that leads out of the base's folder, and would be copied into the output",
-                hint="Put the file itself there, if it belongs to the base.",
-            )
+            if not any(found.is_relative_to(folder) for folder in own):
+                raise CheckpointError(
+                    f"{path}: a link that leads out of the base's folder, and would be copied into the output",
+                    hint="Put the file itself there, if it belongs to the base.",
+                )
+            content = file.read()
+        if pointer := lfs_pointer(path, content):
+            raise pointer
+        return content
     except MaskhubError:
         raise
     except OSError as error:
@@ -91,10 +110,12 @@ def _own_file(base: Checkpoint, path: Path) -> bytes:
 def task_config(base: Checkpoint, maskset: MaskSet, *, dtype: str | None = None, code: bool = False) -> dict[str, Any]:
     """The base's ``config.json`` with what the task changes, and under ``maskhub`` what it was made of."""
     config = base.config()
+    if not any(packed_as(config.get(key)) for key in PACKING):  # a dense form, for which its tool's library is asked
+        config = {key: value for key, value in config.items() if key not in PACKING}
     if not code:
         config = {key: value for key, value in config.items() if key not in CODE}
     if maskset.task:
-        if "id2label" in maskset.task.config:  # which count alone: another number of them would not load
+        if COUNTS & maskset.task.config.keys():  # which count alone: another number of them would not load
             config = {key: value for key, value in config.items() if key not in LABELS}
         config |= {key: value for key, value in maskset.task.config.items() if key not in CODE}
         config["architectures"] = [maskset.task.architecture]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 from maskhub.errors import ArgumentError, CheckpointError, FormatError, MaskhubError, MissingError, same_kind
 from maskhub.masks.binding import HubRevision
 from maskhub.storage import address, digest
-from maskhub.storage.regular import open_regular
+from maskhub.storage.regular import lfs_pointer, open_regular
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.tensor import FLOATS, Bytes, RawTensor, Spec
 from maskhub.storage.torch import TorchFile
@@ -25,13 +26,16 @@ TORCH_WEIGHTS = "pytorch_model.bin"
 TORCH_INDEX = "pytorch_model.bin.index.json"
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 CONFIG = "config.json"
+# Keys of config.json that say how quantisers and sparsifiers stored the weights.
+PACKING = ("quantization_config", "compression_config", "sparsity_config")
 # What a tokenizer needs; everything else in a folder (other formats' weights, code) is left alone.
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
     "chat_template.jinja",
 )  # fmt: skip
-
+# What the parts of a model of sentence-transformers keep their configurations, weights and vocabularies in.
+PART_SUFFIXES = (".json", ".safetensors", ".bin", ".txt", ".model")
 
 Shard = TensorFile | TorchFile  # one file of a checkpoint
 
@@ -128,7 +132,8 @@ def open_checkpoint(
             return _open_file(name, path / weights, hub)
         if (path / index).exists():
             return _open_sharded(name, path / index, hub)
-    raise _without_weights(name, path)
+    here = [one.relative_to(path).as_posix() for pattern in ("*", "*/*") for one in path.glob(pattern)]
+    raise _without_weights(name, "folder", here)
 
 
 # What lies in folders that have no weights of the kinds that are read, and what to do then.
@@ -139,32 +144,50 @@ INSTEAD = {
     "flax_model*.msgpack": ("Flax's weights", "Take the safetensors or PyTorch files of the same model."),
     "*.onnx": ("an ONNX file", "Take the safetensors or PyTorch files of the same model."),
     "consolidated*": ("the weights of another library than transformers", "Take those that transformers loads."),
-    "model.*.safetensors": ("a variant of the weights", "Rename it to model.safetensors, if it is what you want."),
-    "pytorch_model.*.bin": ("a variant of the weights", "Rename it to pytorch_model.bin, if it is what you want."),
+    "model.*.safetensors": ("a variant of the weights", "In a folder here, rename it to model.safetensors."),
+    "pytorch_model.*.bin": ("a variant of the weights", "In a folder here, rename it to pytorch_model.bin."),
     "model-*-of-*.safetensors": ("shards without their index", f"Get {INDEX}, too."),
     "pytorch_model-*-of-*.bin": ("shards without their index", f"Get {TORCH_INDEX}, too."),
-    "*.safetensors": ("weights under another name", "Name the file itself."),
+    "*/model*.safetensors": ("weights in a folder of their own", "Name that folder, as one that lies here."),
+    "*/pytorch_model*.bin": ("weights in a folder of their own", "Name that folder, as one that lies here."),
+    "*.safetensors": ("weights under another name", "Name the file itself, as one that lies here."),
 }  # fmt: skip
 
 
-def _without_weights(name: str, folder: Path) -> MaskhubError:
-    for pattern, (what, cure) in INSTEAD.items():
-        if found := sorted(folder.glob(pattern)):
-            return CheckpointError(f"{name}: the folder has {what} ({found[0].name}), and no {WEIGHTS}", hint=cure)
-    return MissingError(f"{name}: the folder has neither {WEIGHTS} nor {TORCH_WEIGHTS}, nor an index of shards")
+def _without_weights(name: str, what: str, files: list[str]) -> MaskhubError:
+    """What is wrong with a folder or repo that has these files."""
+    for pattern, (instead, cure) in INSTEAD.items():
+        if found := sorted(fnmatch.filter(files, pattern), key=lambda file: (file.count("/"), file)):
+            return CheckpointError(f"{name}: the {what} has {instead} ({found[0]}), and no {WEIGHTS}", hint=cure)
+    return MissingError(f"{name}: the {what} has neither {WEIGHTS} nor {TORCH_WEIGHTS}, nor an index of shards")
+
+
+def packed_as(found: Any) -> str | None:
+    """How weights are quantised or packed, by what a ``config.json`` says of it; None where they lie there plainly."""
+    if not isinstance(found, dict) or not found:
+        return None
+    inner = [found[key] for key in PACKING if key in found]
+    if found.get("config_groups") or not (found.get("format") == "dense" or (inner and "format" not in found)):
+        named = found.get("quant_method"), *(key for key in found if key.startswith("load_in_")), found.get("format")
+        return str(next(filter(None, named), "unknown"))
+    return next(filter(None, map(packed_as, inner)), None)
+
+
+# How names of tensors end beside or in place of quantised weights, also where config.json tells of none.
+PACKED = {
+    ".qweight": "GPTQ or AWQ", ".absmax": "bitsandbytes", ".SCB": "bitsandbytes",
+    ".weight_packed": "compressed-tensors", ".bitmask": "compressed-tensors",
+}  # fmt: skip
 
 
 def refuse_quantised(base: Checkpoint) -> None:
     """Raises CheckpointError for a base whose weights are quantised: a mask belongs to floating-point ones."""
     config = base.config()
-    compressed = config.get("compression_config")
-    found = config.get("quantization_config") or (
-        isinstance(compressed, dict) and compressed.get("quantization_config")
-    )
-    if isinstance(found, dict) and found and (found.get("format") != "dense" or found.get("config_groups")):
-        kind = found.get("quant_method") or next((key for key in found if key.startswith("load_in_")), "unknown")
+    said = (packed_as(config.get(key)) for key in PACKING)
+    found = (kind for end, kind in PACKED.items() if any(name.endswith(end) for name in base))
+    if kind := next(filter(None, (*said, *found)), None):
         raise CheckpointError(
-            f"{base.name}: its weights are quantised ({kind}), and masks need them as floating-point numbers",
+            f"{base.name}: its weights are quantised or packed ({kind}), and masks need them as floating-point numbers",
             hint="Name the model that it was made from.",
         )
 
@@ -173,11 +196,14 @@ def refuse_quantised(base: Checkpoint) -> None:
 def for_transformers(base: Checkpoint) -> Iterator[Path]:
     """A folder from which transformers loads just this checkpoint's files, whatever else lies beside them.
 
-    An adapter, other variants or an old index would be taken, too.
+    An adapter, other variants or an old index would be taken, too; and of a quantiser that left the weights as they
+    are its library would be asked for.
     """
     with TemporaryDirectory(prefix="maskhub-") as name:
         folder = Path(name)
-        files = {CONFIG: base.folder / CONFIG, "generation_config.json": base.folder / "generation_config.json"}
+        config = {key: value for key, value in base.config().items() if key not in PACKING}
+        (folder / CONFIG).write_text(json.dumps(config))
+        files = {"generation_config.json": base.folder / "generation_config.json"}
         paths = [Path(shard.path) for shard in base.shards]
         weights, index = (WEIGHTS, INDEX) if paths[0].suffix == ".safetensors" else (TORCH_WEIGHTS, TORCH_INDEX)
         files |= {weights: paths[0]} if len(paths) == 1 else {path.name: path for path in paths}
@@ -221,12 +247,12 @@ def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path,
 
     client(token)  # which refuses a token that no header can carry
 
-    def snapshot(revision: str | None, files: list[str], ignored: str = "*/*") -> Path:
+    def snapshot(revision: str | None, files: list[str], *ignored: str) -> Path:
         place = address.Hub(repo, revision=revision)
 
         def get() -> str:
             return snapshot_download(
-                repo, revision=revision, token=token, allow_patterns=files, ignore_patterns=[ignored]
+                repo, revision=revision, token=token, allow_patterns=files, ignore_patterns=[*ignored]
             )
 
         try:
@@ -236,11 +262,17 @@ def _download(repo: str, revision: str | None, token: str | None) -> tuple[Path,
             hint = f"{error.hint or ''} Or name a folder here.".lstrip()
             raise type(error)(f"{place}: no such folder, and not from the Hub: {why}", hint=hint) from error
 
-    folder = snapshot(revision, ["model*.safetensors", "*.json", *TOKENIZER_FILES])
+    folder = snapshot(revision, ["model*.safetensors", "*.json", "*.py", *TOKENIZER_FILES], "*/*")
     if not any((folder / f).is_file() for f in (INDEX, WEIGHTS)):
-        snapshot(folder.name, [TORCH_WEIGHTS, "pytorch_model-*.bin"])
+        there: list[str] = []
+        with contextlib.suppress(MaskhubError):  # offline
+            place = address.Hub(repo, revision=folder.name)
+            there = ask(place, client(token).list_repo_files, repo, revision=folder.name)
+        if there and not {TORCH_WEIGHTS, TORCH_INDEX} & {*there}:
+            raise _without_weights(repo, "repo", there)
+        snapshot(folder.name, [TORCH_WEIGHTS, "pytorch_model-*.bin"], "*/*")
     if (folder / "modules.json").is_file():  # of sentence-transformers: its parts lie in folders such as 1_Pooling
-        snapshot(folder.name, ["[0-9]*_*/*"], "*.onnx")
+        snapshot(folder.name, [f"[0-9]*_*/*{suffix}" for suffix in (*PART_SUFFIXES, ".py")])
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     return folder, HubRevision(repo, folder.name, {name: blob.name for name, blob in blobs(files).items()})
 
@@ -255,7 +287,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; MissingError or FormatError where there is none."""
     try:
         with open_regular(path) as file:
-            value = json.loads(file.read())
+            content = file.read()
+        if pointer := lfs_pointer(path, content):
+            raise pointer
+        value = json.loads(content)
     except MaskhubError:
         raise
     except OSError as error:

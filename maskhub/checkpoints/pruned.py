@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.checkpoints.beside import COUNTS, LABELS
+from maskhub.checkpoints.checkpoint import PACKING, Checkpoint
 from maskhub.checkpoints.scan import Sink, scan
 from maskhub.errors import CheckpointError, listed
 from maskhub.masks.binding import BaseBinding, Task
@@ -20,12 +21,15 @@ from maskhub.storage.work import Progress
 
 # Keys of config.json that say how a checkpoint was written, not what the task is.
 BOOKKEEPING = {
-    "architectures", "transformers_version", "_name_or_path", "torch_dtype", "dtype", "maskhub",
-    "quantization_config", "compression_config", "sparsity_config",
+    "architectures", "transformers_version", "_name_or_path", "torch_dtype", "dtype", "maskhub", *PACKING,
 }  # fmt: skip
+# Whose classes' outputs are as many as the labels.
+WITH_LABELS = ("classification", "question-answering")
 # What wraps models while they are trained puts these into the names of their parameters: DataParallel and DDP,
 # torch.compile, FSDP, checkpointed layers.
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+ONE_MODEL = "Save the one that is meant alone."
 
 # Multiplying a negative weight by 0, as torch.nn.utils.prune does, gives -0: it is dropped, too.
 MINUS_ZERO = {"F64": 1 << 63, "F32": 1 << 31, "F16": 1 << 15, "BF16": 1 << 15, "F8_E4M3": 1 << 7, "F8_E5M2": 1 << 7}
@@ -54,8 +58,8 @@ def from_pruned(
     CheckpointError naming a paired tensor that holds a weight which is neither the base's nor 0, or has another shape
     or dtype.
     """
-    dense = _plainly_named(base, dense)
-    pairs = pair(base, dense)
+    dense = _Renamed(dense, plain_names(base, dense, dense.name))
+    pairs = pair(base, dense, dense.name)
     if not pairs:
         raise CheckpointError(f"{dense.name}: no tensor has a name of {base.name}, so it was not pruned from it")
     masks: dict[str, Mask] = {}
@@ -93,46 +97,67 @@ class _Renamed:
         return self._dense.read(self._stored[name])
 
 
-def _plainly_named(base: Iterable[str], dense: DenseTensors) -> DenseTensors:
-    """The checkpoint with the names that its model has by itself.
+def plain_names(base: Iterable[str], names: Iterable[str], source: str) -> dict[str, str]:
+    """The names that a model's parameters have by themselves, with those that they have in ``source``.
 
     A wrapper's components go. The first component goes, too, where more names are the base's without it: a module that
     the model was an attribute of, as Lightning's are. What does not begin so is that module's own: it is left out, with
-    a warning. Raises CheckpointError where it has several such models.
+    a warning. Raises CheckpointError where there are several such models, or one parameter twice.
     """
-    stored = {".".join(part for part in name.split(".") if part not in WRAPPERS): name for name in dense}
-    found = len(pair(base, stored))
+    stored: dict[str, str] = {}
+    for name in names:
+        plain = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        if plain in stored:
+            raise CheckpointError(f"{source}: {stored[plain]} and {name} are both {plain}", hint=ONE_MODEL)
+        stored[plain] = name
+    found = _candidates(base, stored)
     inner: dict[str, dict[str, str]] = {}
     for name, old in stored.items():
         first, _, rest = name.partition(".")
         inner.setdefault(first, {})[rest] = old
-    better = {first: count for first, names in inner.items() if (count := len(pair(base, names))) > found}
+    better = {first: count for first, names in inner.items() if (count := len(_candidates(base, names))) > len(found)}
     if not better:
-        return _Renamed(dense, stored)
+        return stored
     best = max(better, key=lambda first: better[first])
     if also := [first for first, count in better.items() if count == better[best] and first != best]:
-        raise CheckpointError(
-            f"{dense.name}: holds several models: {', '.join([best, *also])}", hint="Save the one that is meant alone."
-        )
+        raise CheckpointError(f"{source}: holds several models: {', '.join([best, *also])}", hint=ONE_MODEL)
     if left := sorted(name for name in stored if not name.startswith(f"{best}.")):
-        warnings.warn(f"{dense.name}: left out, since it is not of {best!r}: {listed(left)}", stacklevel=2)
-    return _Renamed(dense, inner[best])
+        warnings.warn(f"{source}: left out, since it is not of {best!r}: {listed(left)}", stacklevel=2)
+    return inner[best]
 
 
-def pair(base: Iterable[str], parameters: Iterable[str]) -> dict[str, str]:
-    """Base tensor name to the parameter of its name, with or without the task model's prefix (``bert.``)."""
-    known = set(parameters)
-    pairs = {name: name for name in base if name in known}
-    taken = set(pairs)
-    without_prefix = {p.partition(".")[2]: p for p in parameters if p not in pairs}
+def pair(base: Iterable[str], parameters: Iterable[str], source: str) -> dict[str, str]:
+    """Base tensor name to the parameter of its name, with or without the task model's prefix (``bert.``).
+
+    Raises CheckpointError, naming ``source``, where a base tensor has two of them.
+    """
+    found = _candidates(base, parameters)
+    for name, candidates in found.items():
+        if len(candidates) > 1:
+            raise CheckpointError(
+                f"{source}: {candidates[0]} and {candidates[1]} can both be the base's {name}", hint=ONE_MODEL
+            )
+    return {name: candidates[0] for name, candidates in found.items()}
+
+
+def _candidates(base: Iterable[str], parameters: Iterable[str]) -> dict[str, list[str]]:
+    """By base tensor name what ``pair`` can pair it with: a parameter of just its name comes first."""
+    known = dict.fromkeys(parameters)
+    found = {name: [name] for name in base if name in known}
+    taken = set(found)
+    prefixed: dict[str, list[str]] = {}
+    for parameter in known:
+        if parameter not in taken:
+            prefixed.setdefault(parameter.partition(".")[2], []).append(parameter)
     for name in base:
-        if name not in pairs:
-            candidates = without_prefix.get(name), name.partition(".")[2]
-            parameter = next((p for p in candidates if p in known and p not in taken), None)
-            if parameter:
-                pairs[name] = parameter
-                taken.add(parameter)
-    return pairs
+        short = name.partition(".")[2]
+        free = [p for p in prefixed.get(name, []) if p not in taken]
+        if not free and name not in found and short in known and short not in taken:
+            free = [short]
+        if free:
+            found[name] = found.get(name, []) + free
+            taken.update(free)
+    return found
 
 
 def _comparison(base: Spec, dense: RawTensor, what: str, found: Callable[[Mask], None]) -> Sink:
@@ -171,11 +196,15 @@ def task_of(base: dict[str, Any], dense: dict[str, Any]) -> Task | None:
     match dense.get("architectures"):
         case [str(architecture), *_]:
             changed = {k: v for k, v in dense.items() if k not in BOOKKEEPING and base.get(k) != v}
+            kind = task_type(architecture)
+            if kind.endswith(WITH_LABELS) and any(base.get(key) != dense.get(key) for key in LABELS):
+                changed |= {"num_labels": 2} if not COUNTS & dense.keys() else {}  # which are left out of a config.json
+                changed |= {key: dense[key] for key in LABELS & dense.keys()}
             noted = dense.get("maskhub")  # which ``apply`` wrote
             noted = noted if isinstance(noted, dict) else {}
             tokenizer, length = noted.get("tokenizer"), noted.get("max_length")
             return Task(
-                task_type(architecture),
+                kind,
                 architecture,
                 changed,
                 tokenizer if isinstance(tokenizer, str) else None,

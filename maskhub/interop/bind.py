@@ -10,7 +10,7 @@ import numpy as np
 
 from maskhub.checkpoints.apply import MASKABLE, drop
 from maskhub.checkpoints.checkpoint import Checkpoint
-from maskhub.checkpoints.pruned import pair, task_of
+from maskhub.checkpoints.pruned import pair, plain_names, task_of
 from maskhub.checkpoints.scan import digests
 from maskhub.errors import ArgumentError, BaseMismatchError, FormatError
 from maskhub.interop.tensors import Kind, NamedTensors
@@ -59,17 +59,20 @@ def bind(
 ) -> MaskSet:
     """The mask set of masks and other tensors, both given as parameter names with the names of their entries.
 
-    Parameters are paired with base tensors with or without the task model's prefix. Another tensor must be the
-    base's, bit for bit; one that the base lacks travels whole, masked where it has a mask. Without any of the
-    base's tensors in ``others`` the mask set binds the whole base.
+    Parameters are paired with base tensors with or without the task model's prefix, and what wrapped the model.
+    Another tensor must be the base's, bit for bit; one that the base lacks travels whole, masked where it has a mask.
+    Without any of the base's tensors in ``others`` the mask set binds the whole base. Raises CheckpointError where two
+    parameters fit one base tensor.
     """
     others = others or {}
-    pairs = pair(base, [*others, *(p for p in masks if p not in others)])
+    names = plain_names(base, dict.fromkeys([*others, *masks]), source.name)
+    others, masks = ({new: given[old] for new, old in names.items() if old in given} for given in (others, masks))
+    pairs = pair(base, names, source.name)
     of_base = {parameter: name for name, parameter in pairs.items()}
     if not masks:
         raise FormatError(f"{source.name}: holds no mask")
     dense = {p: source.read(entry) for p, entry in others.items() if p not in of_base}
-    if strangers := [entry for p, entry in masks.items() if p not in of_base and p not in dense]:
+    if strangers := [entry for p, entry in masks.items() if p not in of_base and not (pairs and p in dense)]:
         raise FormatError(
             f"{source.name}: {strangers[0]} fits no tensor of {base.name} ({len(strangers)} of {len(masks)} masks)"
         )

@@ -22,7 +22,6 @@ from maskhub.storage.tensor import NUMPY_DTYPE, RawTensor, Spec
 from maskhub.storage.work import Progress
 
 PARTS = (".shape", ".compressed", ".bitmask", ".row_offsets")
-CONFIG_KEYS = {"quantization_config", "compression_config"}  # how it was stored, not what the task is
 
 
 def fits(source: NamedTensors, base: Checkpoint) -> bool:
@@ -42,7 +41,6 @@ def read(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> M
         source,
         specs={**plain, **{name: Spec("", ()) for name in weights}},
         read=lambda name: _decompress(source, weights[name]) if name in weights else source.read(name),
-        config=lambda: {k: v for k, v in source.config().items() if k not in CONFIG_KEYS},
     )
     return from_pruned(base, dense, progress=progress)
 

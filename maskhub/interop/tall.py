@@ -21,7 +21,7 @@ from maskhub.storage.work import Progress
 
 def fits(source: NamedTensors, base: Checkpoint) -> bool:
     vectors = all(spec.dtype == "U8" and len(spec.shape) == 1 for spec in source.specs.values())
-    return vectors and not pair(base, [name.removesuffix(".mask") for name in source])
+    return vectors and not pair(base, [name.removesuffix(".mask") for name in source], source.name)
 
 
 def read(source: NamedTensors, base: Checkpoint, progress: Progress | None) -> MaskSet:

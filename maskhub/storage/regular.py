@@ -39,10 +39,12 @@ def open_regular(path: str | Path, name: str | Path | None = None) -> IO[bytes]:
 
 
 def require_regular(folder: Path, suffixes: Iterable[str]) -> None:
-    """Refuse a folder that another library will read where a file in it, by its name, is none."""
+    """Refuse a folder that another library will read where a file in it is none, or a pointer of Git LFS."""
     for path in folder.iterdir():
         if path.suffix in suffixes and path.exists() and not path.is_dir():
-            _refuse(path.stat().st_mode, path)
+            with open_regular(path) as file:
+                if pointer := lfs_pointer(path, file.read(64)):
+                    raise pointer
 
 
 def lfs_pointer(path: str | Path, start: bytes) -> FormatError | None:

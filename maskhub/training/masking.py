@@ -334,6 +334,15 @@ def plain_name(name: str) -> str:
     return name.replace(".parametrizations.", ".").removesuffix(".original")
 
 
+def refuse_adapters(model: nn.Module) -> None:
+    """TrainingError for a model with an adapter of PEFT's on it."""
+    if any(type(module).__module__.startswith("peft.") for module in model.modules()):
+        raise TrainingError(
+            "the model has an adapter of PEFT's on it, and a mask needs the plain model",
+            hint="Merge it with merge_and_unload(), and save the result as a base of its own.",
+        )
+
+
 def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None = None, step: int = 0) -> None:
     """From now on, what a model's method does after a step follows each step of ``optimizer``.
 
@@ -342,6 +351,7 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
     needs; a decay that goes by the length is 0.007 without. ``step`` is how many are done. Raises TrainingError where
     the optimizer has no scores of the model, or ``steps`` is below 1.
     """
+    refuse_adapters(model)
     masked = list(masked_weights(model).values())
     _check_sharing(masked)
     if not masked or not masked[0].method.needs_steps:

@@ -22,7 +22,7 @@ from maskhub.masks.mask import MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage.torch import dtype_names, from_torch
 from maskhub.training.layers import check_layers, maskable, select
-from maskhub.training.masking import add_scores, attach, masks_of, plain_name, whole
+from maskhub.training.masking import add_scores, attach, masks_of, plain_name, refuse_adapters, whole
 from maskhub.training.methods import starting_scores
 from maskhub.training.run import learned
 from maskhub.training.saving import save_dense
@@ -32,6 +32,8 @@ from maskhub.training.trace import trace
 WITH_LAYERS = {
     "text-classification", "token-classification", "multiple-choice", "image-classification", "question-answering",
 }  # fmt: skip
+# How the names of classes end that models are pretrained as.
+PRETRAINED = ("ForMaskedLM", "ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForPreTraining")
 KEPT_AS = "_maskhub"  # the attribute of a masked model that says what it belongs to
 
 
@@ -107,11 +109,7 @@ def unwrapped(model: Any) -> Any:
 
     while (inner := extract_model_from_parallel(model, keep_torch_compile=False)) is not model:
         model = inner
-    if any(type(module).__module__.startswith("peft.") for module in model.modules()):
-        raise TrainingError(
-            "the model has an adapter of PEFT's on it, and a mask needs the plain model",
-            hint="Merge it with merge_and_unload(), and save the result as a base of its own.",
-        )
+    refuse_adapters(model)
     if not isinstance(model, PreTrainedModel):
         raise TrainingError(
             f"{type(model).__name__} is no model of transformers",
@@ -121,13 +119,13 @@ def unwrapped(model: Any) -> Any:
 
 
 def task_layers(model: PreTrainedModel, base: Checkpoint) -> set[str]:
-    """The parameters of the layers that a task's class puts on the model's body, where the base has a task's, too.
+    """The parameters of the layers that a task's class puts on the model's body, also where the base has such.
 
-    What a pretrained base has outside its body is its own.
+    What a base was pretrained with outside its body (``PRETRAINED``) is its own.
     """
     body, of_base = model.base_model_prefix, base.config().get("architectures")
-    trained = [task_type(one) for one in of_base if isinstance(one, str)] if isinstance(of_base, list) else []
-    if not {task_type(type(model).__name__), *trained[:1]} <= WITH_LAYERS or not trained or not hasattr(model, body):
+    first = str(of_base[0]) if isinstance(of_base, list) and of_base else ""
+    if task_type(type(model).__name__) not in WITH_LAYERS or first.endswith(PRETRAINED) or not hasattr(model, body):
         return set()
     return {name for name in model.state_dict() if not name.startswith(f"{body}.")}
 

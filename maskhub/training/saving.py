@@ -5,6 +5,7 @@ Where a Trainer saves, the scores stand beside it, so that a training can go on 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from types import MethodType
 from typing import Any
@@ -26,11 +27,10 @@ def save_dense(model: PreTrainedModel) -> None:
 
 def _save_pretrained(model: PreTrainedModel, save_directory: Any, *given: Any, **options: Any) -> Any:
     """``PreTrainedModel.save_pretrained``. Trainers pass ``state_dict``, if None: theirs keeps the scores."""
-    options |= zip(("is_main_process", "state_dict", "push_to_hub", "max_shard_size"), given, strict=False)
-    goes_on = "state_dict" in options
-    state = options.pop("state_dict", None) or model.state_dict()
-    options["state_dict"] = dense_state(model, state, scores=goes_on)
-    return type(model).save_pretrained(model, save_directory, **options)
+    bound = inspect.signature(type(model).save_pretrained).bind(model, save_directory, *given, **options)
+    state = bound.arguments.get("state_dict") or model.state_dict()
+    bound.arguments["state_dict"] = dense_state(model, state, scores="state_dict" in options)
+    return type(model).save_pretrained(*bound.args, **bound.kwargs)
 
 
 @torch.no_grad()

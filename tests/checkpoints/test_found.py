@@ -12,7 +12,7 @@ import pytest
 
 import maskhub
 from maskhub.checkpoints import apply as dense
-from maskhub.checkpoints.checkpoint import open_checkpoint
+from maskhub.checkpoints.checkpoint import for_transformers, open_checkpoint
 from maskhub.checkpoints.pruned import from_pruned
 from maskhub.errors import BaseMismatchError, CheckpointError, FormatError, MaskhubError, MissingError
 from maskhub.storage.safetensors import TensorFile, write_tensors
@@ -51,18 +51,9 @@ def test_a_single_file_is_taken_before_an_old_index(tmp_path: Path, kind: str) -
     assert all(np.array_equal(base.read(name).numpy(), tensor.numpy()) for name, tensor in new.items())
 
 
-@pytest.mark.parametrize(
-    ("file", "what"),
-    [
-        ("adapter_model.safetensors", "an adapter of PEFT's"), ("adapter_model.bin", "an adapter of PEFT's"),
-        ("model-q4.gguf", "a GGUF file"), ("tf_model.h5", "TensorFlow's weights"), ("model.onnx", "an ONNX file"),
-        ("flax_model.msgpack", "Flax's weights"), ("consolidated.00.pth", "the weights of another library"),
-        ("model.fp16.safetensors", "a variant of the weights"), ("pytorch_model.fp16.bin", "a variant of the weights"),
-        ("weights.safetensors", "weights under another name"),
-        ("model-00001-of-00002.safetensors", "shards without their index"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("file", "what"), tiny.NO_WEIGHTS.items())
 def test_a_folder_without_weights_says_what_it_has(tmp_path: Path, file: str, what: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(b"x")
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(tmp_path)
@@ -81,6 +72,24 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 134\n")
     with pytest.raises(FormatError, match=r"a pointer of Git LFS, not the file itself\. Get the file: git lfs pull\."):
         maskhub.open(tmp_path / name) if name.endswith(".msk") else open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "vocab.txt", "model.safetensors.index.json"])
+def test_a_pointer_of_git_lfs_beside_the_weights_is_named_and_not_copied(
+    base_folder: Path, mask_path: Path, tmp_path: Path, name: str
+) -> None:
+    folder = shutil.copytree(base_folder, tmp_path / "base")
+    if "index" in name:
+        (folder / "model.safetensors").unlink()
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 134\n")
+    named = rf"base/{name}: a pointer of Git LFS, not the file itself\. Get the file: git lfs pull\."
+    with pytest.raises(FormatError, match=named):
+        maskhub.apply(folder, mask_path, tmp_path / "built")
+    assert not (tmp_path / "built").exists()
+    if name in ("tokenizer.json", "vocab.txt"):
+        load = pytest.importorskip("maskhub.runtime.load")
+        with pytest.raises(FormatError, match=named):
+            load.processor_from(folder, "base")
 
 
 RENAMED = {
@@ -120,6 +129,32 @@ def test_a_changed_tensor_under_another_name_is_no_match(base_folder: Path, mask
         maskhub.verify(mask_path, base=other)
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_transformers_loads_a_renamed_base_of_several_shards(tmp_path: Path, kind: str) -> None:
+    """By the names that its files have, from just its own files."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    source = tiny.write_base(tmp_path / "source", shards=3)
+    if kind == "bin":
+        index = json.loads((source / "model.safetensors.index.json").read_text())
+        for shard in sorted(source.glob("*.safetensors")):
+            content = {
+                name: torch.from_numpy(TensorFile(shard).read(name).numpy().copy()) for name in TensorFile(shard)
+            }
+            torch.save(content, shard.with_suffix(".bin"))
+            shard.unlink()
+        index["weight_map"] = {name: f"{Path(file).stem}.bin" for name, file in index["weight_map"].items()}
+        (source / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+        (source / "model.safetensors.index.json").unlink()
+    base = open_checkpoint(source)
+    renamed = base.renamed({f"bert.{name}": name for name in base})
+    assert set(renamed) == {*base, *(f"bert.{name}" for name in base)}
+    with for_transformers(renamed) as folder:
+        found = open_checkpoint(folder)
+        assert {name: found.digest(name) for name in found} == {name: base.digest(name) for name in base}
+        state = transformers.AutoModel.from_pretrained(folder).state_dict()
+    assert all(torch.equal(state[name], torch.from_numpy(base.read(name).numpy().copy())) for name in base)
+
+
 def wrapped(name: str, kind: str) -> str:
     return {
         "DDP": f"module.{name}",
@@ -150,6 +185,23 @@ def test_what_wrapped_a_pruned_model_is_no_part_of_its_names(
     assert again.masks == mask.masks
     assert set(again.dense) == set(mask.dense)
     assert again.base.parameters == mask.base.parameters
+
+
+@pytest.mark.parametrize("inside", ["", "bert."])
+def test_two_models_in_one_checkpoint_of_lightnings_are_both_named(
+    base_folder: Path, mask_path: Path, tmp_path: Path, inside: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    maskhub.apply(base_folder, mask_path, tmp_path / "pruned")
+    state = {}
+    for model, folder in (("student", tmp_path / "pruned"), ("teacher", base_folder)):
+        for name, tensor in tensors(folder).items():
+            state[f"{model}.{inside}{name.removeprefix('bert.')}"] = torch.from_numpy(tensor.numpy().copy())
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: .*student.* teacher") as caught:
+        maskhub.pack(tmp_path / "last.ckpt", tmp_path / "task.msk", base=base_folder)
+    assert caught.value.hint == "Save the one that is meant alone."
+    assert not (tmp_path / "task.msk").exists()
 
 
 @pytest.mark.parametrize("key", ["quantization_config", "compression_config", "sparsity_config"])
@@ -205,6 +257,41 @@ def test_a_model_of_sentence_vectors_keeps_its_pooling(tmp_path: Path) -> None:
     assert built.encode(texts).shape == (2, 8)
 
 
+@pytest.mark.parametrize("code", [False, True])
+def test_of_the_parts_of_a_base_the_data_alone_are_copied(
+    base_folder: Path, tmp_path: Path, code: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    folder = shutil.copytree(base_folder, tmp_path / "base")
+    for name in ("config.json", "model.safetensors", "pytorch_model.bin", "vocab.txt", "spiece.model", "deep/a.json"):
+        (folder / "1_Part" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "1_Part" / name).write_text("data")
+    for name in ("modules.py", "__pycache__/modules.pyc", "run.sh", "model.onnx", "old.pkl"):
+        (folder / "1_Part" / name).parent.mkdir(exist_ok=True)
+        (folder / "1_Part" / name).write_text("code")
+    (folder / "sentence_roberta_config.json").write_text('{"max_seq_length": 8}')
+    (folder / "own.py").write_text("code")
+    mask = tiny.tiny_maskset(folder)
+    plain = type(mask)(mask.base, mask.masks, {}, None)
+
+    def copied(kind: str) -> set[str]:
+        types = [{"path": "", "type": "sentence_transformers.models.Transformer"}, {"path": "1_Part", "type": kind}]
+        (folder / "modules.json").write_text(json.dumps(types))
+        out = tiny.build(open_checkpoint(folder), plain, tmp_path / kind, code=code)
+        assert (out / "sentence_roberta_config.json").read_text() == '{"max_seq_length": 8}'
+        return {path.relative_to(out / "1_Part").as_posix() for path in (out / "1_Part").rglob("*.*")}
+
+    data = {"config.json", "model.safetensors", "pytorch_model.bin", "vocab.txt", "spiece.model", "deep/a.json"}
+    assert copied("sentence_transformers.models.Pooling") == data | ({"modules.py"} if code else set())
+    assert not recwarn.list
+    copied("own.Pooling")
+    (told,) = [str(warning.message) for warning in recwarn.list]
+    assert told.startswith(f"{folder}: own.Pooling of its parts is its own code, and SentenceTransformer may need what")
+    assert "left out: its Python files (--code copies them), 1_Part/__pycache__" in told or code
+    assert (
+        "left out: 1_Part/__pycache__/modules.pyc, 1_Part/model.onnx, 1_Part/old.pkl, 1_Part/run.sh" in told or not code
+    )
+
+
 def test_parts_outside_the_base_are_not_copied(base_folder: Path, tmp_path: Path) -> None:
     other = shutil.copytree(base_folder, tmp_path / "other")
     base = open_checkpoint(other)
@@ -216,7 +303,7 @@ def test_parts_outside_the_base_are_not_copied(base_folder: Path, tmp_path: Path
             dense.build(base, [(plain, tmp_path / "built")])
     tiny.build(base, mask, tmp_path / "classifier")  # a classifier makes no sentence vectors
     (tmp_path / "secret").mkdir()
-    (tmp_path / "secret/key").write_text("key")
+    (tmp_path / "secret/key.txt").write_text("key")
     (other / "1_Pooling").symlink_to(tmp_path / "secret")
     (other / "modules.json").write_text('[{"path": ""}, {"path": "1_Pooling"}]')
     with pytest.raises(MaskhubError, match="a link that leads out of the base's folder"):

@@ -78,6 +78,44 @@ def test_two_base_tensors_are_never_paired_with_one(tmp_path: Path) -> None:
     assert maskset.base.parameter("a.weight") == "weight"
 
 
+@pytest.mark.parametrize(
+    ("prefixes", "named"),
+    [
+        (("passage.", "query."), f"passage.{QUERY} and query.{QUERY} can both be the base's {QUERY}"),
+        (("", "teacher."), f"{QUERY} and teacher.{QUERY} can both be the base's {QUERY}"),
+        (("", "model."), f"{QUERY} and model.{QUERY} can both be the base's {QUERY}"),
+        (("", "module."), f"{QUERY} and module.{QUERY} are both {QUERY}"),
+        (("_orig_mod.", "module."), f"_orig_mod.{QUERY} and module.{QUERY} are both {QUERY}"),
+        (("model.bert.", "teacher.bert."), "holds several models: model, teacher"),
+        (("model.bert.", "model.teacher."), f"bert.{QUERY} and teacher.{QUERY} can both be the base's {QUERY}"),
+    ],
+)  # fmt: skip
+def test_two_parameters_for_one_base_tensor_are_both_named(
+    base: Checkpoint, tmp_path: Path, prefixes: tuple[str, str], named: str
+) -> None:
+    """Whichever of them is pruned."""
+    tensors = {QUERY: base.read(QUERY)}
+    for dropped in prefixes:
+        content = {p + n: with_words(n, {0: 0}) if p == dropped else t for p in prefixes for n, t in tensors.items()}
+        dense = open_checkpoint(tiny.write_checkpoint(tmp_path / f"dense{prefixes.index(dropped)}", content))
+        with pytest.raises(CheckpointError) as caught:
+            from_pruned(base, dense)
+        assert caught.value.message == f"{dense.name}: {named}"
+        assert caught.value.hint == "Save the one that is meant alone."
+
+
+def test_a_head_may_have_names_like_the_bases(base: Checkpoint, tmp_path: Path) -> None:
+    """A tensor of its own in the task's head, below more than the model's prefix, stands in nobody's way."""
+    change = {QUERY: with_words(QUERY, {3: 0})}
+    tensors = {f"bert.{name}": tensor for name, tensor in (tiny.base_tensors() | change).items()}
+    own = {f"head.decoder.{QUERY}": base.read(QUERY)}
+    dense = open_checkpoint(tiny.write_checkpoint(tmp_path / "dense", tensors | own))
+    maskset = from_pruned(base, dense)
+    assert maskset.masks.keys() == {QUERY}
+    assert maskset.base.parameter(QUERY) == f"bert.{QUERY}"
+    assert maskset.dense.keys() == own.keys()
+
+
 def test_tensors_that_the_dense_checkpoint_lacks_are_not_bound(tmp_path: Path) -> None:
     base = open_checkpoint(tiny.write_base(tmp_path / "base", integers=True))
     tensors = tiny.base_tensors() | {QUERY: with_words(QUERY, {0: 0})}

@@ -346,9 +346,33 @@ def test_names_and_shapes_are_the_bases(base: Checkpoint, masks: dict[str, Mask]
         interop.read(save_safetensors(path, {"a.b": np.zeros(3, np.float32)}), base)
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "model.", "model._orig_mod."])
+def test_what_wrapped_the_model_is_no_part_of_its_names(
+    base: Checkpoint, masks: dict[str, Mask], state: dict[str, Any], tmp_path: Path, wrapper: str
+) -> None:
+    """In masks alone as in those of torch's own pruning, which have the other parameters beside them."""
+    maskset = interop.read(save_safetensors(tmp_path / "m.safetensors", bools(masks, prefix=f"{wrapper}bert.")), base)
+    assert maskset.masks == masks
+    assert maskset.base.parameter_prefix == "bert."
+    for name, mask in masks.items():
+        state[f"bert.{name}_orig"] = state.pop(f"bert.{name}")
+        state[f"bert.{name}_mask"] = torch.from_numpy(mask.to_bool()).float()
+    wrapped = {wrapper + name: tensor for name, tensor in state.items()}
+    maskset = interop.read(save_torch(tmp_path / "pruned.pt", wrapped), base)
+    assert maskset.masks == masks
+    assert maskset.base.parameter_prefix == "bert."
+    assert maskset.dense.keys() == {"classifier.weight", "classifier.bias"}
+
+
+def test_parameters_of_another_model_are_no_masks_of_the_base(base: Checkpoint, tmp_path: Path) -> None:
+    other = {"x.y.z_orig": torch.ones(2, 2), "x.y.z_mask": torch.eye(2)}
+    with pytest.raises(FormatError, match=r"x\.y\.z_mask fits no tensor of .* \(1 of 1 masks\)"):
+        interop.read(save_torch(tmp_path / "pruned.pt", other), base)
+
+
 def test_two_masks_for_one_tensor(base: Checkpoint, masks: dict[str, Mask], tmp_path: Path) -> None:
     arrays = bools(masks) | {f"bert.{QUERY}": masks[QUERY].to_bool()}
-    with pytest.raises(FormatError, match=rf"bert.{QUERY} fits no tensor"):
+    with pytest.raises(CheckpointError, match=rf"{QUERY} and bert\.{QUERY} can both be the base's {QUERY}"):
         interop.read(save_safetensors(tmp_path / "m.safetensors", arrays), base)
 
 

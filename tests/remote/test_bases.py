@@ -130,14 +130,55 @@ def test_push_warns_of_a_base_that_others_cannot_find(
 
 def test_the_parts_of_a_model_of_sentence_vectors_come_with_it(hub: TestHub, base_folder: Path) -> None:
     files = {file.name.replace(".", "__"): file.read_bytes() for file in base_folder.iterdir()}
-    hub.put("ann/sentences", **files, modules__json=b'[{"path": ""}, {"path": "1_Pooling"}]')
-    hub.put("ann/sentences", **{"1_Pooling/config__json": b"{}", "onnx/model__onnx": b"x"})
+    hub.put("ann/sentences", **files, modules__json=b'[{"path": ""}, {"path": "1_Pooling"}]', own__py=b"")
+    parts = dict.fromkeys(("1_Pooling/config__json", "1_Pooling/model__onnx", "1_Pooling/own__py"), b"{}")
+    hub.put("ann/sentences", **parts, **{"onnx/model__onnx": b"x"})
     script = (
         "import sys; from maskhub.checkpoints.checkpoint import open_checkpoint as o\n"
         "folder = o('ann/sentences').folder\n"
         "print(sorted(str(one.relative_to(folder)) for one in folder.rglob('*') if not one.is_dir()))"
     )
     found = eval(hub.program([sys.executable, "-c", script]).stdout)  # a list of texts
-    assert "1_Pooling/config.json" in found
-    assert "model.safetensors" in found
-    assert "onnx/model.onnx" not in found
+    parts_and_code = ["1_Pooling/config.json", "1_Pooling/own.py", "modules.json", "own.py"]
+    assert found == sorted([*parts_and_code, *(file.name for file in base_folder.iterdir())])
+
+
+OPEN_ALL = """if True:
+    import json, sys
+    from maskhub.checkpoints.checkpoint import open_checkpoint
+    from maskhub.errors import MaskhubError
+    for source in sys.argv[1:]:
+        try:
+            open_checkpoint(source)
+        except MaskhubError as error:
+            print(json.dumps([type(error).__name__, error.message, error.hint]))
+"""
+
+
+def test_a_repo_without_weights_says_what_it_has_as_a_folder_does(hub: TestHub, tmp_path: Path) -> None:
+    cases = {f"case{i}": (file, what) for i, (file, what) in enumerate([*tiny.NO_WEIGHTS.items(), ("notes.md", "")])}
+    for name, (file, _) in cases.items():
+        hub.put(f"ann/{name}", **{file.replace(".", "__"): b"\0"})
+        (tmp_path / name / file).parent.mkdir(parents=True)
+        (tmp_path / name / file).write_bytes(b"\0")
+    hub.put("ann/case0", config__json=b"{}")
+    ran = hub.program([sys.executable, "-c", OPEN_ALL, *(f"ann/{name}" for name in cases), *(f"./{n}" for n in cases)])
+    told = [json.loads(line) for line in ran.stdout.splitlines()]
+    for (name, (file, what)), repo, folder in zip(cases.items(), told, told[len(cases) :], strict=False):
+        said = f"has {what} ({file}), and no model.safetensors" if what else "has neither model.safetensors nor"
+        assert said.split(" (")[0] in repo[1]
+        assert repo[1].startswith(f"ann/{name}: the repo has ")
+        assert folder == [repo[0], repo[1].replace(f"ann/{name}: the repo", f"./{name}: the folder"), repo[2]]
+    # Of those alone that are read, something is downloaded.
+    assert not [line for line in hub.lines() if line.endswith((".gguf", ".h5", ".msgpack", ".onnx", ".md"))]
+    offline = hub.program([sys.executable, "-c", OPEN_ALL, "ann/case0"], HF_HUB_OFFLINE="1")
+    assert "neither model.safetensors nor pytorch_model.bin" in offline.stdout
+
+
+def test_a_pointer_of_git_lfs_in_a_repo_is_named(hub: TestHub) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 134\n"
+    hub.put("ann/pointer", config__json=b"{}", model__safetensors=pointer)
+    kind, message, hint = json.loads(hub.program([sys.executable, "-c", OPEN_ALL, "ann/pointer"]).stdout)
+    assert kind == "FormatError"
+    assert message.endswith("model.safetensors: a pointer of Git LFS, not the file itself")
+    assert hint

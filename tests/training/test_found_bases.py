@@ -12,8 +12,9 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
 import maskhub
 import maskhub.training
@@ -21,7 +22,7 @@ from maskhub.errors import ArgumentError, CheckpointError, TrainingError
 from maskhub.runtime.evaluate import evaluate
 from maskhub.tasks.data import read_file
 from maskhub.training.train import learn
-from tests import toy
+from tests import tiny, toy
 
 Changes = dict[str, Any]
 
@@ -33,6 +34,16 @@ def changed(bert: Path, folder: Path, **config: Any) -> Path:
         (folder / file.name).write_bytes(file.read_bytes())
     (folder / "config.json").write_text(json.dumps(json.loads((bert / "config.json").read_text()) | config))
     return folder
+
+
+def labels_of(count: int, key: str) -> Changes:
+    """So many labels as a ``config.json`` says them under this key, or under all that there are."""
+    names = {str(i): f"OLD_{i}" for i in range(count)}
+    every: Changes = {
+        "num_labels": count, "_num_labels": count, "id2label": names, "label2id": {n: int(i) for i, n in names.items()},
+        "problem_type": "multi_label_classification",
+    }  # fmt: skip
+    return every if key == "all" else {key: every[key]}
 
 
 def with_classifier(bert: Path, folder: Path, labels: int) -> Path:
@@ -55,12 +66,7 @@ def with_classifier(bert: Path, folder: Path, labels: int) -> Path:
 def test_labels_in_a_bases_configuration_give_way_to_the_tasks(
     bert: Path, task: Path, tmp_path: Path, key: str, count: int
 ) -> None:
-    names = {str(i): f"OLD_{i}" for i in range(count)}
-    every: Changes = {
-        "num_labels": count, "_num_labels": count, "id2label": names, "label2id": {n: int(i) for i, n in names.items()},
-        "problem_type": "multi_label_classification",
-    }  # fmt: skip
-    base = changed(bert, tmp_path / "base", **(every if key == "all" else {key: every[key]}))
+    base = changed(bert, tmp_path / "base", **labels_of(count, key))
     result = learn(toy.settings(base, task, epochs=0.2, eval_steps=1), tmp_path / "run")
     maskhub.apply(base, result.mask, tmp_path / "dense")
     dense = AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense")
@@ -69,6 +75,36 @@ def test_labels_in_a_bases_configuration_give_way_to_the_tasks(
         assert model.classifier.weight.shape[0] == 2
         assert model.config.problem_type == "single_label_classification"
     assert maskhub.pipeline(result.mask, base)("who")[0]["label"] in ("film", "spam")
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(("key", "count", "labels"), [
+    ("num_labels", 3, 2), ("num_labels", 1, 2), ("_num_labels", 3, 2), ("id2label", 3, 2), ("id2label", 2, 2),
+    ("label2id", 3, 2), ("problem_type", 2, 2), ("all", 3, 2), ("all", 2, 2), ("all", 2, 3), ("all", 3, 1),
+])  # fmt: skip
+def test_labels_of_a_pruned_checkpoint_are_its_own(
+    bert: Path, tmp_path: Path, key: str, count: int, labels: int, named: bool
+) -> None:
+    """Also where its configuration leaves them out, as two labels without names are."""
+    base = changed(bert, tmp_path / "base", **labels_of(count, key))
+    config = BertConfig.from_pretrained(bert, num_labels=labels)
+    if named:
+        config.id2label = {i: f"NEW_{i}" for i in range(labels)}
+        config.label2id = {name: i for i, name in config.id2label.items()}
+    for kind in ("SequenceClassification", "TokenClassification", *(["QuestionAnswering"] if labels == 2 else [])):
+        pruned = getattr(transformers, f"BertFor{kind}").from_pretrained(base, config=config)
+        with torch.no_grad():
+            pruned.bert.encoder.layer[0].output.dense.weight[0] = 0
+        pruned.save_pretrained(tmp_path / f"{kind}-pruned")
+        maskhub.pack(tmp_path / f"{kind}-pruned", tmp_path / f"{kind}.msk", base=base)
+        maskhub.apply(base, tmp_path / f"{kind}.msk", tmp_path / kind)
+        dense = type(pruned).from_pretrained(tmp_path / kind)
+        for model in (dense, maskhub.load_model(base, tmp_path / f"{kind}.msk")):
+            assert model.config.id2label == config.id2label
+            assert model.config.label2id == config.label2id
+            assert model.config.problem_type is None
+            found = model.state_dict()
+            assert all(torch.equal(found[name], tensor) for name, tensor in pruned.state_dict().items())
 
 
 @pytest.mark.parametrize("labels", [2, 3])
@@ -110,6 +146,75 @@ def test_the_old_classifier_for_who_wants_it(bert: Path, task: Path, tmp_path: P
         with pytest.raises(ArgumentError, match=f"keep_head: .* has no layer for text-classification {what}".rstrip()):
             learn(toy.settings(wrong, task, keep_head=True), tmp_path / "wrong")
         assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize("said", [None, [], ["BertModel"], ["OwnClassifier"], ["BertForTokenClassification"]], ids=str)
+def test_a_classifier_is_new_whatever_class_the_base_says_it_is(
+    bert: Path, task: Path, tmp_path: Path, said: Any
+) -> None:
+    base = with_classifier(bert, tmp_path / "finetuned", 2)
+    base = changed(base, tmp_path / "base", architectures=said)
+    lines: list[str] = []
+    settings = toy.settings(base, task, epochs=0.2, eval_steps=1, classifier="frozen")
+    mask = maskhub.open(learn(settings, tmp_path / "run", say=lines.append).mask)
+    assert "Classifier: a new one; the base's own is left out (--keep-head begins with it)" in lines
+    assert mask.dense["classifier.bias"].numpy().tolist() == [0, 0]
+    model = AutoModelForSequenceClassification.from_pretrained(base)
+    maskhub.training.mask_model(model, base)
+    assert model.classifier.weight.requires_grad
+    maskhub.training.pack(model, tmp_path / "own.msk")
+    assert set(maskhub.open(tmp_path / "own.msk").dense) == {"classifier.weight", "classifier.bias"}
+
+
+def modernbert(folder: Path, head: str, **config: Any) -> Path:
+    sizes = {
+        "vocab_size": len(tiny.VOCAB), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2,
+        "eos_token_id": 3, "local_attention": 16,
+    }  # fmt: skip
+    torch.manual_seed(3)
+    model = getattr(transformers, f"ModernBert{head}")(transformers.ModernBertConfig(**sizes, **config))
+    torch.nn.init.normal_(model.head.norm.weight)
+    model.save_pretrained(folder)
+    tiny.write_tokenizer(folder)
+    tokens = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"} | tokens))
+    return folder
+
+
+@pytest.mark.parametrize("own_loop", [False, True])
+def test_a_head_that_was_pretrained_is_the_bases(task: Path, tmp_path: Path, own_loop: bool) -> None:
+    """ModernBERT's prediction head: layers beside the body, which the task's class has as well."""
+    base = modernbert(tmp_path / "base", "ForMaskedLM")
+    lines: list[str] = []
+    if own_loop:
+        model = AutoModelForSequenceClassification.from_pretrained(base)
+        maskhub.training.mask_model(model, base)
+        maskhub.training.pack(model, tmp_path / "task.msk")
+        mask = maskhub.open(tmp_path / "task.msk")
+    else:
+        result = learn(toy.settings(base, task, epochs=0.2, eval_steps=1), tmp_path / "run", say=lines.append)
+        mask, model = maskhub.open(result.mask), result.model
+    assert set(mask.dense) == {"classifier.weight", "classifier.bias"}
+    assert {"head.dense.weight", "head.norm.weight"} <= mask.base.tensors.keys()
+    stored = load_file(base / "model.safetensors")
+    assert torch.equal(model.head.norm.weight, stored["head.norm.weight"])
+    assert not any(line.startswith("Classifier") for line in lines)
+    maskhub.apply(base, mask, tmp_path / "dense")
+    built = load_file(tmp_path / "dense/model.safetensors")
+    for name in ("head.dense.weight", "head.norm.weight"):
+        assert torch.equal(built[name], stored[name])
+    AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense")
+
+
+def test_a_head_that_was_finetuned_for_another_task_is_not_the_bases(task: Path, tmp_path: Path) -> None:
+    base = modernbert(tmp_path / "base", "ForSequenceClassification", num_labels=3)
+    lines: list[str] = []
+    result = learn(toy.settings(base, task, epochs=0.2, eval_steps=1), tmp_path / "run", say=lines.append)
+    assert "Classifier: a new one; the base's own is left out (--keep-head begins with it)" in lines
+    mask = maskhub.open(result.mask)
+    assert set(mask.dense) == {"classifier.weight", "classifier.bias", "head.dense.weight", "head.norm.weight"}
+    assert mask.dense["head.norm.weight"].numpy().std() < 0.1  # as new: the old one is drawn from a normal distribution
 
 
 def test_weights_that_do_not_fit_their_configuration(bert: Path, task: Path, tmp_path: Path) -> None:
@@ -188,25 +293,76 @@ def test_dtypes_that_differ_are_both_named(bert: Path, task: Path, tmp_path: Pat
         maskhub.training.mask_model(model, bert)
 
 
+q, c = "quantization_config", "compression_config"
+CT = {"quant_method": "compressed-tensors"}
+DENSE, BITMASK = {"format": "dense", "sparsity_structure": "unstructured"}, {"format": "sparse-bitmask"}
+
+
 @pytest.mark.parametrize(
-    ("config", "kind"),
+    ("key", "config", "kind"),
     [
-        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "load_in_4bit"),
-        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes"),
-        ({"quant_method": "gptq", "bits": 4}, "gptq"), ({"quant_method": "awq", "bits": 4}, "awq"),
-        ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "compressed-tensors"),
-        ({"quant_method": "fp8"}, "fp8"),
+        (q, {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "load_in_4bit"),
+        (q, {"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes"),
+        (q, {"quant_method": "gptq", "bits": 4}, "gptq"), (q, {"quant_method": "awq", "bits": 4}, "awq"),
+        (q, {"quant_method": "fp8"}, "fp8"), (q, {"bits": 4}, "unknown"),
+        (q, CT | {"format": "pack-quantized"}, "compressed-tensors"),
+        (q, CT | {"format": "dense", "config_groups": {"group_0": {}}}, "compressed-tensors"),
+        (q, CT | {"format": "dense", "config_groups": {}, "sparsity_config": BITMASK}, "sparse-bitmask"),
+        (q, CT | {"sparsity_config": BITMASK}, "sparse-bitmask"),
+        (c, CT | {"format": "int-quantized"}, "compressed-tensors"),
+        (c, {q: CT | {"format": "int-quantized"}, "sparsity_config": DENSE}, "compressed-tensors"),
+        (c, {q: CT | {"format": "dense"}, "sparsity_config": BITMASK}, "sparse-bitmask"),
+        (c, {"sparsity_config": {"format": "sparse-24-bitmask"}}, "sparse-24-bitmask"),
+        ("sparsity_config", BITMASK, "sparse-bitmask"),
     ],
 )  # fmt: skip
-def test_a_quantised_base_is_named(bert: Path, task: Path, tmp_path: Path, config: Changes, kind: str) -> None:
-    base = changed(bert, tmp_path / "base", quantization_config=config)
+def test_a_quantised_base_is_named(
+    bert: Path, task: Path, tmp_path: Path, key: str, config: Changes, kind: str
+) -> None:
+    base = changed(bert, tmp_path / "base", **{key: config})
     model = AutoModelForSequenceClassification.from_pretrained(bert)
-    message = rf"its weights are quantised \({kind}\), and masks need them as floating-point numbers"
+    message = rf"its weights are quantised or packed \({kind}\), and masks need them as floating-point numbers"
     with pytest.raises(CheckpointError, match=message):
         learn(toy.settings(base, task), tmp_path / "run")
     with pytest.raises(CheckpointError, match=message):
         maskhub.training.mask_model(model, base)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("end", "kind"), [("qweight", "GPTQ or AWQ"), ("weight.absmax", "bitsandbytes"), ("weight.SCB", "bitsandbytes")]
+)
+def test_a_quantised_base_is_known_by_its_tensors(bert: Path, task: Path, tmp_path: Path, end: str, kind: str) -> None:
+    """Where its ``config.json`` does not tell: GPTQ's was a file of its own."""
+    base = changed(bert, tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    tensors[f"encoder.layer.0.output.dense.{end}"] = torch.zeros(2, 2, dtype=torch.int32)
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"quantised or packed \({kind}\)"):
+        learn(toy.settings(base, task), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("key", "config"),
+    [
+        (q, {}), (q, CT | {"format": "dense", "config_groups": {}, "sparsity_config": DENSE}),
+        (q, CT | {"format": "dense"}), (q, CT | {"sparsity_config": DENSE}),
+        (c, {q: CT | {"format": "dense"}, "sparsity_config": DENSE}), (c, {"sparsity_config": DENSE}),
+        ("sparsity_config", DENSE),
+    ],
+)  # fmt: skip
+def test_a_base_that_a_sparsifier_stored_densely_is_as_any(
+    bert: Path, task: Path, tmp_path: Path, key: str, config: Changes
+) -> None:
+    """Its tool is not asked for, neither to train nor by the dense build."""
+    base = changed(bert, tmp_path / "base", **{key: config})
+    result = learn(toy.settings(base, task, epochs=0.2, eval_steps=1), tmp_path / "run")
+    maskhub.apply(base, result.mask, tmp_path / "dense")
+    assert key not in json.loads((tmp_path / "dense/config.json").read_text())
+    dense = AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense").eval()
+    tokens = torch.arange(5, 21).reshape(2, 8)
+    with torch.no_grad():
+        assert torch.equal(dense(input_ids=tokens).logits, result.model.eval()(input_ids=tokens).logits)
 
 
 def test_an_adapter_in_the_bases_folder_is_left_alone(bert: Path, task: Path, tmp_path: Path) -> None:

@@ -95,6 +95,11 @@ def test_what_cannot_be_masked_is_named(model: Any, bert: Path) -> None:
         assert "merge_and_unload()" in str(caught.value.hint)
     with pytest.raises(TrainingError, match="Linear is no model of transformers"):
         learning.mask_model(torch.nn.Linear(2, 2), bert, **METHOD)  # type: ignore[arg-type]
+    masked = copy.deepcopy(model)
+    learning.mask_model(masked, bert, **METHOD)
+    peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["classifier"]), masked)
+    with pytest.raises(TrainingError, match="an adapter of PEFT's on it"):
+        learning.attach(masked, torch.optim.Adam(masked.parameters()), steps=3)
     merged = adapted.merge_and_unload()
     learning.mask_model(merged, bert, **METHOD)  # nothing was changed in it, so it is the base's still
 
@@ -127,6 +132,29 @@ def test_a_masked_model_is_saved_as_the_dense_one(
     assert bool((zeros == 0).any())
     learning.pack(model, tmp_path / "task.msk")
     assert torch.equal(logits(maskhub.load_model(bert, tmp_path / "task.msk")), logits(model))
+
+
+def test_save_pretrained_takes_what_it_takes_of_any_model_in_the_same_places(
+    model: Any, bert: Path, tmp_path: Path
+) -> None:
+    learning.mask_model(model, bert, **METHOD)
+    train(model)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "plain")
+    plain = load_file(tmp_path / "plain/model.safetensors")
+    with torch.no_grad():
+        for scores in scores_of(model).values():
+            scores.fill_(-1)
+    model.save_pretrained(str(tmp_path / "saved"), True, state, False, "20KB", "fp16")
+    model.save_pretrained(tmp_path / "none", False)  # of another process than the main one
+    assert not (tmp_path / "none/model.safetensors").exists()
+    shards = sorted((tmp_path / "saved").glob("model.fp16-*.safetensors"))
+    assert len(shards) > 1
+    saved = {name: tensor for shard in shards for name, tensor in load_file(shard).items()}
+    assert saved.keys() == plain.keys()
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in saved.items())
+    with pytest.raises(TypeError, match="multiple values"):
+        model.save_pretrained(tmp_path / "twice", True, is_main_process=True)
 
 
 @pytest.mark.parametrize("method", [{}, {"score_margin": 0.1}], ids=str)

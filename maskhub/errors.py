@@ -95,6 +95,14 @@ class BaseMismatchError(MaskhubError, ValueError):
         self.tensors = tensors
 
 
+class BaseChangedError(MaskhubError, RuntimeError):
+    """Live weights that tasks share were changed, moved or cast by somebody else."""
+
+
+class UnknownTaskError(MaskhubError, LookupError):
+    """No task of this name is live."""
+
+
 class CheckpointError(MaskhubError, ValueError):
     """A checkpoint (base or dense) is incomplete or of a kind MaskHub cannot read."""
 

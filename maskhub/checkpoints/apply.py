@@ -216,7 +216,7 @@ class _Writer:
 def check_structure(base: Checkpoint, maskset: MaskSet) -> None:
     """Names and shapes, without reading tensors. Raises BaseMismatchError."""
     if missing := [name for name in maskset.base.tensors if name not in base.tensors]:
-        raise _mismatch(base, maskset, missing, what="lacks")
+        raise mismatch(base, maskset, missing, what="lacks")
     for name, mask in maskset.masks.items():
         info = base.info(name)
         if info.shape != mask.shape:
@@ -232,10 +232,11 @@ def check_structure(base: Checkpoint, maskset: MaskSet) -> None:
 
 def _check_digests(base: Checkpoint, maskset: MaskSet, found: Mapping[str, str]) -> None:
     if found and (differ := maskset.base.differing(found)):
-        raise _mismatch(base, maskset, differ)
+        raise mismatch(base, maskset, differ)
 
 
-def _mismatch(base: Checkpoint, maskset: MaskSet, names: list[str], what: str = "differs in") -> BaseMismatchError:
+def mismatch(base: Checkpoint, maskset: MaskSet, names: list[str], what: str = "differs in") -> BaseMismatchError:
+    """The error for a base that is not a mask's, as these tensors tell."""
     return BaseMismatchError(
         f"{base.name}: not the base this mask was made for: it {what} {len(names)} of "
         f"{len(maskset.base.tensors)} tensors: {listed(names)}",

@@ -25,7 +25,7 @@ from maskhub.errors import (
 from maskhub.masks.mask import LazyMask, Mask, MaskSet, Stored, count_ones, packed_size
 from maskhub.storage import address, digest
 from maskhub.storage.safetensors import TensorFile
-from maskhub.storage.source import LocalFile, Source
+from maskhub.storage.source import InMemory, LocalFile, Source, read
 from maskhub.storage.tensor import Bytes, RawTensor
 
 MAX_CHAIN = 64  # masks coded against one another, each of which is decoded inside the next
@@ -44,13 +44,13 @@ class MaskFile:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Source,
         parents: Iterable[str | Path | MaskSet] = (),
         *,
         whole: bool = False,
         token: str | None = None,
     ) -> None:
-        self._file = TensorFile(_source(path, token, whole))
+        self._file = TensorFile(_source(path, token, whole) if isinstance(path, str | Path) else path)
         self.path = self._file.path
         self._plain = self._file.metadata
         if self._plain.get("format") != FORMAT:
@@ -354,6 +354,14 @@ def open_mask(
     if cached:
         file._decoded = in_cache(file.maskset())
     return file.maskset()
+
+
+def read_mask(path: str | Path | MaskSet, *, token: str | None = None) -> MaskSet:
+    """As ``open_mask`` of all of a file, which is read once, and whose bytes stay in memory; no file stays open."""
+    if isinstance(path, MaskSet):
+        return path
+    source = _source(path, token, whole=True)
+    return MaskFile(InMemory(read(source, 0, source.open()), source.name)).maskset()
 
 
 def find_cached(id: str, *, verify: bool = False) -> MaskFile | None:

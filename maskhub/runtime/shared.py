@@ -35,18 +35,25 @@ class Shared:
         self._device, self._dtype = device, dtype
         self._first: dict[str, PreTrainedModel] = {}  # of each kind
 
+    def is_new(self, maskset: MaskSet) -> bool:
+        """Whether no model of the kind that a task needs was made yet."""
+        return self._kind(task_config(self.base, maskset), maskset) not in self._first
+
     def model(self, maskset: MaskSet) -> PreTrainedModel:
         """A task's model: head and configuration are its own, all else is shared with the other models of its kind."""
         config = task_config(self.base, maskset)
-        kind = json.dumps({k: v for k, v in config.items() if k not in OF_THE_HEAD}, sort_keys=True, default=str)
+        kind = self._kind(config, maskset)
+        if kind in self._first:
+            return self._another(self._first[kind], config, maskset)
+        self._first[kind] = self._load(config, maskset)
+        return self._first[kind]
+
+    def _kind(self, config: dict[str, Any], maskset: MaskSet) -> str:
+        """What models have in common that differ in their heads alone."""
         inside = f"{model_class(config).base_model_prefix}."
-        if own := sorted(name for name in maskset.dense if name.startswith(inside)):
-            kind += f" {maskset.id} {own[0]}"  # what is no head is trained, too: nobody else's
-        first = self._first.get(kind)
-        if first is None:
-            first = self._first[kind] = self._load(config, maskset)
-            return first
-        return self._another(first, config, maskset)
+        common = {key: value for key, value in config.items() if key not in OF_THE_HEAD}
+        own = maskset.id if any(name.startswith(inside) for name in maskset.dense) else None
+        return json.dumps([common, own], sort_keys=True, default=str)
 
     def _load(self, config: dict[str, Any], maskset: MaskSet) -> PreTrainedModel:
         """A model of a new kind, as ``load_model`` makes it of the base; weights that are here already take no room."""

@@ -63,6 +63,23 @@ class LocalFile:
         read_at(self._handle, start, into, self.name)
 
 
+class InMemory:
+    """A file's bytes in memory."""
+
+    whole = True
+
+    def __init__(self, data: Bytes, name: Path | str) -> None:
+        self.name, self._data = name, data
+
+    def open(self) -> int:
+        return self._data.size
+
+    def fetch(self, start: int, stop: int) -> None: ...
+
+    def read_into(self, start: int, into: Bytes) -> None:
+        into[:] = self._data[start : start + into.size]
+
+
 def read_at(handle: int, start: int, into: Bytes, name: Path | str) -> None:
     """Fill ``into`` from an open file. FormatError, about ``name``, where the file ends before."""
     view = memoryview(into.data)

@@ -1,0 +1,278 @@
+"""Many tasks live on one base: one copy of its weights, a switch in place, and batches with rows of many tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from maskhub.checkpoints.apply import check_structure, mismatch, parse_size
+from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.checkpoints.scan import digests
+from maskhub.errors import ArgumentError, BaseChangedError, FormatError, UnknownTaskError, listed
+from maskhub.masks.mask import MaskSet
+from maskhub.runtime.dropped import Changes, Dropped, dropped, words
+from maskhub.runtime.shared import Shared
+from maskhub.storage.torch import to_torch
+
+BASE = "__base__"  # the name of rows of a batch that no task is for
+SAMPLE = 64  # weights of a tensor that are looked at on a switch
+LOOKS = 4  # tensors that are looked at on a switch, in turn
+CURE = "Load the tasks anew; for another device or dtype, pass it to load_tasks."
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that live tasks take: the base's weights, heads, masks as they are stored, and decoded ones.
+
+    ``budget`` is the most that decoded masks take, but for the one in use.
+    """
+
+    base: int
+    heads: int
+    coded: int
+    decoded: int
+    budget: int
+
+
+class Tasks:
+    """Tasks that are live on one base, as ``maskhub.load_tasks`` gives them.
+
+    ``tasks[name]`` is a task's own model: using it switches to that task. All may be used from several threads: a lock
+    gives each its own answers.
+    """
+
+    def __init__(
+        self, base: Checkpoint, *, device: Any = None, dtype: Any = None, memory: int | str, verify: bool = True
+    ) -> None:
+        self.base = base
+        self._budget, self._verify = parse_size(memory), verify
+        self._shared = Shared(base, device=device, dtype=dtype)
+        self._digests: dict[str, str] = {}
+        self._masks: dict[str, MaskSet] = {}
+        self._models: dict[str, PreTrainedModel] = {}
+        self._decoded: OrderedDict[str, Changes] = OrderedDict()  # the last used one last
+        self._active: str | None = None
+        self._applied: dict[str, Dropped] = {}  # what is, or may be, dropped of the live weights
+        self._seen: dict[str, tuple[Any, ...]] = {}  # where each weight is, and how often it was changed
+        self._samples: dict[str, tuple[Tensor, Tensor]] = {}  # of each weight a few places, and the base's values there
+        self._turn = 0
+        self._lock = threading.RLock()
+
+    @property
+    def task_names(self) -> list[str]:
+        """The names of all tasks, in the order in which they were loaded."""
+        return list(self._masks)
+
+    @property
+    def active_task(self) -> str | None:
+        """The task whose weights are live; None for the base's own."""
+        return self._active
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.task_names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._masks
+
+    def mask(self, name: str) -> MaskSet:
+        """A task's mask set. Raises UnknownTaskError."""
+        if name not in self._masks:
+            known = listed(self.task_names) if self._masks else "none"
+            raise UnknownTaskError(f"no task is called {name!r}", hint=f"Loaded are {known}.")
+        return self._masks[name]
+
+    def load_task(self, maskset: MaskSet, name: str) -> None:
+        """Add a task. It costs its coded bytes, and is decoded when it is first used.
+
+        Raises ArgumentError for a name that is taken, BaseMismatchError where the base is not the mask's, and
+        FormatError where the mask names no task, or one that does not fit transformers.
+        """
+        with self._lock:
+            if not name or name == BASE:
+                raise ArgumentError(f"{name!r} cannot name a task", hint="Choose another name.")
+            if name in self._masks:
+                raise ArgumentError(f"there is a task {name!r} already", hint="Delete it first: delete_task.")
+            if maskset.task is None:
+                raise FormatError("the mask names no task, so that no model can be made of it")
+            check_structure(self.base, maskset)
+            if self._verify:
+                self._check_base(maskset)
+            if self._shared.is_new(maskset):
+                self._models[name] = self._made(maskset, name)
+            self._masks[name] = maskset
+
+    def delete_task(self, name: str) -> None:
+        """Forget a task. Its model raises UnknownTaskError from now on."""
+        with self._lock:
+            self.mask(name)
+            if self._active == name:
+                self.set_task(None)
+            del self._masks[name]
+            self._models.pop(name, None)
+            self._decoded.pop(name, None)
+
+    def __getitem__(self, name: str) -> PreTrainedModel:
+        """A task's model, of its own class, with its own head; what is no head is shared with all other tasks."""
+        with self._lock:
+            maskset = self.mask(name)
+            if name not in self._models:
+                self._models[name] = self._made(maskset, name)
+            return self._models[name]
+
+    def set_task(self, name: str | None) -> None:
+        """Make a task's weights the live ones, bit for bit those of its dense checkpoint; None for the base's."""
+        with self._lock:
+            if name is not None:
+                self.mask(name)
+            self._check_weights()
+            if name == self._active:
+                return
+            if name is not None and name not in self._decoded:
+                self._swap(None, {})
+                self._decode(name)
+            if name is not None:
+                self._decoded.move_to_end(name)
+            self._swap(name, self._decoded[name] if name is not None else {})
+
+    @contextlib.contextmanager
+    def disable_tasks(self) -> Iterator[None]:
+        """A block in which the live weights are the base's. At its end the task before is live again."""
+        with self._lock:
+            before = self._active
+            self.set_task(None)
+            try:
+                yield
+            finally:
+                self.set_task(before if before in self._masks else None)
+
+    def verify(self) -> None:
+        """Compare every live weight with the base on the disk. Raises BaseChangedError naming those that differ."""
+        with self.disable_tasks():
+            differ = []
+            for name, weight in self._shared.weights.items():
+                right = to_torch(self.base.read(name)).to(device=weight.device, dtype=weight.dtype)
+                if not torch.equal(words(weight), words(right)):
+                    differ.append(name)
+        if differ:
+            raise BaseChangedError(f"changed by someone else since they were loaded: {listed(differ)}", hint=CURE)
+
+    def memory(self) -> Memory:
+        """What takes how much memory."""
+        with self._lock:
+            shared = {id(weight) for weight in self._shared.weights.values()}
+            heads = {
+                id(p): p.nbytes for model in self._models.values() for p in model.parameters() if id(p) not in shared
+            }
+            stored = (maskset.stored for maskset in self._masks.values())
+            return Memory(
+                base=sum(weight.nbytes for weight in self._shared.weights.values()),
+                heads=sum(heads.values()),
+                coded=sum(one.bytes for one in stored if one is not None),
+                decoded=sum(map(_size, self._decoded.values())),
+                budget=self._budget,
+            )
+
+    def _made(self, maskset: MaskSet, name: str) -> PreTrainedModel:
+        """A task's model, which takes the lock and switches to its task whenever it computes."""
+        with self.disable_tasks():  # a new kind is made of the base's weights
+            model = self._shared.model(maskset)
+            self._remember(self._shared.weights.keys() - self._seen.keys())
+
+        @torch.compiler.disable
+        def before(module: Any, arguments: Any) -> None:
+            self._lock.acquire()
+            if self._models.get(name) is not module:
+                raise UnknownTaskError(f"the task {name!r} was deleted")
+            self.set_task(name)
+
+        @torch.compiler.disable
+        def after(module: Any, arguments: Any, output: Any) -> None:
+            self._lock.release()
+
+        model.register_forward_pre_hook(before)
+        model.register_forward_hook(after, always_call=True)
+        return model
+
+    def _swap(self, name: str | None, new: Changes) -> None:
+        """Put the base's values back, and drop what the new task drops.
+
+        Each step may be done twice, and ``_applied`` names all that may be dropped: so an interruption anywhere leaves
+        what the next switch puts right.
+        """
+        self._active = None
+        with torch.no_grad():
+            for tensor in {**self._applied, **new}:
+                elements = words(self._shared.weights[tensor])
+                if (old := self._applied.get(tensor)) is not None:
+                    old.restore(elements)
+                    del self._applied[tensor]
+                if (change := new.get(tensor)) is not None:
+                    self._applied[tensor] = change
+                    change.drop(elements)
+                self._remember([tensor])
+        self._active = name
+
+    def _decode(self, name: str) -> Changes:
+        """What a task drops, decoded and checked, while the live weights are the base's.
+
+        Where it is too much together, the decoded masks of the tasks that were not used for longest are forgotten.
+        """
+        weights = self._shared.weights
+        found = {tensor: dropped(mask, words(weights[tensor])) for tensor, mask in self._masks[name].items()}
+        self._decoded[name] = {tensor: change for tensor, change in found.items() if change is not None}
+        while len(self._decoded) > 1 and sum(map(_size, self._decoded.values())) > self._budget:
+            self._decoded.popitem(last=False)
+        return self._decoded[name]
+
+    def _check_base(self, maskset: MaskSet) -> None:
+        self._digests |= digests(self.base, [name for name in maskset.base.tensors if name not in self._digests])
+        if differ := maskset.base.differing(self._digests):
+            raise mismatch(self.base, maskset, differ)
+
+    def _remember(self, names: Any) -> None:
+        """How these weights are now."""
+        for name in names:
+            weight = self._shared.weights[name]
+            if name not in self._seen:
+                places = torch.randint(max(weight.numel(), 1), (SAMPLE if weight.numel() else 0,), device=weight.device)
+                self._samples[name] = places, words(weight)[places]
+            self._seen[name] = _state(weight)
+
+    def _check_weights(self) -> None:
+        """BaseChangedError where somebody else moved, cast or changed the weights since the last switch.
+
+        Of what torch does not count as a change, as one of ``.data``, a sample is looked at, of a few tensors each time.
+        """
+        weights = self._shared.weights
+        for name, weight in weights.items():
+            if self._seen[name] != _state(weight):
+                raise BaseChangedError(f"{name} was changed, moved or cast by someone else", hint=CURE)
+        names = list(weights)
+        for name in names[self._turn : self._turn + LOOKS]:
+            places, right = self._samples[name]
+            found = words(weights[name])[places]
+            wrong = found != right
+            if name in self._applied:  # some are dropped
+                wrong &= found != 0
+            if wrong.any():
+                raise BaseChangedError(f"{name} was changed by someone else", hint=CURE)
+        self._turn = (self._turn + LOOKS) % max(len(names), 1)
+
+
+def _size(changes: Changes) -> int:
+    return sum(change.nbytes for change in changes.values())
+
+
+def _state(weight: Tensor) -> tuple[Any, ...]:
+    return weight.data_ptr(), weight._version, weight.dtype, weight.device, weight.shape

@@ -49,7 +49,31 @@ class Places:
     def __init__(self, places: Tensor, words: Tensor) -> None:
         self.places = places.to(torch.int32) if words.numel() < 1 << 31 else places
         self.values = words.gather(0, places)
+        self._rows: Tensor | None = None
         self.nbytes = self.places.nbytes + self.values.nbytes
+
+    def rows(self, weight: Tensor, *, transposed: bool = False) -> Tensor:
+        """The dropped values of a matrix alone, as a sparse one by rows (of its transpose); made once, and kept.
+
+        Floats that sparse products lack become 32-bit ones.
+        """
+        if self._rows is None:
+            height, width = weight.shape
+            down, along = self.places // width, self.places % width
+            values = self.values.view(weight.dtype)
+            if transposed:
+                order = along.argsort(stable=True)
+                height, width, down, along, values = width, height, along[order], down[order], values[order]
+            counts = torch.bincount(down, minlength=height)
+            starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(along.dtype)
+            exact = weight.dtype in (torch.float32, torch.float64)
+            self._rows = torch.sparse_csr_tensor(
+                starts, along, values if exact else values.float(), (height, width), check_invariants=False
+            )
+            self.nbytes += (
+                starts.nbytes + along.nbytes + (0 if exact and not transposed else self._rows.values().nbytes)
+            )
+        return self._rows
 
     def drop(self, words: Tensor) -> None:
         words.scatter_(0, self.places.long(), 0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from maskhub.checkpoints.scan import digests
 from maskhub.errors import ArgumentError, BaseChangedError, FormatError, UnknownTaskError, listed
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.dropped import Changes, Dropped, dropped, words
+from maskhub.runtime.mixed import Rows, UnfitError, can_mix, decide, encode, part_of, rows_of
 from maskhub.runtime.shared import Shared
 from maskhub.storage.torch import to_torch
 
@@ -40,6 +42,13 @@ class Memory:
     coded: int
     decoded: int
     budget: int
+
+
+@dataclass(frozen=True)
+class RowOutputs:
+    """What a batch with rows of several tasks gave: ``logits`` has a tensor for each row, in the rows' order."""
+
+    logits: list[Tensor]
 
 
 class Tasks:
@@ -64,6 +73,7 @@ class Tasks:
         self._seen: dict[str, tuple[Any, ...]] = {}  # where each weight is, and how often it was changed
         self._samples: dict[str, tuple[Tensor, Tensor]] = {}  # of each weight a few places, and the base's values there
         self._turn = 0
+        self._mixes: dict[int, bool] = {}  # by a kind's encoder, whether mixed batches were found right
         self._lock = threading.RLock()
 
     @property
@@ -140,10 +150,7 @@ class Tasks:
                 return
             if name is not None and name not in self._decoded:
                 self._swap(None, {})
-                self._decode(name)
-            if name is not None:
-                self._decoded.move_to_end(name)
-            self._swap(name, self._decoded[name] if name is not None else {})
+            self._swap(name, {} if name is None else self._changes(name))
 
     @contextlib.contextmanager
     def disable_tasks(self) -> Iterator[None]:
@@ -155,6 +162,105 @@ class Tasks:
                 yield
             finally:
                 self.set_task(before if before in self._masks else None)
+
+    def __call__(self, *, task_names: Sequence[str] | None = None, **batch: Any) -> Any:
+        """Compute a batch: with the active task's model, or row by row for the task of each row's name.
+
+        ``task_names`` has a name for each row, also ``"__base__"``. What comes back then has ``logits``, a list of a
+        tensor for each row, in their order; of a row of the base it is the last hidden state. Rows of one task alone
+        are exact; a batch of several rounds otherwise (``docs/live.md`` says how much). Raises UnknownTaskError.
+        """
+        if task_names is None:
+            if self._active is None:
+                raise ArgumentError("no task is active", hint="Name the rows' tasks: task_names, or call set_task.")
+            return self[self._active](**batch)
+        names, count = list(task_names), rows_of(batch)
+        if len(names) != count:
+            raise ArgumentError(f"{len(names)} task names for a batch of {count} rows")
+        if batch.get("labels") is not None:
+            raise ArgumentError("a batch of several tasks takes no labels", hint="Leave them out.")
+        logits: dict[int, Tensor] = {}
+        with self._lock, torch.no_grad():
+            before = self._active
+            try:
+                for chosen in self._kinds(names):
+                    part = {key: value[chosen] if isinstance(value, Tensor) else value for key, value in batch.items()}
+                    logits |= zip(chosen, self._together([names[row] for row in chosen], part), strict=True)
+            finally:
+                self.set_task(before)
+        return RowOutputs(logits=[logits[row] for row in range(count)])
+
+    def _kinds(self, names: Sequence[str]) -> list[list[int]]:
+        """Rows of tasks whose models are alike but for their heads, task by task; the base's are with any."""
+        for name in names:
+            if name != BASE:
+                self.mask(name)
+        kinds: dict[tuple[int, type], list[int]] = {}
+        order = sorted(range(len(names)), key=lambda row: (names[row] == BASE, names[row]))
+        for row in order:
+            any_task = names[order[0]] if names[order[0]] != BASE else next(iter(self._masks), None)
+            if any_task is None:
+                raise UnknownTaskError("no task is loaded", hint="Load one: load_task.")
+            model = self[names[row] if names[row] != BASE else any_task]
+            encoder = getattr(model, model.base_model_prefix)
+            kinds.setdefault((id(encoder), type(model)), []).append(row)
+        return list(kinds.values())
+
+    def _together(self, names: Sequence[str], batch: dict[str, Any]) -> list[Tensor]:
+        """The answers to rows of one kind, which lie task by task."""
+        spans = [(name, *span) for name, span in _spans(names)]
+        model = self[names[0] if names[0] != BASE else next(iter(self._masks))]
+        if len(spans) > 1 or names[0] == BASE:
+            key = id(getattr(model, model.base_model_prefix))
+            fits = self._mixes.get(key)
+            answers = self._mixed(model, spans, batch) if fits is not False else None
+            if answers is not None and (fits or self._right(spans, batch, answers)):
+                self._mixes[key] = True
+                return answers
+            if answers is not None:
+                self._mixes[key] = False
+        return [answer for name, a, b in spans for answer in self._exact(name, model, _rows(batch, a, b))]
+
+    def _exact(self, name: str, model: PreTrainedModel, batch: dict[str, Any]) -> list[Tensor]:
+        if name != BASE:
+            return list(self[name](**batch).logits)
+        with self.disable_tasks():
+            return list(encode(model, {}, batch, Rows([], rows_of(batch)))[0])
+
+    def _right(self, spans: Sequence[tuple[str, int, int]], batch: dict[str, Any], answers: Sequence[Tensor]) -> bool:
+        """Whether a mixed batch, the first of its kind, has the answers that each task has alone, but for rounding."""
+        for name, a, b in (spans[0], spans[-1]):
+            if name != BASE:
+                right = self._exact(name, self[name], _rows(batch, a, b))
+                near = 1e-3 if right[0].dtype in (torch.float32, torch.float64) else 0.1
+                scale = max(float(one.abs().max()) for one in right)
+                if any((x - y).abs().max() > near * (1 + scale) for x, y in zip(right, answers[a:b], strict=True)):
+                    return False
+        return True
+
+    def _mixed(
+        self, model: PreTrainedModel, spans: Sequence[tuple[str, int, int]], batch: dict[str, Any]
+    ) -> list[Tensor] | None:
+        """The answers to a batch whose layers are computed once; None where they cannot be."""
+        names = {id(weight): name for name, weight in self._shared.weights.items()}
+        masked = {tensor for name, _, _ in spans if name != BASE for tensor in self._masks[name]}
+        if not (can_mix(model, names, masked)):
+            return None
+        count, answers = rows_of(batch), []
+        with self.disable_tasks():
+            changes = {name: {} if name == BASE else self._changes(name) for name, _, _ in spans}
+            try:
+                rows = Rows([(a, b, changes[name]) for name, a, b in spans], count)
+                encoded = encode(model, names, batch, rows)
+            except UnfitError:
+                return None
+            for name, a, b in spans:
+                part = part_of(encoded, a, b, count)
+                if name == BASE:
+                    answers += part[0].unflatten(0, (b - a, -1)).flatten(1, 2) if len(part[0]) != b - a else part[0]
+                else:
+                    answers += decide(self[name], names, _rows(batch, a, b), part, changes[name]).logits
+        return answers
 
     def verify(self) -> None:
         """Compare every live weight with the base on the disk. Raises BaseChangedError naming those that differ."""
@@ -223,11 +329,14 @@ class Tasks:
                 self._remember([tensor])
         self._active = name
 
-    def _decode(self, name: str) -> Changes:
-        """What a task drops, decoded and checked, while the live weights are the base's.
+    def _changes(self, name: str) -> Changes:
+        """What a task drops: decoded before, or now, and checked, while the live weights are the base's.
 
         Where it is too much together, the decoded masks of the tasks that were not used for longest are forgotten.
         """
+        if name in self._decoded:
+            self._decoded.move_to_end(name)
+            return self._decoded[name]
         weights = self._shared.weights
         found = {tensor: dropped(mask, words(weights[tensor])) for tensor, mask in self._masks[name].items()}
         self._decoded[name] = {tensor: change for tensor, change in found.items() if change is not None}
@@ -252,7 +361,7 @@ class Tasks:
     def _check_weights(self) -> None:
         """BaseChangedError where somebody else moved, cast or changed the weights since the last switch.
 
-        Of what torch does not count as a change, as one of ``.data``, a sample is looked at, of a few tensors each time.
+        Of what torch does not count as a change, as of ``.data``, a sample is looked at, of a few tensors each time.
         """
         weights = self._shared.weights
         for name, weight in weights.items():
@@ -268,6 +377,19 @@ class Tasks:
             if wrong.any():
                 raise BaseChangedError(f"{name} was changed by someone else", hint=CURE)
         self._turn = (self._turn + LOOKS) % max(len(names), 1)
+
+
+def _rows(batch: dict[str, Any], a: int, b: int) -> dict[str, Any]:
+    return {key: value[a:b] if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+
+def _spans(names: Sequence[str]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Each run of equal names, from where to where."""
+    a = 0
+    for name, run in groupby(names):
+        b = a + len(list(run))
+        yield name, (a, b)
+        a = b
 
 
 def _size(changes: Changes) -> int:

@@ -80,7 +80,9 @@ def build_model(
             raise FormatError(f"the mask does not fit {kind.__name__}: {reason(error)}") from error
     model: PreTrainedModel = loaded[0]
     if wrong := sorted({*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]}):
-        raise FormatError(f"the mask does not fit {kind.__name__}: parameters missing or unknown: {', '.join(wrong[:5])}")
+        raise FormatError(
+            f"the mask does not fit {kind.__name__}: parameters missing or unknown: {', '.join(wrong[:5])}"
+        )
     model.eval()  # type: ignore[no-untyped-call]
     return model if device is None else model.to(device)  # type: ignore[arg-type]
 

@@ -99,9 +99,7 @@ class Shared:
         return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
-def _head(
-    name: str, parameter: torch.Tensor, first: PreTrainedModel, dense: Mapping[str, RawTensor]
-) -> nn.Parameter:
+def _head(name: str, parameter: torch.Tensor, first: PreTrainedModel, dense: Mapping[str, RawTensor]) -> nn.Parameter:
     if name not in dense:
         raise FormatError(f"the mask does not fit {type(first).__name__}: it has no {name}")
     like, found = first.get_parameter(name), to_torch(dense[name])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +18,17 @@ import torch
 import transformers
 
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from maskhub.errors import ArgumentError, BaseChangedError, BaseMismatchError, FormatError, UnknownTaskError
-from maskhub.masks.mask import Mask, MaskSet
+from maskhub.masks.mask import MaskSet
 from maskhub.runtime.live import Tasks
 from maskhub.runtime.load import load_model
+from maskhub.storage.tensor import RawTensor
 from maskhub.storage.torch import from_torch
 from tests import tiny
 
-BATCH = {"input_ids": torch.tensor([[2, 10, 11, 3], [2, 12, 3, 0]]), "attention_mask": torch.tensor([[1] * 4, [1, 1, 1, 0]])}
+BATCH = {
+    "input_ids": torch.tensor([[2, 10, 11, 3], [2, 12, 3, 0]]),
+    "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
+}
 NAMES = ("spam", "trec", "many")
 
 
@@ -38,16 +39,18 @@ def base(tiny_bert: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def masks(base: Checkpoint) -> dict[str, MaskSet]:
-    """Three tasks: two of few dropped weights, with two and three labels, and one of a pattern that drops half."""
-    sets = {name: tiny.tiny_maskset(base, seed=seed) for seed, name in enumerate(NAMES)}
+    """Three tasks: two of few dropped weights, with two and three labels, and one that drops half of them."""
+    spam, trec, many = (tiny.tiny_maskset(base, seed=seed) for seed in range(3))
     three = {"id2label": {str(i): f"l{i}" for i in range(3)}, "label2id": {f"l{i}": i for i in range(3)}}
+    assert trec.task is not None
     rng = np.random.default_rng(0)
-    head = {n: dataclasses.replace(t, shape=(3, *t.shape[1:]), data=np.resize(t.data, t.data.size // 2 * 3)) for n, t in sets["trec"].dense.items()}
-    assert sets["trec"].task is not None
-    sets["trec"] = dataclasses.replace(sets["trec"], dense=head, task=msgspec.structs.replace(sets["trec"].task, config=three))
-    half = {name: tiny.random_mask(mask.shape, rng, 0.5) for name, mask in sets["many"].items()}
-    sets["many"] = dataclasses.replace(sets["many"], masks=half)
-    return sets
+    head = {
+        name: RawTensor.from_numpy(rng.normal(size=(3, *tensor.shape[1:])).astype(np.float32))
+        for name, tensor in trec.dense.items()
+    }
+    trec = dataclasses.replace(trec, dense=head, task=msgspec.structs.replace(trec.task, config=three))
+    many = dataclasses.replace(many, masks={n: tiny.random_mask(m.shape, rng, 0.5) for n, m in many.items()})
+    return dict(zip(NAMES, (spam, trec, many), strict=True))
 
 
 @pytest.fixture
@@ -101,3 +104,22 @@ def test_the_encoder_is_there_once(tasks: Tasks) -> None:
     assert spam.classifier is not trec.classifier
     assert tasks.memory().base == sum(p.nbytes for p in spam.bert.parameters())
     assert tasks.memory().heads < 1000
+
+
+def test_a_batch_of_many_tasks(tasks: Tasks, expected: dict[str, Any], base: Checkpoint) -> None:
+    rows = 7
+    torch.manual_seed(0)
+    batch = {"input_ids": torch.randint(5, 30, (rows, 9)), "attention_mask": torch.ones(rows, 9, dtype=torch.int64)}
+    names = ["spam", "many", "__base__", "trec", "spam", "trec", "many"]
+    tasks.set_task("trec")
+    found = tasks(**batch, task_names=names).logits
+    plain = transformers.AutoModel.from_pretrained(base.folder)
+    for row, name in enumerate(names):
+        one = {key: value[row : row + 1] for key, value in batch.items()}
+        with torch.no_grad():
+            right = plain(**one).last_hidden_state[0] if name == "__base__" else expected[name](**one).logits[0]
+        assert found[row].shape == right.shape
+        assert torch.allclose(found[row], right, atol=1e-5), (row, name)
+    assert list(tasks._mixes.values()) == [True]
+    assert tasks.active_task == "trec"
+    assert same(tasks["trec"], expected["trec"])

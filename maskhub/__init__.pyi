@@ -10,6 +10,7 @@ from .api.extract import extract as extract
 from .api.info import info as info
 from .api.list_masks import list_masks as list_masks
 from .api.load import load_model as load_model
+from .api.load import load_tasks as load_tasks
 from .api.load import pipeline as pipeline
 from .api.open import open as open
 from .api.open import save as save

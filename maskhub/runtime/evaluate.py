@@ -79,14 +79,15 @@ def evaluate(
                 f"{examples.source}: holds examples for {examples.task}, and the mask's task is {kind.name}"
             )
     checkpoint = open_checkpoint(base, revision=revision, token=token)
-    together = [[maskset] for maskset in masksets] if ensemble is None else [masksets]
+    models = task_models(checkpoint, masksets)
+    together = [[number] for number in range(len(masksets))] if ensemble is None else [list(range(len(masksets)))]
     metrics = []
     for number, group in enumerate(together):
-        models, first = [task_model(checkpoint, maskset) for maskset in group], group[0]
+        first = masksets[group[0]]
         assert first.task is not None
         names = tasks.label_names(first.task)
         batches = outputs(
-            models, load_processor(checkpoint, first), examples, names,
+            [models[one] for one in group], load_processor(checkpoint, first), examples, names,
             ensemble=ensemble, max_length=first.task.max_length, batch_size=batch_size,
             progress=_part(progress, number, len(together)),
         )  # fmt: skip
@@ -98,6 +99,18 @@ def task_model(base: Checkpoint, maskset: MaskSet) -> PreTrainedModel:
     """A mask's task model, on the GPU where there is one."""
     model = load_model(base, maskset)
     return model.to("cuda") if torch.cuda.is_available() else model  # type: ignore[arg-type]
+
+
+def task_models(base: Checkpoint, masksets: Sequence[MaskSet]) -> list[PreTrainedModel]:
+    """Masks' task models, of which several are live on one base: each switches to its task when it is used."""
+    from maskhub.runtime.live import Tasks
+
+    if len(masksets) == 1:
+        return [task_model(base, masksets[0])]
+    live = Tasks(base, device="cuda" if torch.cuda.is_available() else None)
+    for number, maskset in enumerate(masksets):
+        live.load_task(maskset, str(number))
+    return [live[str(number)] for number in range(len(masksets))]
 
 
 def check_ensemble(masksets: Sequence[MaskSet], ensemble: str) -> None:

@@ -5,26 +5,39 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from maskhub.checkpoints.apply import check_structure, mismatch, parse_size
-from maskhub.checkpoints.checkpoint import Checkpoint
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.match import match
 from maskhub.checkpoints.scan import digests
+from maskhub.container.reader import read_mask
 from maskhub.errors import ArgumentError, BaseChangedError, FormatError, UnknownTaskError, listed
 from maskhub.masks.mask import MaskSet
+from maskhub.remote.places import masks_at
 from maskhub.runtime.dropped import Changes, Dropped, dropped, words
+from maskhub.runtime.evaluate import BATCH, LENGTH, in_batches
+from maskhub.runtime.load import load_processor, pipeline_kind
 from maskhub.runtime.mixed import Rows, UnfitError, can_mix, decide, encode, part_of, rows_of
+from maskhub.runtime.predict import answers_of
 from maskhub.runtime.shared import Shared
+from maskhub.storage.address import distinct_names
 from maskhub.storage.torch import to_torch
+from maskhub.tasks import label_names, of_mask
+from maskhub.tasks.examples import Examples
+from maskhub.tasks.task import Answer
 
 BASE = "__base__"  # the name of rows of a batch that no task is for
+MEMORY = "256MB"
 SAMPLE = 64  # weights of a tensor that are looked at on a switch
 LOOKS = 4  # tensors that are looked at on a switch, in turn
 CURE = "Load the tasks anew; for another device or dtype, pass it to load_tasks."
@@ -44,6 +57,36 @@ class Memory:
     budget: int
 
 
+def load_tasks(
+    base: str | Path | Checkpoint,
+    masks: Any,
+    *,
+    device: Any = None,
+    dtype: Any = None,
+    memory: int | str = MEMORY,
+    verify: bool = True,
+    revision: str | None = None,
+    token: str | None = None,
+) -> Tasks:
+    """Tasks that are live on a base, as ``maskhub.load_tasks`` gives them."""
+    named = dict(masks) if isinstance(masks, Mapping) and not isinstance(masks, MaskSet) else _named(masks, token)
+    sets = {name: read_mask(mask, token=token) for name, mask in named.items()}
+    checkpoint = match(open_checkpoint(base, revision=revision, token=token), sets.values())
+    live = Tasks(checkpoint, device=device, dtype=dtype, memory=memory, verify=verify)
+    for name, maskset in sets.items():
+        live.load_task(maskset, name)
+    return live
+
+
+def _named(masks: Any, token: str | None) -> dict[str, Any]:
+    """Masks by names that tell them apart: those given, or those of a folder or a repo."""
+    given: list[Any] = [masks] if isinstance(masks, str | Path | MaskSet) else list(masks)
+    if len(given) == 1 and not isinstance(given[0], MaskSet):
+        given = [*masks_at(given[0], token)] or given
+    called = [one if isinstance(one, str | Path) else f"task {i}" for i, one in enumerate(given, 1)]
+    return dict(zip(distinct_names(called), given, strict=True))
+
+
 @dataclass(frozen=True)
 class RowOutputs:
     """What a batch with rows of several tasks gave: ``logits`` has a tensor for each row, in the rows' order."""
@@ -59,7 +102,13 @@ class Tasks:
     """
 
     def __init__(
-        self, base: Checkpoint, *, device: Any = None, dtype: Any = None, memory: int | str, verify: bool = True
+        self,
+        base: Checkpoint,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+        memory: int | str = MEMORY,
+        verify: bool = True,
     ) -> None:
         self.base = base
         self._budget, self._verify = parse_size(memory), verify
@@ -73,6 +122,7 @@ class Tasks:
         self._seen: dict[str, tuple[Any, ...]] = {}  # where each weight is, and how often it was changed
         self._samples: dict[str, tuple[Tensor, Tensor]] = {}  # of each weight a few places, and the base's values there
         self._turn = 0
+        self._processors: dict[Any, Any] = {}
         self._mixes: dict[int, bool] = {}  # by a kind's encoder, whether mixed batches were found right
         self._lock = threading.RLock()
 
@@ -262,6 +312,97 @@ class Tasks:
                     answers += decide(self[name], names, _rows(batch, a, b), part, changes[name]).logits
         return answers
 
+    def pipeline(self, name: str, **options: Any) -> transformers.Pipeline:
+        """A ``transformers.pipeline`` of a task; ``options`` go to it. Raises FormatError where there is none."""
+        task, model = self.mask(name).task, self[name]
+        assert task is not None
+        reader = "image_processor" if task.type == "image-classification" else "tokenizer"
+        options = {reader: self.processor(name), "trust_remote_code": False, "device": model.device} | options
+        return transformers.pipeline(pipeline_kind(task.type), model=model, **options)  # type: ignore[arg-type]
+
+    def processor(self, name: str) -> Any:
+        """A task's tokenizer or image processor; tasks that have the same share one."""
+        maskset = self.mask(name)
+        assert maskset.task is not None
+        key = maskset.task.tokenizer, maskset.task.type, maskset.task.config.get("pad_token_id")
+        with self._lock:
+            if key not in self._processors:
+                self._processors[key] = load_processor(self.base, maskset)
+            return self._processors[key]
+
+    def predict(
+        self,
+        inputs: Any,
+        names: str | Sequence[str] | None = None,
+        *,
+        top_k: int | None = None,
+        batch_size: int = BATCH,
+    ) -> list[Answer]:
+        """What tasks answer to inputs, in their order, as ``maskhub.predict`` gives it.
+
+        ``names`` is one task for all inputs (the active one, if left), or a name for each: those of several tasks are
+        computed in batches together. Raises UnknownTaskError, and ArgumentError for what a task does not read.
+        """
+        asked = [inputs] if isinstance(inputs, str | Path | dict) else list(inputs)
+        named = self._active if names is None else names
+        if named is None:
+            raise ArgumentError("no task is active", hint="Name one, or one for each input: names.")
+        each = [named] * len(asked) if isinstance(named, str) else list(named)
+        if len(each) != len(asked):
+            raise ArgumentError(f"{len(each)} task names for {len(asked)} inputs")
+        answers: dict[int, Answer] = {}
+        together: dict[tuple[int, str], list[int]] = {}
+        for row, name in enumerate(each):
+            kind = of_mask(self.mask(name).task, "used to predict")
+            together.setdefault((id(self.processor(name)), kind.name), []).append(row)
+        for rows in together.values():
+            told = [each[row] for row in rows]
+            found = self._asked([asked[row] for row in rows], told, top_k, batch_size)
+            answers |= zip(rows, found, strict=True)
+        return [answers[row] for row in range(len(asked))]
+
+    def _asked(self, asked: list[Any], names: list[str], top_k: int | None, batch_size: int) -> list[Answer]:
+        """Answers of tasks that read alike: of one task alone exactly, of several in batches together."""
+        kind = of_mask(self.mask(names[0]).task)
+        examples = Examples("inputs", kind.name, kind.given(asked), [])
+        if len({*names}) == 1 or kind.generates:
+            found: dict[int, Answer] = {}
+            for name in dict.fromkeys(names):
+                rows = [row for row, one in enumerate(names) if one == name]
+                part = Examples("inputs", kind.name, kind.given([asked[row] for row in rows]), [])
+                said = answers_of(
+                    self[name], self.processor(name), self.mask(name), part, top_k=top_k, batch_size=batch_size
+                )
+                found |= zip(rows, said, strict=True)
+            return [found[row] for row in range(len(asked))]
+        processor, collate = self.processor(names[0]), kind.collator(self.processor(names[0]))
+        encoded = [
+            kind.encode(
+                Examples("inputs", kind.name, kind.given([one]), []), processor, self._labels(name), self._length(name)
+            )[0]
+            for one, name in zip(asked, names, strict=True)
+        ]
+        answers: dict[int, Answer] = {}
+        for chosen in in_batches([one.get("length", 1) for one in encoded], batch_size, "inputs", None):
+            batch = collate([{k: v for k, v in encoded[row].items() if k != "length"} for row in chosen])
+            labels = batch.pop("labels")
+            batch = {key: value.to(self[names[0]].device) for key, value in batch.items()}
+            logits = self(**batch, task_names=[names[row] for row in chosen]).logits
+            for row, said, label in zip(chosen, logits, labels, strict=True):
+                shown = said.float().cpu().numpy(), label.cpu().numpy()
+                answers[row] = kind.answer(examples[row], processor, *shown, self._labels(names[row]), top_k or 0)
+        return [answers[row] for row in range(len(asked))]
+
+    def _labels(self, name: str) -> tuple[str, ...]:
+        task = self.mask(name).task
+        assert task is not None
+        return label_names(task)
+
+    def _length(self, name: str) -> int:
+        task = self.mask(name).task
+        assert task is not None
+        return task.max_length or LENGTH
+
     def verify(self) -> None:
         """Compare every live weight with the base on the disk. Raises BaseChangedError naming those that differ."""
         with self.disable_tasks():
@@ -295,14 +436,14 @@ class Tasks:
             model = self._shared.model(maskset)
             self._remember(self._shared.weights.keys() - self._seen.keys())
 
-        @torch.compiler.disable
+        @torch.compiler.disable  # type: ignore[untyped-decorator]
         def before(module: Any, arguments: Any) -> None:
             self._lock.acquire()
             if self._models.get(name) is not module:
                 raise UnknownTaskError(f"the task {name!r} was deleted")
             self.set_task(name)
 
-        @torch.compiler.disable
+        @torch.compiler.disable  # type: ignore[untyped-decorator]
         def after(module: Any, arguments: Any, output: Any) -> None:
             self._lock.release()
 

@@ -137,15 +137,14 @@ def pipeline(
     *,
     revision: str | None = None,
     token: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | int | None = None,
+    device_map: Any = None,
     **options: Any,
 ) -> transformers.Pipeline:
     """A ``transformers.pipeline`` of the mask's task, as ``maskhub.pipeline`` makes it."""
     maskset = open_mask(mask, whole=True, token=token)
-    kind = task or (maskset.task.type if maskset.task else None)
-    if kind == "multiple-choice":
-        raise FormatError(
-            "transformers has no pipeline for multiple choice", hint="Use maskhub.predict, or maskhub.load_model."
-        )
+    kind = pipeline_kind(task or (maskset.task.type if maskset.task else None))
     try:
         checkpoint = (
             _named_base(maskset, token) if base is None else open_checkpoint(base, revision=revision, token=token)
@@ -156,10 +155,21 @@ def pipeline(
         raise type(error)(
             f"{error.message} (the base that the mask names)", hint="Pass base=..., a folder or a Hub id."
         ) from error
-    model = load_model(checkpoint, maskset)
+    model = load_model(checkpoint, maskset, dtype=dtype, device=device, device_map=device_map)
+    if device is not None:
+        options = {"device": device} | options
     reader = "image_processor" if kind == "image-classification" else "tokenizer"
     options = {reader: load_processor(checkpoint, maskset), "trust_remote_code": False} | options
     return transformers.pipeline(kind, model=model, **options)  # type: ignore[arg-type]
+
+
+def pipeline_kind(task: str | None) -> str | None:
+    """What transformers calls the pipeline of a task. Raises FormatError where it has none."""
+    if task == "multiple-choice":
+        raise FormatError(
+            "transformers has no pipeline for multiple choice", hint="Use maskhub.predict, or maskhub.load_model."
+        )
+    return task
 
 
 def _named_base(maskset: MaskSet, token: str | None) -> Checkpoint:

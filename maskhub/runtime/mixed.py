@@ -7,7 +7,7 @@ base's. That rounds otherwise than the dense model of the task does, by a few un
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +58,7 @@ class Rows:
         return tensor.reshape(self.count, -1, tensor.shape[-1])
 
 
-def can_mix(model: nn.Module, names: Mapping[int, str], masked: set[str]) -> bool:
+def can_mix(model: nn.Module, names: Mapping[int, str], masked: Set[str]) -> bool:
     """Whether all masked tensors are weights of layers that can be corrected; ``names`` tells them by ``id``."""
     for module in model.modules():
         for leaf, parameter in module._parameters.items():
@@ -103,15 +103,13 @@ def decide(
     """What the head of a task's model makes of what was encoded of a batch, all rows of which are for this task."""
     prefix = model.base_model_prefix
     encoder = getattr(model, prefix)
-    inside = {id(parameter) for parameter in encoder.parameters()}
     count = rows_of(batch)
     rows = Rows([(0, count, changes)], count)
     with contextlib.ExitStack() as stack:
-        head = {n for n in changes if any(names.get(id(p)) == n for p in model.parameters() if id(p) not in inside)}
-        for hook in _corrections(model, names, lambda: rows, head, leave=encoder) if head else ():
-            stack.callback(hook.remove)
         model._modules[prefix] = _Replay(encoded)
         stack.callback(model._modules.__setitem__, prefix, encoder)
+        for hook in _corrections(model, names, lambda: rows, changes.keys()):
+            stack.callback(hook.remove)
         return model.forward(**batch)
 
 
@@ -147,15 +145,13 @@ def _corrections(
     model: nn.Module,
     names: Mapping[int, str],
     rows: Callable[[], Rows],
-    masked: set[str],
-    leave: nn.Module | None = None,
+    masked: Set[str],
 ) -> Iterator[Any]:
     """Hooks that correct the layers of a model whose weights are masked."""
-    left = set(leave.modules()) if leave is not None else set()
     for module in model.modules():
         weight = module._parameters.get("weight")
         name = names.get(id(weight)) if weight is not None else None
-        if name in masked and module not in left:
+        if name is not None and name in masked:
             yield module.register_forward_hook(_correction(name, rows))
 
 
@@ -198,12 +194,12 @@ def _looked_up(module: Any, name: str, rows: Rows, ids: Tensor, output: Tensor) 
         if change is None:
             continue
         part = slice(a * each, b * each)
-        wanted, place = ids[part].unique(return_inverse=True)
+        wanted, place = torch.unique(ids[part], return_inverse=True)
         found = module.weight[wanted].clone()
         if isinstance(change, Bits):
             flags = change.flags(module.weight.view(-1)).view_as(module.weight)
             found[flags[wanted]] = 0
-        else:
+        elif isinstance(change, Places):
             where = torch.searchsorted(wanted, change.places // width)
             there = where < wanted.numel()
             where = where[there]

@@ -60,7 +60,26 @@ def predict(
     )
     checkpoint = open_checkpoint(base, revision=revision, token=token)
     processor, model = load_processor(checkpoint, maskset), task_model(checkpoint, maskset)
+    return answers_of(
+        model, processor, maskset, examples,
+        top_k=top_k, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+
+
+def answers_of(
+    model: PreTrainedModel,
+    processor: Any,
+    maskset: MaskSet,
+    examples: Examples,
+    *,
+    top_k: int | None = None,
+    max_new_tokens: int = NEW_TOKENS,
+    batch_size: int = BATCH,
+    progress: Progress | None = None,
+) -> list[Answer]:
+    """What a mask's task model answers to examples, in their order."""
     assert maskset.task is not None
+    kind = tasks.of_mask(maskset.task, "used to predict")
     if kind.generates:
         texts = _continued(model, processor, examples, max_new_tokens, batch_size, progress)
         return [examples[row] | {"generated_text": text} for row, text in enumerate(texts)]

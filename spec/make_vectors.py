@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from pcodec import ChunkConfig, DeltaSpec, ModeSpec, PagingSpec, standalone
 
 from maskhub.checkpoints.apply import drop
-from maskhub.container.codecs import pco
-from maskhub.container.manifest import VERSION
+from maskhub.container.codecs import pco, rice
+from maskhub.container.manifest import MANIFEST, MASKS, MOST, VERSION
 from maskhub.container.writer import save
 from maskhub.masks.binding import BaseBinding, HubRevision, Task
 from maskhub.masks.mask import Mask, MaskSet
@@ -40,11 +40,23 @@ from maskhub.storage.tensor import ITEM_SIZE, RawTensor
 FOLDER = Path(__file__).parent / "vectors"
 LONG = 512  # packed bytes; longer masks are listed by their digest only
 INITIAL = Initial(seed=11, cut=3000, low=-0.02, high=0.58)
+LEVEL = 22
 
 Flags = NDArray[np.bool_]
-Parts = tuple[dict[str, Any], dict[str, bytes]]  # manifest and payloads
-Change = Callable[[dict[str, Any], dict[str, bytes]], object]
 Vector = tuple[bytes, dict[str, Any]]  # content, and what vectors.json says of it
+
+
+@dataclasses.dataclass
+class Parts:
+    """All that a file holds: a change may change any of it."""
+
+    manifest: dict[str, Any]
+    plain: dict[str, Any]  # the metadata
+    masks: dict[str, bytes]  # coded
+    dense: dict[str, RawTensor]
+
+
+Change = Callable[[Parts], object]
 
 
 def random(name: str, shape: tuple[int, ...], dropped: int = 6554) -> Flags:
@@ -107,59 +119,114 @@ def saved(content: MaskSet, codec: str = "auto", parent: MaskSet | None = None) 
 
 
 def parts(content: bytes) -> Parts:
+    header, data = split(content)
+    plain = header.pop("__metadata__")
+    found = {name: RawTensor(e["dtype"], tuple(e["shape"]), cut(data, e)) for name, e in header.items()}
+    manifest = json.loads(zstandard.decompress(found.pop(MANIFEST).data))
+    coded = found.pop(MASKS).data.tobytes()
+    masks, place = {}, 0
+    for name, entry in sorted(manifest["masks"].items()):
+        masks[name] = coded[place : place + entry["bytes"]]
+        place += entry["bytes"]
+    return Parts(manifest, plain, masks, found)
+
+
+def split(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header, and what follows it."""
     size = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:size])
-    manifest = json.loads(header.pop("__metadata__")["maskhub"])
-    return manifest, {name: content[size:][slice(*entry["data_offsets"])] for name, entry in header.items()}
+    return json.loads(content[8:size]), content[size:]
 
 
-def assembled(text: str, payloads: dict[str, bytes], metadata: dict[str, str] | None = None, **style: Any) -> bytes:
-    """A safetensors file with the manifest ``text`` and a right seal; payloads in the order given."""
-    header: dict[str, Any] = {"__metadata__": (metadata or {}) | {"maskhub": text}}
-    offset = 0
-    for name, payload in payloads.items():
-        header[name] = {"dtype": "U8", "shape": [len(payload)], "data_offsets": [offset, offset + len(payload)]}
-        offset += len(payload)
-    return with_header(header, b"".join(payloads.values()), **style)
+def cut(data: bytes, entry: dict[str, Any]) -> NDArray[np.uint8]:
+    return np.frombuffer(data[slice(*entry["data_offsets"])], np.uint8)
+
+
+def flat(data: bytes) -> RawTensor:
+    return RawTensor("U8", (len(data),), np.frombuffer(data, np.uint8))
+
+
+def written(manifest: Any) -> bytes:
+    return json.dumps(manifest, ensure_ascii=False).encode()
+
+
+def packed(content: bytes, **options: Any) -> bytes:
+    """A Zstandard frame of this content."""
+    return zstandard.ZstdCompressor(level=LEVEL, **options).compress(content)
+
+
+def payloads(parts: Parts, frame: bytes | None = None) -> dict[str, RawTensor]:
+    """The payloads, in an order; with ``frame`` as that of the manifest."""
+    first = packed(written(parts.manifest)) if frame is None else frame
+    coded = b"".join(parts.masks[name] for name in sorted(parts.masks))
+    return {MANIFEST: flat(first), **parts.dense, MASKS: flat(coded)}
+
+
+def laid_out(plain: Any, tensors: dict[str, RawTensor], **style: Any) -> bytes:
+    """A safetensors file of these payloads in this order, with a right seal."""
+    header: dict[str, Any] = {"__metadata__": plain}
+    place = 0
+    for name, tensor in tensors.items():
+        stop = place + tensor.data.size
+        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [place, stop]}
+        place = stop
+    return with_header(header, b"".join(tensor.data.tobytes() for tensor in tensors.values()), **style)
+
+
+def assembled(parts: Parts, frame: bytes | None = None) -> bytes:
+    return laid_out(parts.plain, payloads(parts, frame))
 
 
 def with_header(header: dict[str, Any], data: bytes, **style: Any) -> bytes:
-    raw = json.dumps(header, **style).encode()
+    raw = json.dumps(header, ensure_ascii=False, **({"separators": (",", ":")} | style)).encode()
     raw += b" " * (-len(raw) % 8)
     return resealed(len(raw).to_bytes(8, "little") + raw + data)
 
 
 def resealed(content: bytes) -> bytes:
     """With a right seal, if there is a place for one."""
-    found = re.search(rb'"seal\\": ?\\"([0-9a-f]{64})\\"', content)
+    found = re.search(rb'"seal": ?"([0-9a-f]{64})"', content)
     place = found.start(1) if found else -1
     return content if place < 0 else content[:place] + digest.seal(content, place).encode() + content[place + 64 :]
 
 
-def follow(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
-    """Make checksums, root and id follow from the rest."""
-    entries = {**manifest["masks"], **manifest.get("dense", {})}
-    for name in entries.keys() & payloads.keys():
-        entries[name]["checksum"] = digest.checksum(payloads[name])
-    base = manifest["base"]
-    base["root"] = digest.base_root(base["tensors"])
-    digests = [{name: e["digest"] for name, e in manifest.get(kind, {}).items()} for kind in ("masks", "dense")]
-    manifest["id"] = digest.mask_id(base["root"], *digests)
+def follow(parts: Parts) -> None:
+    """Make the bytes of masks and the metadata follow from the rest."""
+    manifest = parts.manifest
+    for name in manifest["masks"].keys() & parts.masks.keys():
+        manifest["masks"][name]["bytes"] = len(parts.masks[name])
+    parts.plain |= {"id": content_id(manifest), "version": manifest["version"], "base": manifest["base"].get("name")}
+    task = manifest.get("task")
+    parts.plain["task"] = task.get("type") if isinstance(task, dict) else None
+    for key in ("base", "task"):
+        if not isinstance(parts.plain[key], str):
+            del parts.plain[key]
+
+
+def content_id(manifest: dict[str, Any]) -> str:
+    """The id that the text gives a manifest, also a wrong one."""
+    base, dense, task = manifest["base"], manifest.get("dense") or {}, manifest.get("task")
+    renamed, prefix = base.get("parameters", {}), base.get("parameter_prefix", "")
+    parameters = {name: renamed.get(name, f"{prefix}{name}") for name in base["tensors"]}
+    masks = {name: entry["digest"] for name, entry in manifest["masks"].items()}
+    if isinstance(task, dict):
+        keys = ("type", "architecture", "config", "tokenizer", "max_length")
+        task = {key: task[key] for key in keys if key in task and task[key] is not None and task[key] != {}}
+    return digest.mask_id(base["root"], masks, dense, parameters, task)
 
 
 def changed(content: bytes, change: Change, afterwards: Change | None = None) -> bytes:
-    """The file with a change, all digests following; what is changed ``afterwards`` is followed by the seal alone."""
-    manifest, payloads = parts(content)
-    change(manifest, payloads)
-    follow(manifest, payloads)
+    """The file with a change, all else following; what is changed ``afterwards`` is followed by the seal alone."""
+    found = parts(content)
+    change(found)
+    follow(found)
     if afterwards:
-        afterwards(manifest, payloads)
-    return assembled(json.dumps(manifest, ensure_ascii=False), payloads, ensure_ascii=False)
+        afterwards(found)
+    return assembled(found)
 
 
 def expected(content: MaskSet, data: bytes, **more: Any) -> dict[str, Any]:
     """What vectors.json says of a good file, from the mask set in memory."""
-    coded = parts(data)[0]["masks"]
+    coded = parts(data).manifest["masks"]
     masks = {}
     for name, mask in sorted(content.masks.items()):
         masks[name] = {"shape": list(mask.shape), "kept": mask.kept, "codec": coded[name]["codec"]["name"]}
@@ -207,7 +274,9 @@ def codec_vectors() -> Iterable[tuple[str, Vector]]:
     keep, distance = started(name, shape)
     keep[np.argsort(distance, kind="stable")[[5, 100_000]]] ^= True
     apart = maskset({name: keep}, initial=INITIAL)
-    yield "drift-wide.msk", (data := saved(apart, "drift"), expected(apart, data))
+    yield "drift-apart.msk", (data := saved(apart, "drift"), expected(apart, data))
+    yield "rice-counts.msk", rice_counts()
+    yield "rice-parameters.msk", rice_parameters()
     for cut in (0, 1, 65_535, 65_536):
         initial = msgspec.structs.replace(INITIAL, cut=cut)
         names = {"w": (40, 50), "gewicht/ü": (17,)}
@@ -224,6 +293,69 @@ def codec_vectors() -> Iterable[tuple[str, Vector]]:
     yield "chain-3.msk", (data := saved(third, "delta", second), expected(third, data, parents=both))
     yield "small.msk", (data := saved(small(), "bits"), expected(small(), data))
     yield "delta-same.msk", (data := saved(first, "delta", first), expected(first, data, parents=["chain-1.msk"]))
+
+
+def rice_counts() -> Vector:
+    """Rice lists of as many values as chunks may have, and one more or less; near ones, and far ones."""
+    flags: dict[str, Flags] = {}
+    coded: dict[str, bytes] = {}
+    for count in (0, 1, 127, 128, 129, 256, 257):
+        for kind, window in (("near", 65_536), ("far", 0)):
+            name = f"{kind}.{count}"
+            flags[name], distance = started(name, (1000,))
+            order = np.argsort(distance, kind="stable") if window else np.arange(1000)
+            chosen = np.sort(np.argsort(draw(2026, name, 1000), kind="stable")[:count])
+            flags[name][order[chosen]] ^= True
+            gaps = pco.distances(chosen).tolist()
+            chunks = [(3, 0, 5)[i % 3] for i in range(-(-count // 128))]
+            coded[name] = drift_payload(window, *((gaps, []) if window else ([], gaps)), chunks)
+    content = maskset(flags, initial=INITIAL)
+    data = changed(saved(content, "drift"), lambda c: c.masks.update(coded))
+    return data, expected(content, data)
+
+
+def rice_parameters() -> Vector:
+    """The largest parameter, and changes between it and the smallest; values of all sizes."""
+    flags: dict[str, Flags] = {}
+    coded: dict[str, bytes] = {}
+    for name, parameters in (("always.31", [31, 31, 31]), ("to.and.fro", [31, 0, 31]), ("down", [31, 30, 1])):
+        gaps = draw(2027, name, 300).astype(np.int64) % 4
+        gaps[[3, 290]] = 100_000, 20_000
+        flags[name], _ = started(name, (1 << 17,))
+        flags[name][np.cumsum(gaps + 1) - 1] ^= True
+        coded[name] = drift_payload(0, [], gaps.tolist(), parameters)
+    content = maskset(flags, initial=INITIAL)
+    data = changed(saved(content, "drift"), lambda c: c.masks.update(coded))
+    return data, expected(content, data)
+
+
+def leb128(number: int, size: int = 1) -> bytes:
+    """An integer in LEB128, in this many bytes at least."""
+    found = []
+    while number > 127 or len(found) + 1 < size:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])
+
+
+def riced(values: list[int], parameters: list[int]) -> tuple[bytes, bytes]:
+    """The two parts of a Rice list, with one of ``parameters`` for each 128 values, also of ones that there are not."""
+    changes = np.diff(parameters, prepend=0).tolist()
+    of = [max(parameters[i // 128], 0) for i in range(len(values))]
+    unary = [2 * d if d >= 0 else -2 * d - 1 for d in changes] + [v >> k for v, k in zip(values, of, strict=True)]
+    low = [f"{v % (1 << k):0{k}b}"[::-1] if k else "" for v, k in zip(values, of, strict=True)]
+    first, second = "".join("0" * number + "1" for number in unary), "".join(low)
+    return from_bits(first), from_bits(second)
+
+
+def from_bits(text: str) -> bytes:
+    return int(text[::-1] or "0", 2).to_bytes(-(-len(text) // 8), "little")
+
+
+def drift_payload(window: int, near: list[int], far: list[int], parameters: list[int]) -> bytes:
+    """The payload of these distances, one of the lists being empty."""
+    head = b"".join(map(leb128, (window, len(near), len(far))))
+    return head + b"".join(riced(near + far, parameters))
 
 
 def elements(dtype: str, shape: tuple[int, ...]) -> RawTensor:
@@ -271,7 +403,8 @@ def manifest_vectors() -> Iterable[tuple[str, Vector]]:
     digests = {name: digest.tensor_digest("U8", (9,), bytes(9)) for name in parameters}
     binding = BaseBinding.of("user/base", digests, parameters, None)
     named = MaskSet(binding, {name: Mask.from_bool(random(name, (9,))) for name in parameters if name != "größe"})
-    named = dataclasses.replace(named, dense={"größe": RawTensor.from_numpy(np.zeros(2, np.int8))})
+    whole = {name: RawTensor.from_numpy(np.arange(2, dtype=np.int8)) for name in ("größe", "\uff5e", "\U0001f600")}
+    named = dataclasses.replace(named, dense=whole)
     yield "names.msk", (data := saved(named), expected(named, data, parameters=parameters))
 
     full = maskset(
@@ -288,86 +421,153 @@ def manifest_vectors() -> Iterable[tuple[str, Vector]]:
     yield "full.msk", (data := saved(full), expected(full, data))
     yield "every-field.msk", (every, expected(full, every, parents=["full.msk"]))
 
-    def unknown(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
+    def unknown(c: Parts) -> None:
+        manifest = c.manifest
         inner = [manifest, manifest["base"], manifest["base"]["hub"], manifest["task"], manifest["initial"]]
-        for place in [*inner, *manifest["masks"].values(), *manifest["dense"].values()]:
+        for place in [*inner, *manifest["masks"].values()]:
             place["new"] = {"any": [1, None, "x"]}
         for entry in manifest["masks"].values():
             entry["codec"]["new"] = 1
 
-    def newer(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
-        unknown(manifest, payloads)
-        manifest["version"] = "1.23"
+    def newer(c: Parts) -> None:
+        unknown(c)
+        c.manifest["version"] = "1.23"
 
     yield "unknown-keys.msk", (data := changed(saved(full), unknown), expected(full, data))
     yield "newer-minor.msk", (data := changed(saved(full), newer), expected(full, data))
 
-    def null(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
-        manifest.update(task=None, initial=None, parent=None)
-        manifest["base"]["hub"] = None
+    def null(c: Parts) -> None:
+        c.manifest.update(task=None, initial=None, parent=None)
+        c.manifest["base"]["hub"] = None
 
     yield "null-fields.msk", (data := changed(saved(none), null), expected(none, data))
 
+    # What a mask is called is no matter of payloads.
+    parameters = {name: f"net.{name}" for name in (MANIFEST, MASKS, "__metadata__", "head.bias")}
+    digests = {name: digest.tensor_digest("U8", (9,), bytes(9)) for name in parameters}
+    same = MaskSet(
+        BaseBinding.of("user/base", digests, parameters, None),
+        {name: Mask.from_bool(random(name, (9,))) for name in parameters},
+        dense={"head.bias": RawTensor.from_numpy(np.array([0.25, -0.25], np.float32))},
+    )
+    yield "same-names.msk", (data := saved(same), expected(same, data, parameters=parameters))
+
     # Spaces, escapes and another order everywhere; payloads that MaskHub would not write so.
     keep = random("w", (60, 70))
-    foreign = maskset({"g\u00e4ps": keep, "zstd": keep, "bits": EDGES["odd"]})
-    manifest, payloads = parts(saved(foreign, "bits"))
+    whole = {name: elements(name, (3,)) for name in ("U8", "F64", "F16")}
+    foreign = maskset({"g\u00e4ps": keep, "zstd": keep, "bits": EDGES["odd"]}, dense=whole)
+    found = parts(saved(foreign, "bits"))
     gaps = pco.distances(np.flatnonzero(~keep)).astype(np.uint32)
     paging = PagingSpec.exact_page_sizes([100, 1, gaps.size - 101])
-    payloads["g\u00e4ps"] = standalone.simple_compress(gaps, ChunkConfig(compression_level=4, paging_spec=paging))
-    manifest["masks"]["g\u00e4ps"]["codec"] = {"width": 32, "name": "gaps"}
+    config = ChunkConfig(compression_level=4, paging_spec=paging)
+    found.masks["g\u00e4ps"] = bytes(standalone.simple_compress(gaps, config))
+    found.manifest["masks"]["g\u00e4ps"]["codec"] = {"width": 32, "name": "gaps"}
     compressor = zstandard.ZstdCompressor(level=19, write_checksum=True)
-    payloads["zstd"] = compressor.compress(payloads["zstd"])
-    manifest["masks"]["zstd"]["codec"] = {"name": "zstd"}
-    follow(manifest, payloads)
-    text = json.dumps(dict(reversed(manifest.items())), indent=1)
-    order = dict(sorted(payloads.items(), reverse=True))
-    data = assembled(text, order, {"other": "metadata"}, indent=2)
+    found.masks["zstd"] = compressor.compress(found.masks["zstd"])
+    found.manifest["masks"]["zstd"]["codec"] = {"name": "zstd"}
+    follow(found)
+    frame = compressor.compress(json.dumps(dict(reversed(found.manifest.items())), indent=1).encode())
+    order = dict(sorted(payloads(found, frame).items()))
+    assert list(order) == ["F16", "F64", "U8", MANIFEST, MASKS]
+    order = dict(reversed(order.items()))
+    plain = {"maskhub": "", "other": "meta\u00e4\n", **dict(reversed(found.plain.items()))}
+    data = laid_out(plain, order, indent=2, ensure_ascii=True)
     yield "other-writer.msk", (data, expected(foreign, data))
+
+
+def task_vectors() -> Iterable[tuple[str, Vector]]:
+    """What a task adds to the id."""
+    config = {
+        "id2label": {"0": "Gr\u00f6\u00dfe", "1": "\u2028\u0007\"\\"},
+        "\uff5e": 1,  # sorts otherwise in UTF-16 than in UTF-8
+        "\U0001f600": 2,
+        "floats": [0.1, 1.0, -0.0, 1e16, 1e20, 1e21, 1e-6, 1e-7, 5e-324, 1.7976931348623157e308, 0.1 + 0.2],
+        "integers": [0, -1, 2**53 - 1, 2**53, 2**53 + 1, -(2**53) - 1, 2**64, 10**21, 10**308],
+        "others": [True, None, [], {}],
+    }
+    full = maskset({"w": SMALL}, task=Task("text-classification", "Net", config, "user/t\u00f6kenizer", 2**53 + 1))
+    yield "task.msk", (data := saved(full, "bits"), expected(full, data))
+    short = maskset({"w": SMALL}, task=Task("text-classification", "Net"))
+    yield "task-short.msk", (data := saved(short, "bits"), expected(short, data))
+    null = {"type": "text-classification", "architecture": "Net", "config": {}, "tokenizer": None, "max_length": None}
+    data = changed(saved(short, "bits"), put("task", {"new": 1, **null}))
+    yield "task-null.msk", (data, expected(short, data))
+    numbers = [1, 1, 1, 0.1, 2**53, "A"]
+    said = maskset({"w": SMALL}, task=Task("text-classification", "Net", {"a": numbers}))
+    text = '[1.0, 1e0, 10e-1, 0.10, 9007199254740993, "\\u0041"]'
+    data = texted(text, saved(said, "bits"), put("task/config/a", HERE), said.id)
+    yield "task-written.msk", (data, expected(said, data))
+
+
+HERE = "HERE"  # what stands where a text is put
+
+
+def texted(text: str, content: bytes, change: Change, id: str | None = None) -> bytes:
+    """The file with a change, and ``text`` as JSON where it put ``HERE``; ``id`` where it follows from the text."""
+    found = parts(content)
+    change(found)
+    follow(found)
+    found.plain |= {"id": id} if id else {}
+    return assembled(found, packed(written(found.manifest).replace(b'"HERE"', text.encode())))
 
 
 def put(path: str, value: Any) -> Change:
     """A change that sets (or with ``...`` removes) what is at ``path`` in the manifest."""
+    return lambda c: put_in(c.manifest, path, value)
 
-    def change(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
-        *outer, last = path.split("/")
-        inner: Any = manifest
-        for key in outer:
-            inner = inner[key]
-        if value is ...:
-            del inner[last]
-        else:
-            inner[last] = value
 
-    return change
+def plain(path: str, value: Any) -> Change:
+    """The same in the metadata."""
+    return lambda c: put_in(c.plain, path, value)
+
+
+def put_in(inner: Any, path: str, value: Any) -> None:
+    *outer, last = path.split("/")
+    for key in outer:
+        inner = inner[key]
+    if value is ...:
+        del inner[last]
+    else:
+        inner[last] = value
 
 
 def together(*changes: Change) -> Change:
-    def change(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
-        for one in changes:
-            one(manifest, payloads)
+    return lambda c: [change(c) for change in changes]
 
-    return change
+
+def coded_as(value: bytes) -> Change:
+    """A change of the mask's coded bytes alone."""
+    return lambda c: c.masks.update(w=value)
 
 
 def decodes(value: bytes, flags: Flags, **entry: Any) -> Change:
-    """A change that replaces the mask's payload by one that decodes to ``flags``, with shape, kept and digest of it."""
+    """A change that replaces the coded mask by one that decodes to ``flags``, with shape, kept and digest of it."""
 
-    def change(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
+    def change(c: Parts) -> None:
         mask = Mask.from_bool(flags)
-        payloads["w"] = value
-        manifest["masks"]["w"] |= {"shape": list(mask.shape), "kept": mask.kept, "digest": mask.digest} | entry
+        c.masks["w"] = value
+        c.manifest["masks"]["w"] |= {"shape": list(mask.shape), "kept": mask.kept, "digest": mask.digest} | entry
 
     return change
 
 
-def shaped(shape: list[Any], written: str | None = None) -> Change:
-    """A change of the mask's shape, and of its digest, in which it may be ``written`` otherwise."""
-    said = ",".join(map(str, shape)) if written is None else written
+def shaped(shape: list[Any], said: str | None = None) -> Change:
+    """A change of the mask's shape, and of its digest, in which it may be ``said`` otherwise."""
+    said = ",".join(map(str, shape)) if said is None else said
 
-    def change(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
-        mask = manifest["masks"]["w"]
-        mask |= {"shape": shape, "digest": blake3(f"mask {said}\n".encode() + payloads["w"]).hexdigest()}
+    def change(c: Parts) -> None:
+        found = blake3(f"mask {said}\n".encode() + c.masks["w"]).hexdigest()
+        c.manifest["masks"]["w"] |= {"shape": shape, "digest": found}
+
+    return change
+
+
+def brings(tensor: RawTensor, name: str = "head.bias") -> Change:
+    """A change of a dense tensor, and of its digest."""
+
+    def change(c: Parts) -> None:
+        c.dense[name] = tensor
+        c.manifest["dense"][name] = digest.tensor_digest(tensor.dtype, tensor.shape, tensor.data)
 
     return change
 
@@ -382,10 +582,18 @@ def coded(values: list[int], dtype: str, **config: Any) -> bytes:
     return bytes(standalone.simple_compress(np.array(values, dtype), ChunkConfig(**said)))
 
 
-def framed(data: bytes, window: int) -> bytes:
-    """A Zstandard frame of one raw block, with this byte for its window."""
+def framed(data: bytes, window: int, size: int | None = None) -> bytes:
+    """A Zstandard frame of one raw block, with this byte for its window, and maybe another ``size`` than it has."""
     block = (len(data) << 3 | 1).to_bytes(3, "little") + data
-    return zstandard.FRAME_HEADER + bytes([0x80, window]) + len(data).to_bytes(4, "little") + block
+    said = len(data) if size is None else size
+    return zstandard.FRAME_HEADER + bytes([0x80, window]) + said.to_bytes(4, "little") + block
+
+
+def padded(size: int) -> bytes:
+    """A frame of the small file's manifest, and spaces up to ``size`` bytes."""
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=23)
+    text = written(parts(saved(small(), "bits")).manifest)
+    return zstandard.ZstdCompressor(compression_params=parameters).compress(text.ljust(size))
 
 
 SKIPPABLE = b"\x50\x2a\x4d\x18\4\0\0\0abcd"  # a frame that Zstandard's decoders pass over
@@ -401,33 +609,37 @@ def nested(levels: int, innermost: Any) -> Any:
 
 def limit_vectors() -> Iterable[tuple[str, Vector]]:
     """Good files that go as far as the text lets them."""
-    plain = small()
-    bits = saved(plain, "bits")
+    least = small()
+    bits = saved(least, "bits")
     numbers = {"metrics": {"steps": 3}, "lineage": {"a": 10**308, "b": -(10**308), "c": 1e-400, "d": -0}}
+    flags = parts(bits).masks["w"]
     good: dict[str, tuple[bytes, Change]] = {
         "nested": (bits, put("lineage", {"a": nested(61, {}), "b": nested(61, [])})),
-        "numbers": (bits, lambda m, p: m.update(numbers)),
-        "zstd-window": (saved(plain, "zstd"), lambda m, p: p.update(w=framed(bytes(p_bits(bits)), LARGEST_WINDOW))),
+        "numbers": (bits, lambda c: c.manifest.update(numbers)),
+        "zstd-window": (saved(least, "zstd"), coded_as(framed(flags, LARGEST_WINDOW))),
     }
     for name, (content, change) in good.items():
-        yield f"{name}.msk", (data := changed(content, change), expected(plain, data))
+        yield f"{name}.msk", (data := changed(content, change), expected(least, data))
+    found = parts(bits)
+    for name, frame in (("window", framed(written(found.manifest), LARGEST_WINDOW)), ("most", padded(MOST))):
+        yield f"manifest-{name}.msk", (data := assembled(found, frame), expected(least, data))
 
-    gaps = saved(plain, "gaps")
-    later = changed(gaps, lambda m, p: p.update(w=p["w"].replace(b"\4\1", b"\4\xc8", 1)))
-    yield "list-later.msk", (later, expected(plain, later))
+    gaps = saved(least, "gaps")
+    later = changed(gaps, lambda c: c.masks.update(w=c.masks["w"].replace(b"\4\1", b"\4\xc8", 1)))
+    yield "list-later.msk", (later, expected(least, later))
 
     # The groups that fill the last word keep others than the first two.
     patterns = maskset({"w": pattern("w", (3, 8), 2, 4)})
     content = saved(patterns, "nm:2:4")
-    symbols = standalone.simple_decompress(parts(content)[1]["w"]).tolist()
-    data = changed(content, lambda m, p: p.update(w=listed([symbols[0], symbols[1] + 36 * 20])))
+    symbols = standalone.simple_decompress(parts(content).masks["w"]).tolist()
+    data = changed(content, coded_as(listed([symbols[0], symbols[1] + 36 * 20])))
     yield "nm-filled.msk", (data, expected(patterns, data))
 
     # Weight 5 is near the cut, and is listed among the far ones, too: it is inverted twice.
-    keep, distance = started("w", (3, 8), plain.initial or INITIAL)
+    keep, distance = started("w", (3, 8), least.initial or INITIAL)
     order = np.lexsort((np.arange(24), distance.reshape(-1)))
-    data = drifting(saved(plain, "drift"), [int(np.flatnonzero(order == 5)[0])], [5], keep)
-    yield "drift-both.msk", (data, expected(dataclasses.replace(plain, masks={"w": Mask.from_bool(keep)}), data))
+    data = drifting(saved(least, "drift"), [int(np.flatnonzero(order == 5)[0])], [5], keep)
+    yield "drift-both.msk", (data, expected(dataclasses.replace(least, masks={"w": Mask.from_bool(keep)}), data))
 
     # Of two files with the parent's id the first is taken: the other one's own parent is nowhere.
     keep = random("w", (6, 7))
@@ -446,18 +658,22 @@ def limit_vectors() -> Iterable[tuple[str, Vector]]:
     yield "delta-other-base.msk", (data, expected(first, data, parents=["other-base.msk"]))
 
 
-def p_bits(content: bytes) -> bytes:
-    return parts(content)[1]["w"]
-
-
 def drifting(
-    content: bytes, near: list[int], far: list[int], flags: Flags, *, count: int | None = None, **head: int
+    content: bytes,
+    near: list[int],
+    far: list[int],
+    flags: Flags,
+    *,
+    window: int = 65_536,
+    head: bytes | None = None,
+    lists: bytes | None = None,
 ) -> bytes:
-    """The file with a ``drift`` payload of these ranks and far positions; ``count`` is what it says of the latter."""
-    said = {"width": 16, "window": 65_536, "near": len(near), "far": len(far) if count is None else count} | head
-    gaps = pco.distances(np.array(near, np.int64)).tolist() if near else []
-    value = np.array([*said.values(), *far], "<u4").tobytes() + listed(gaps)
-    return changed(content, decodes(value, flags))
+    """The file with a ``drift`` payload of these ranks and far positions, or with another ``head`` or ``lists``."""
+    if head is None:
+        head = b"".join(map(leb128, (window, len(near), len(far))))
+    if lists is None:
+        lists = b"".join(rice.compress(pco.distances(np.array(places, np.int64))) for places in (near, far) if places)
+    return changed(content, decodes(head + lists, flags))
 
 
 def made(

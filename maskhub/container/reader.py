@@ -298,6 +298,8 @@ class MaskFile:
 
     def _check_plain(self) -> None:
         """What people read in the metadata must be what the manifest says."""
+        if missing := {"id", "base", "seal"} - self._plain.keys():
+            raise FormatError(f"{self.path}: the metadata has no {min(missing)!r}", hint=IntegrityError.cure)
         for key in ("format", "version", "id", "base", "task"):
             if (said := self._plain.get(key)) != (right := self.manifest.plain.get(key)):
                 raise IntegrityError(f"{self.path}: the metadata's {key!r} is {said!r}, and by the manifest {right!r}")

@@ -59,7 +59,7 @@ def test_vectors_never_change():
 
 
 def test_files_of_a_released_version_never_change():
-    """All of 1.0, byte for byte, and what is said of them. Only a new vector of 1.0 may ever change the first digest."""
+    """All of 1.0, byte for byte, and what is said of it: only a new vector of 1.0 may ever change the first digest."""
     listed = {name: said for name, said in VECTORS.items() if said["since"] == "1.0"}
     text = json.dumps(listed, sort_keys=True, separators=(",", ":"))
     assert blake3(text.encode()).hexdigest() == "7cc37a09e157f19d5ac0a9c0eb9bea02e0e0d2064aede1f7acb02f7111966f87"

@@ -651,7 +651,7 @@ def limit_vectors() -> Iterable[tuple[str, Vector]]:
     for name, (content, change) in good.items():
         yield f"{name}.msk", (data := changed(content, change), expected(least, data))
     found = parts(bits)
-    for name, frame in (("window", framed(written(found.manifest), LARGEST_WINDOW)), ("most", padded(MOST))):
+    for name, frame in (("window", framed(written(found.manifest), LARGEST_WINDOW)), ("spaces", padded(1 << 20))):
         yield f"manifest-{name}.msk", (data := assembled(found, frame), expected(least, data))
 
     gaps = saved(least, "gaps")

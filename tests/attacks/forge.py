@@ -95,9 +95,17 @@ def with_manifest(text: str | bytes) -> bytes:
     """The small file with any text for its manifest, and a wrong seal, which nobody asks for before."""
     content = parts()
     make_vectors.follow(content)
-    found = make_vectors.assembled(content, frame.pack(text.encode() if isinstance(text, str) else text, 3))
-    seal = make_vectors.split(found)[0]["__metadata__"]["seal"].encode()
-    return bytes(found.replace(seal, digest.NONE.encode(), 1))
+    return broken_seal(make_vectors.assembled(content, frame.pack(text.encode() if isinstance(text, str) else text, 3)))
+
+
+def broken_seal(content: bytes) -> bytes:
+    seal = make_vectors.split(content)[0]["__metadata__"]["seal"].encode()
+    return content.replace(seal, digest.NONE.encode(), 1)
+
+
+def unsealed(content: bytes, change: Change) -> bytes:
+    """A file with a change that all follows but the seal."""
+    return broken_seal(make_vectors.changed(content, change))
 
 
 def with_frame(payload: bytes) -> bytes:

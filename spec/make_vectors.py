@@ -152,7 +152,7 @@ def written(manifest: Any) -> bytes:
 
 def packed(content: bytes, **options: Any) -> bytes:
     """A Zstandard frame of this content."""
-    return zstandard.ZstdCompressor(level=LEVEL, **options).compress(content)
+    return zstandard.ZstdCompressor(**{"level": LEVEL} | options).compress(content)
 
 
 def payloads(parts: Parts, frame: bytes | None = None) -> dict[str, RawTensor]:

@@ -105,7 +105,7 @@ def content_id(manifest: dict[str, Any]) -> str:
         own = parameter(base, name)
         text += f"parameter {len(name.encode())} {name} {len(own.encode())} {own}\n"
     text += lines("mask", {name: entry["digest"] for name, entry in manifest["masks"].items()})
-    text += lines("dense", manifest.get("dense", {})) + "task\n"
+    text += lines("dense", dense_entries(manifest)) + "task\n"
     if task is None:
         return digest(text)
     keys = ("type", "architecture", "config", "tokenizer", "max_length")
@@ -276,7 +276,12 @@ def check_depth(value: Any, around: int = 0) -> None:
 
 def parameter(base: dict[str, Any], name: str) -> str:
     """The task model's name for a base tensor."""
-    return str(base.get("parameters", {}).get(name, f"{base.get('parameter_prefix', '')}{name}"))
+    return str((base.get("parameters") or {}).get(name, f"{base.get('parameter_prefix') or ''}{name}"))
+
+
+def dense_entries(manifest: dict[str, Any]) -> dict[str, Any]:
+    found = manifest.get("dense")
+    return found if isinstance(found, dict) else {}
 
 
 def check_version(version: Any) -> None:
@@ -295,7 +300,7 @@ def check_fields(manifest: Any) -> None:
                 check_field(around, key, rule, required, check)
     for path in NAMED:
         for named in places(manifest, path.split(".")):
-            for name in named:
+            for name in named if isinstance(named, dict) else ():
                 need(is_name(name), "name", f"{path}: {name[:100]!r} is no name")
 
 
@@ -311,9 +316,9 @@ def check_content(manifest: dict[str, Any]) -> None:
         for key, check in PARAMETERS[codec["name"]].items():
             check_field(codec, key, f"{codec['name']}.{key}", True, check)
         need(codec["name"] != "nm" or codec["n"] < codec["m"], "nm.below", f"{name}: nm: n is not below m")
-    strange = base.get("parameters", {}).keys() - base["tensors"].keys()
+    strange = set(base.get("parameters") or {}) - set(base["tensors"])
     need(not strange, "base.parameters.known", "base.parameters names what is not in base.tensors")
-    filled = [parameter(base, name) for name in base["tensors"]] + list(manifest.get("dense", {}))
+    filled = [parameter(base, name) for name in base["tensors"]] + list(dense_entries(manifest))
     need(len(set(filled)) == len(filled), "parameter.twice", "two tensors fill one parameter")
 
 
@@ -327,7 +332,7 @@ def check_plain(metadata: dict[str, str], manifest: dict[str, Any], found_id: st
         need(same, f"plain.{key}", f"the metadata's {key} is not the manifest's")
     task = manifest.get("task")
     value = None if task is None else task.get("type")
-    same = metadata.get("task") == value or not (value is None or is_text(value))
+    same = metadata.get("task") == value or not (task is None or is_text(value))
     need(same, "plain.task", "the metadata's task is not the manifest's")
 
 
@@ -508,20 +513,25 @@ def rice(payload: bytes, count: int) -> tuple[NDArray[np.int64], bytes]:
     parameters = np.cumsum(np.where(folded % 2, -(folded + 1) // 2, folded // 2))
     right = bool((parameters >= 0).all() and (parameters <= 31).all())
     need(right, "rice.parameter", "drift: a Rice parameter that is not 0 to 31")
-    need(bool((values >> 32 - np.repeat(parameters, 128)[:count] == 0).all()), "rice.value", "drift: a value of 2^32")
-    low = bits[end:]
+    if (parameters < 0).any():
+        raise RefusedError("rice.parameter", "drift: a Rice parameter below 0")
+    sizes = np.repeat(parameters, 128)[:count]
+    need(bool((values >> 32 - sizes == 0).all()), "rice.value", "drift: a value of 2^32 or more")
+    behind = end + int(sizes.sum())
+    need(behind <= bits.size, "rice.short", "drift: the second part of a Rice list is cut short")
+    bits = np.concatenate([bits, np.zeros(max(behind - bits.size, 0), np.uint8)])
     for start, k in zip(range(0, count, 128), parameters.tolist(), strict=True):
         chunk = values[start : start + 128]
-        need(low.size >= k * chunk.size, "rice.short", "drift: the second part of a Rice list is cut short")
-        part, low = low[: k * chunk.size].reshape(chunk.size, k).astype(np.int64), low[k * chunk.size :]
-        chunk[:] = (chunk << k) + (part << np.arange(k)).sum(axis=1)
-    need(not low[: low.size % 8].any(), "rice.padding", "drift: bits after the second part")
-    return values, payload[len(payload) - low.size // 8 :]
+        low = bits[end : end + k * chunk.size].reshape(chunk.size, k).astype(np.int64)
+        chunk[:] = (chunk << k) + (low << np.arange(k)).sum(axis=1)
+        end += low.size
+    need(not bits[end : -(-end // 8) * 8].any(), "rice.padding", "drift: bits after the second part")
+    return values, payload[-(-end // 8) :]
 
 
 def decode_drift(payload: bytes, codec: dict[str, Any], target: Target) -> bytes:
-    need(target.initial is not None, "drift.initial", "drift: the manifest has no initial mask")
-    assert target.initial is not None
+    if target.initial is None:
+        raise RefusedError("drift.initial", "drift: the manifest has no initial mask")
     need(target.size < 1 << 31, "drift.weights", "drift: 2^31 weights or more")
     at, head = 0, []
     for _ in range(3):
@@ -622,7 +632,7 @@ class File:
         masks = self.manifest["masks"]
         total = sum(entry["bytes"] for entry in masks.values())
         need(total == len(self.masks), "masks.total", f"the masks have {total} bytes, {MASKS} {len(self.masks)}")
-        same = self.tensors.keys() == self.manifest.get("dense", {}).keys()
+        same = self.tensors.keys() == dense_entries(self.manifest).keys()
         need(same, "dense.names", "the dense tensors of manifest and file are not the same names")
         for name, (dtype, shape, _) in self.tensors.items():
             need(dtype in ITEM_SIZE, "dense.dtype", f"{name}: the dtype {dtype}")
@@ -669,7 +679,8 @@ class File:
     def dense(self, name: str) -> bytes:
         """The elements, little-endian."""
         dtype, shape, data = self.tensors[name]
-        right = tensor_digest(dtype, shape, data) == self.manifest["dense"][name]
+        found = tensor_digest(dtype, shape, data)
+        right = found == dense_entries(self.manifest).get(name, found)
         need(right, "digest.matches", f"{name}: the tensor does not match its digest")
         return data
 
@@ -680,6 +691,7 @@ class File:
         need(self.above < CHAIN, "parent.chain", f"delta: a chain of more than {CHAIN}")
         for path in self.parents:
             parent = File(path, [other for other in self.parents if other != path], self.above + 1)
+            parent.check_seal()
             if parent.id == wanted or SKIPPED & {"parent.named", "parent.id"}:
                 break
         else:
@@ -706,7 +718,7 @@ def describe(file: File) -> dict[str, Any]:
     dense = {}
     for name, (dtype, shape, _) in file.tensors.items():
         file.dense(name)
-        dense[name] = {"dtype": dtype, "shape": shape, "digest": manifest.get("dense", {}).get(name)}
+        dense[name] = {"dtype": dtype, "shape": shape, "digest": dense_entries(manifest).get(name)}
     base = {"name": manifest["base"].get("name"), "root": manifest["base"]["root"]}
     head = {"version": manifest.get("version"), "id": file.id, "parent": manifest.get("parent")}
     return {**head, "base": base, "masks": masks, "dense": dense}

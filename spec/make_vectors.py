@@ -849,6 +849,9 @@ def refused_vectors() -> Iterable[tuple[str, Vector]]:
         because=damaged,
     )
 
+    cut = changed(zstd, decodes(frame[:5], SMALL))
+    yield made("zstd-cut-in-header", "zstd.library", "zstd: the frame ends inside its header", cut, because=damaged)
+
     dropped = pco.distances(np.flatnonzero(~SMALL)).tolist()
 
     def listing_of(name: str, rule: str, why: str, value: bytes, **more: Any) -> tuple[str, Vector]:
@@ -1106,6 +1109,7 @@ def refused_manifests(bits: bytes) -> Iterable[tuple[str, Vector]]:
         ("no-size", "size", "the frame does not state its size", packed(text, write_content_size=False), None),
         ("window", "window", "the window has 2^23 + 2^20 bytes", framed(text, LARGEST_WINDOW + 1), None),
         ("large", "most", "it has 2^26 + 1 bytes", padded(MOST + 1), None),
+        ("cut-in-header", "library", "the frame ends inside its header", frame[:6], unread),
         ("damaged", "library", "a block of a kind that there is not", frame[:7] + b"\7" * 9, unread),
         ("checksum", "library", "the frame's checksum is wrong", summed[:-1] + bytes([summed[-1] ^ 1]), unread),
         ("size", "library", "the frame states a byte more", framed(text, LARGEST_WINDOW, len(text) + 1), unread),

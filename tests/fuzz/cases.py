@@ -86,7 +86,7 @@ def drift_payload(rng: random.Random, near: list[int]) -> bytes:
     def odd() -> bool:
         return rng.random() < 0.1
 
-    far = [rng.choice((0, 1, 5, 400, 1 << 31, (1 << 32) - 1)) for _ in range(rng.choice((0, 0, 1, 2, 130)))]
+    far = [rng.choice((0, 1, 5, 400, 1 << 31, (1 << 32) - 1 + odd())) for _ in range(rng.choice((0, 0, 1, 2, 130)))]
     window = rng.choice((0, 1, 1 << 10, 1 << 15, 1 << 16, 1 << 17))
     payload = b""
     for number in (window, len(near) + odd(), len(far) + odd()):

@@ -45,6 +45,7 @@ GOOD = {
     for name, said in LISTED.items()
     if "why" not in said and sum(math.prod(mask["shape"]) for mask in said["masks"].values()) < 1 << 16
 }
+DRIFT = [name for name, said in GOOD.items() if any(mask["codec"] == "drift" for mask in said["masks"].values())]
 LEFT_OPEN = {"limit.file", "limit.list"}  # what the text leaves to each reader
 
 ODD: list[Any] = [
@@ -134,7 +135,7 @@ def follow(parts: Any, rng: random.Random, parents: list[Path]) -> None:
 
 def change_mask(parts: Any, drifts: dict[str, int], rng: random.Random) -> None:
     """Change the bytes of a coded mask; those of ``drift`` often as it is built, its head and its Rice lists."""
-    name = rng.choice(sorted(parts.masks))
+    name = rng.choice(sorted(drifts.keys() & parts.masks.keys() or parts.masks))
     if name in drifts and rng.random() < 0.6:
         count = rng.choice((0, 1, 2, min(drifts[name] // 3, 127), min(drifts[name] // 3, 129)))
         parts.masks[name] = drift_payload(rng, [rng.choice((0, 0, 1, 2, rng.randrange(9))) for _ in range(count)])
@@ -306,7 +307,7 @@ def compare(count: int, seed: int, folder: Path) -> tuple[list[str], Counter[str
     counts: Counter[str] = Counter()
     path = folder / "x.msk"
     for number in range(count):
-        name = rng.choice(sorted(GOOD))
+        name = rng.choice(DRIFT if rng.random() < 0.2 else sorted(GOOD))
         parents = [FOLDER / other for other in GOOD[name].get("parents", [])]
         path.write_bytes(changed((FOLDER / name).read_bytes(), parents, rng))
         ours, theirs = judge(path, parents)

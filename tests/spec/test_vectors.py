@@ -62,7 +62,7 @@ def test_files_of_a_released_version_never_change():
     """All of 1.0, byte for byte, and what is said of it: only a new vector of 1.0 may ever change the first digest."""
     listed = {name: said for name, said in VECTORS.items() if said["since"] == "1.0"}
     text = json.dumps(listed, sort_keys=True, separators=(",", ":"))
-    assert blake3(text.encode()).hexdigest() == "f68e616272f87e68d9b2b6c18b3a330e0c4f74479b2a00d79d8e8e5a47ee234b"
+    assert blake3(text.encode()).hexdigest() == "17ff81e044becab9756bb2b3c49ae71819a019facc72a1585de334e522f725d6"
     example = (SPEC / "example.msk").read_bytes()
     assert blake3(example).hexdigest() == "1a500a5526051d3661075b9d69b6581358077cb3334d38b8b26745daceefc588"
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pcodec.wrapped
+import rfc8785
 import safetensors
 import zstandard
 from blake3 import blake3
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 Bits = NDArray[np.uint8]  # packed, or one byte a weight where it says flags
 CHAIN = 64  # masks that are coded against one another
 WINDOW = 1 << 23  # bytes that a Zstandard decoder has to look back
+MANIFEST, MASKS = "maskhub.manifest", "maskhub.masks"  # the payloads that are no dense tensors
 SKIPPED: set[str] = set()  # rules that are not checked
 ITEM_SIZE = {
     **dict.fromkeys(["BOOL", "U8", "I8", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0"], 1),
@@ -82,12 +84,42 @@ def lines(kind: str, digests: dict[str, str]) -> str:
     return "".join(f"{kind} {digests[name]} {len(name.encode())} {name}\n" for name in sorted(digests))
 
 
+def base_root(digests: dict[str, str]) -> str:
+    """``base.root``, from the digests of all tensors in ``base.tensors``."""
+    return digest("base\n" + lines("tensor", digests))
+
+
+def plain(value: Any) -> Any:
+    """JSON with the integers that RFC 8785's library refuses as the floats that RFC 8785 takes them for."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [plain(inner) for inner in value]
+    return float(value) if type(value) is int and abs(value) >= 1 << 53 else value
+
+
+def content_id(manifest: dict[str, Any]) -> str:
+    base, task = manifest["base"], manifest.get("task")
+    text = f"maskhub {base['root']}\n"
+    for name in sorted(base["tensors"]):
+        own = parameter(base, name)
+        text += f"parameter {len(name.encode())} {name} {len(own.encode())} {own}\n"
+    text += lines("mask", {name: entry["digest"] for name, entry in manifest["masks"].items()})
+    text += lines("dense", dense_entries(manifest)) + "task\n"
+    if task is None:
+        return digest(text)
+    keys = ("type", "architecture", "config", "tokenizer", "max_length")
+    kept = {key: task[key] for key in keys if task.get(key) is not None and task[key] != {}}
+    with library("number.range", rfc8785.CanonicalizationError, OverflowError):
+        return digest(text, rfc8785.dumps(plain(kept)))
+
+
 # The manifest
 
 Check = Callable[[Any], bool]
 
 
-def is_integer(low: int = 0, high: int = 1 << 62) -> Check:
+def is_integer(low: int = 0, high: float = math.inf) -> Check:
     return lambda value: type(value) is int and low <= value <= high
 
 
@@ -126,16 +158,17 @@ def each(check: Check) -> Check:
 
 is_name = matches(r"[^\x00-\x1f\x7f]{1,1024}")
 is_digest = matches("[0-9a-f]{64}")
-is_checksum = matches("[0-9a-f]{16}")
+is_hint = matches("[0-9a-f]{16}")
+is_version = matches(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})")
 
 # The manifest's table, row by row: the rule of a field has the field's name.
 FIELDS: dict[str, tuple[bool, Check]] = {
-    "id": (True, is_digest),
-    "seal": (True, is_digest),
+    "format": (True, is_one_of("maskhub")),
+    "version": (True, is_version),
     "base": (True, is_object),
     "base.name": (True, is_text),
     "base.root": (True, is_digest),
-    "base.tensors": (True, each(is_digest)),
+    "base.tensors": (True, each(is_hint)),
     "base.parameter_prefix": (False, lambda value: value == "" or is_name(value)),
     "base.parameters": (False, each(is_name)),
     "base.hub": (False, or_null(is_object)),
@@ -146,13 +179,9 @@ FIELDS: dict[str, tuple[bool, Check]] = {
     "masks.*.shape": (True, is_shape),
     "masks.*.kept": (True, is_integer()),
     "masks.*.codec": (True, is_object),
+    "masks.*.bytes": (True, is_integer()),
     "masks.*.digest": (True, is_digest),
-    "masks.*.checksum": (True, is_checksum),
-    "dense": (False, each(is_object)),
-    "dense.*.dtype": (True, is_one_of(*ITEM_SIZE)),
-    "dense.*.shape": (True, is_shape),
-    "dense.*.digest": (True, is_digest),
-    "dense.*.checksum": (True, is_checksum),
+    "dense": (False, each(is_digest)),
     "task": (False, or_null(is_object)),
     "task.type": (True, is_text),
     "task.architecture": (True, is_text),
@@ -170,13 +199,13 @@ FIELDS: dict[str, tuple[bool, Check]] = {
     "lineage": (False, is_object),
 }
 NAMED = ("base.tensors", "base.parameters", "masks", "dense")  # objects whose keys are names
-INTEGERS = ("shape", "kept", "max_length", "seed", "cut", "width", "count", "n", "m")
+INTEGERS = ("shape", "kept", "bytes", "max_length", "seed", "cut", "width", "count", "n", "m")
 PARAMETERS: dict[str, dict[str, Check]] = {
     "bits": {},
     "zstd": {},
     "gaps": {"width": is_one_of(16, 32)},
     "drift": {},
-    "nm": {"n": is_integer(1, 15), "m": is_one_of(2, 4, 8, 16)},
+    "nm": {"n": is_integer(1), "m": is_one_of(2, 4, 8, 16)},
     "delta": {"count": is_integer(), "width": is_one_of(16, 32)},
 }
 
@@ -193,7 +222,7 @@ def places(value: Any, keys: Sequence[str]) -> list[Any]:
 
 def check_field(around: dict[str, Any], key: str, rule: str, required: bool, check: Check) -> None:
     if key not in around:
-        need(not required, "required", f"the field {rule} is missing")
+        need(not required, rule if rule in ("format", "version") else "required", f"the field {rule} is missing")
         return
     value = around[key]
     whole = not any(isinstance(number, float) for number in (value if isinstance(value, list) else [value]))
@@ -225,10 +254,14 @@ def finite(digits: str) -> float:
     return int(value) if "integer" in SKIPPED and value.is_integer() else value
 
 
-def parse_json(text: str | bytes) -> Any:
-    with library("json", ValueError, RecursionError):
+def parse_json(text: bytes) -> Any:
+    with library("json", ValueError), library("nesting", RecursionError):
         value = json.loads(
-            text, object_pairs_hook=no_key_twice, parse_float=finite, parse_int=integer, parse_constant=constant
+            text.decode(),
+            object_pairs_hook=no_key_twice,
+            parse_float=finite,
+            parse_int=integer,
+            parse_constant=constant,
         )
         whole = json.dumps(value, ensure_ascii=False)
     need(not re.search("[\ud800-\udfff]", whole), "surrogate", "a string holds half of a surrogate pair")
@@ -243,15 +276,22 @@ def check_depth(value: Any, around: int = 0) -> None:
 
 def parameter(base: dict[str, Any], name: str) -> str:
     """The task model's name for a base tensor."""
-    return str(base.get("parameters", {}).get(name, f"{base.get('parameter_prefix', '')}{name}"))
+    return str((base.get("parameters") or {}).get(name, f"{base.get('parameter_prefix') or ''}{name}"))
 
 
-def check_manifest(manifest: Any) -> None:
-    need(is_object(manifest) and manifest.get("format") == "maskhub", "format", "the manifest's format is not maskhub")
-    version = manifest.get("version")
-    whole = matches(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})")(version)
-    need(whole, "version", "the field version is no version")
-    need(int(str(version).partition(".")[0]) == 1, "version.major", f"version {version}, and this reader knows 1.x")
+def dense_entries(manifest: dict[str, Any]) -> dict[str, Any]:
+    found = manifest.get("dense")
+    return found if isinstance(found, dict) else {}
+
+
+def check_version(version: Any) -> None:
+    need(is_version(version), "version", "the field version is no version")
+    major = re.match("[0-9]+", str(version))
+    need(major is None or int(major[0]) == 1, "version.major", f"version {version}, and this reader knows 1.x")
+
+
+def check_fields(manifest: Any) -> None:
+    need(is_object(manifest), "json", "the manifest is no object")
     check_depth(manifest)
     for rule, (required, check) in FIELDS.items():
         *outer, key = rule.split(".")
@@ -260,10 +300,15 @@ def check_manifest(manifest: Any) -> None:
                 check_field(around, key, rule, required, check)
     for path in NAMED:
         for named in places(manifest, path.split(".")):
-            for name in named:
+            for name in named if isinstance(named, dict) else ():
                 need(is_name(name), "name", f"{path}: {name[:100]!r} is no name")
-    base, dense = manifest["base"], dense_entries(manifest)
+
+
+def check_content(manifest: dict[str, Any]) -> None:
+    """What the fields say of one another."""
+    base = manifest["base"]
     for name, entry in manifest["masks"].items():
+        need(name in base["tensors"], "masks.known", f"{name} is not in base.tensors")
         need(entry["kept"] <= math.prod(entry["shape"]), "kept.most", f"{name}: more kept than there are weights")
         codec = entry["codec"]
         known = is_text(codec.get("name")) and codec["name"] in PARAMETERS
@@ -271,21 +316,24 @@ def check_manifest(manifest: Any) -> None:
         for key, check in PARAMETERS[codec["name"]].items():
             check_field(codec, key, f"{codec['name']}.{key}", True, check)
         need(codec["name"] != "nm" or codec["n"] < codec["m"], "nm.below", f"{name}: nm: n is not below m")
-        need(name in base["tensors"], "masks.known", f"{name} is not in base.tensors")
-    strange = base.get("parameters", {}).keys() - base["tensors"].keys()
+    strange = set(base.get("parameters") or {}) - set(base["tensors"])
     need(not strange, "base.parameters.known", "base.parameters names what is not in base.tensors")
-    filled = [parameter(base, name) for name in base["tensors"]] + list(dense)
+    filled = [parameter(base, name) for name in base["tensors"]] + list(dense_entries(manifest))
     need(len(set(filled)) == len(filled), "parameter.twice", "two tensors fill one parameter")
-    root = digest("base\n" + lines("tensor", base["tensors"]))
-    need(root == base["root"], "base.root.follows", "base.root does not follow")
-    masks = lines("mask", {name: entry["digest"] for name, entry in manifest["masks"].items()})
-    whole = lines("dense", {name: entry["digest"] for name, entry in dense.items()})
-    follows = digest(f"maskhub {base['root']}\n" + masks + whole)
-    need(follows == manifest["id"], "id.follows", "the id does not follow")
 
 
-def dense_entries(manifest: dict[str, Any]) -> dict[str, Any]:
-    return dict(manifest.get("dense") or {})
+def check_plain(metadata: dict[str, str], manifest: dict[str, Any], found_id: str) -> None:
+    """That the metadata says what the manifest says."""
+    for key in ("id", "base", "seal"):
+        need(key in metadata, "required", f"the metadata has no {key}")
+    said = {"version": manifest.get("version"), "base": manifest["base"].get("name"), "id": found_id}
+    for key, value in said.items():
+        same = metadata.get(key, value) == value or not is_text(value)
+        need(same, f"plain.{key}", f"the metadata's {key} is not the manifest's")
+    task = manifest.get("task")
+    value = None if task is None else task.get("type")
+    same = metadata.get("task") == value or not (task is None or is_text(value))
+    need(same, "plain.task", "the metadata's task is not the manifest's")
 
 
 # Codecs
@@ -357,8 +405,8 @@ def integers(payload: bytes, count: int, width: int) -> NDArray[np.int64]:
     return np.concatenate([*found, np.empty(0, np.uint8)]).astype(np.int64)[:count]
 
 
-def positions(payload: bytes, count: int, width: int, end: int, rule: str = "position") -> NDArray[np.int64]:
-    found = np.cumsum(integers(payload, count, width) + 1) - 1  # too few for a sum to wrap around
+def positions(distances: NDArray[np.int64], end: int, rule: str = "position") -> NDArray[np.int64]:
+    found = np.cumsum(distances + 1) - 1  # too few for a sum to wrap around
     need(bool((found < end).all()), rule, "a position past the end")
     return found[found < end]
 
@@ -368,24 +416,39 @@ def decode_bits(payload: bytes, codec: dict[str, Any], target: Target) -> bytes:
     return payload
 
 
-def decode_zstd(payload: bytes, codec: dict[str, Any], target: Target) -> bytes:
-    need(payload[:4] == zstandard.FRAME_HEADER, "zstd.frame", "zstd: no frame at the start")
-    with library("zstd.library", zstandard.ZstdError):
+def decode_frame(payload: bytes, rule: str, check_size: Callable[[int], None]) -> bytes:
+    """The content of one Zstandard frame; the size that it states (-1: none) is checked before."""
+    need(payload[:4] == zstandard.FRAME_HEADER, f"{rule}.frame", f"{rule}: no frame at the start")
+    with library(f"{rule}.library", zstandard.ZstdError):
         window = zstandard.get_frame_parameters(payload).window_size
-        need(window <= WINDOW, "zstd.window", f"zstd: a window of {window} bytes")
-        size = zstandard.frame_content_size(payload)
-        need(size == (target.size + 7) // 8, "zstd.size", f"zstd: the frame states the size {size}")
+        need(window <= WINDOW, f"{rule}.window", f"{rule}: a window of {window} bytes")
+        check_size(zstandard.frame_content_size(payload))
         stream = zstandard.ZstdDecompressor().decompressobj()
-        bits = bytes(stream.decompress(payload))
-    need(stream.eof and not stream.unused_data, "zstd.end", "zstd: more or less than one frame")
-    return bits
+        content = bytes(stream.decompress(payload))
+    need(stream.eof and not stream.unused_data, f"{rule}.end", f"{rule}: more or less than one frame")
+    return content
+
+
+def decode_manifest(payload: bytes) -> Any:
+    def check_size(size: int) -> None:
+        need(size >= 0, "manifest.size", "manifest: the frame states no size")
+        need(size <= 1 << 26, "manifest.most", f"manifest: {size} bytes")
+
+    return parse_json(decode_frame(payload, "manifest", check_size))
+
+
+def decode_zstd(payload: bytes, codec: dict[str, Any], target: Target) -> bytes:
+    def check_size(size: int) -> None:
+        need(size == (target.size + 7) // 8, "zstd.size", f"zstd: the frame states the size {size}")
+
+    return decode_frame(payload, "zstd", check_size)
 
 
 def decode_gaps(payload: bytes, codec: dict[str, Any], target: Target) -> bytes:
     coded = int(target.kept <= target.size // 2)
     count = target.kept if coded else target.size - target.kept
     flags = np.full(target.size, 1 - coded, np.uint8)
-    flags[positions(payload, count, codec["width"], target.size)] = coded
+    flags[positions(integers(payload, count, codec["width"]), target.size)] = coded
     return pack(flags)
 
 
@@ -419,22 +482,69 @@ def draws(seed: int, name: str, start: int, stop: int) -> NDArray[np.uint16]:
     return parts.reshape(-1)[: stop - start].astype(np.uint16)
 
 
+def leb128(payload: bytes, at: int) -> tuple[int, int]:
+    """An integer, and where the next one begins."""
+    value, start = 0, at
+    while True:
+        need(at < len(payload), "drift.head", "drift: the head is cut short")
+        need(at - start < 5, "drift.head", "drift: an integer of more than five bytes")
+        byte = payload[at] if at < len(payload) else 0
+        value |= (byte & 127) << 7 * (at - start)
+        at += 1
+        if byte < 128:
+            break
+    need(byte > 0 or at == start + 1, "drift.head", "drift: an integer of more bytes than it needs")
+    return value, at
+
+
+def rice(payload: bytes, count: int) -> tuple[NDArray[np.int64], bytes]:
+    """The values of a Rice list, and what follows it."""
+    if count == 0:
+        return np.empty(0, np.int64), payload
+    parts = -(-count // 128)
+    bits = np.unpackbits(np.frombuffer(payload, np.uint8), bitorder="little")
+    ones = np.flatnonzero(bits)
+    if ones.size < parts + count:
+        raise RefusedError("rice.short", "drift: the first part of a Rice list is cut short")
+    end = int(ones[parts + count - 1]) // 8 * 8 + 8
+    need(ones.size == parts + count or ones[parts + count] >= end, "rice.padding", "drift: bits after the first part")
+    numbers = np.diff(ones[: parts + count], prepend=-1) - 1
+    folded, values = numbers[:parts], numbers[parts:]
+    parameters = np.cumsum(np.where(folded % 2, -(folded + 1) // 2, folded // 2))
+    right = bool((parameters >= 0).all() and (parameters <= 31).all())
+    need(right, "rice.parameter", "drift: a Rice parameter that is not 0 to 31")
+    if (parameters < 0).any():
+        raise RefusedError("rice.parameter", "drift: a Rice parameter below 0")
+    sizes = np.repeat(parameters, 128)[:count]
+    need(bool((values >> 32 - sizes == 0).all()), "rice.value", "drift: a value of 2^32 or more")
+    behind = end + int(sizes.sum())
+    need(behind <= bits.size, "rice.short", "drift: the second part of a Rice list is cut short")
+    bits = np.concatenate([bits, np.zeros(max(behind - bits.size, 0), np.uint8)])
+    for start, k in zip(range(0, count, 128), parameters.tolist(), strict=True):
+        chunk = values[start : start + 128]
+        low = bits[end : end + k * chunk.size].reshape(chunk.size, k).astype(np.int64)
+        chunk[:] = (chunk << k) + (low << np.arange(k)).sum(axis=1)
+        end += low.size
+    need(not bits[end : -(-end // 8) * 8].any(), "rice.padding", "drift: bits after the second part")
+    return values, payload[-(-end // 8) :]
+
+
 def decode_drift(payload: bytes, codec: dict[str, Any], target: Target) -> bytes:
-    need(target.initial is not None, "drift.initial", "drift: the manifest has no initial mask")
-    assert target.initial is not None
+    if target.initial is None:
+        raise RefusedError("drift.initial", "drift: the manifest has no initial mask")
     need(target.size < 1 << 31, "drift.weights", "drift: 2^31 weights or more")
-    need(len(payload) >= 16, "drift.head", "drift: no head")
-    payload += bytes(max(16 - len(payload), 0))
-    width, window, near, far = np.frombuffer(payload, "<u4", 4).tolist()
-    need(width in (16, 32), "drift.width", f"drift: a width of {width}")
+    at, head = 0, []
+    for _ in range(3):
+        value, at = leb128(payload, at)
+        head.append(value)
+    window, near, far = head
     need(window <= 1 << 16, "drift.window", f"drift: a window of {window}")
     need(near + far <= target.size, "drift.count", "drift: more changes than weights")
-    need(len(payload) >= 16 + 4 * far, "drift.far", "drift: cut short")
-    beyond = np.frombuffer(payload[16 : 16 + 4 * far], "<u4").astype(np.int64)
-    need(bool((np.diff(beyond, prepend=-1) > 0).all()), "drift.rising", "drift: far positions do not rise")
-    need(bool((beyond < target.size).all()), "position", "drift: a far position past the end")
+    ranks, payload = rice(payload[at:], near)
+    beyond, payload = rice(payload, far)
+    need(not payload, "drift.end", "drift: bytes follow the second list")
     cut, starts = target.initial["cut"], range(0, target.size, 1 << 20)
-    orders, flags = [], np.empty(target.size, np.uint8)
+    orders, flags = [np.empty(0, np.int64)], np.empty(target.size, np.uint8)
     for start in starts:
         block = draws(target.initial["seed"], target.name, start, min(start + (1 << 20), target.size)).astype(np.int64)
         keep = block >= cut
@@ -442,9 +552,9 @@ def decode_drift(payload: bytes, codec: dict[str, Any], target: Target) -> bytes
         order = np.lexsort((np.arange(block.size), distance))  # by distance, then by index
         orders.append(start + order[: np.count_nonzero(distance < window)])
         flags[start : start + block.size] = keep
-    order = np.concatenate([*orders, np.empty(0, np.int64)])
-    flags[order[positions(payload[16 + 4 * far :], near, width, order.size, "drift.rank")]] ^= 1
-    np.bitwise_xor.at(flags, beyond[beyond < target.size], 1)
+    order = np.concatenate(orders)
+    flags[order[positions(ranks, order.size, "drift.rank")]] ^= 1
+    flags[positions(beyond, target.size)] ^= 1
     return pack(flags)
 
 
@@ -471,7 +581,7 @@ def decode_delta(payload: bytes, codec: dict[str, Any], target: Target) -> bytes
     shape, bits = target.parent()
     need(shape == target.shape, "parent.shape", f"delta: the parent's mask has the shape {shape}")
     flags = np.unpackbits(np.frombuffer(bits, np.uint8), count=target.size, bitorder="little")
-    flags[positions(payload, codec["count"], codec["width"], target.size)] ^= 1
+    flags[positions(integers(payload, codec["count"], codec["width"]), target.size)] ^= 1
     return pack(flags)
 
 
@@ -502,38 +612,51 @@ class File:
         self.head, data = self.content[:end], self.content[end:]
         need(self.head[8:9] == b"{", "header.start", "the header does not start with {")
         header = parse_json(self.head[8:])
-        metadata = header.pop("__metadata__", None) or {}
+        self.metadata = header.pop("__metadata__", None) or {}
         for name, entry in header.items():
             need(isinstance(entry, dict), "header.entry", f"the header's entry of {name[:100]!r} is no object")
             if isinstance(entry, list):
                 header[name] = dict(zip(("dtype", "shape", "data_offsets"), entry, strict=False))
-        need("maskhub" in metadata, "key", "no mask: the key maskhub is missing")
-        self.manifest = parse_json(metadata["maskhub"])
-        check_manifest(self.manifest)
-        masks, dense = self.manifest["masks"], dense_entries(self.manifest)
-        need(not set(masks) & set(dense), "payload.both", "a name is both masked and dense")
-        need(set(header) == set(masks) | set(dense), "payload.names", "payloads and entries are not the same names")
-        need(all(entry["dtype"] == "U8" for entry in header.values()), "payload.dtype", "a payload is not U8")
-        need(all(len(entry["shape"]) == 1 for entry in header.values()), "payload.shape", "a payload is not flat")
-        self.payloads = {name: data[slice(*entry["data_offsets"])] for name, entry in header.items()}
-        for name, entry in dense.items():
-            size = ITEM_SIZE.get(entry["dtype"], 0) * math.prod(entry["shape"])
-            fits = len(self.payloads.get(name, b"")) == size or entry["dtype"] not in ITEM_SIZE
-            need(fits, "dense.size", f"{name}: the payload has not the size of dtype and shape")
+        need(self.metadata.get("format") == "maskhub", "format", "no mask: the metadata's format is not maskhub")
+        check_version(self.metadata.get("version"))
+        for name in (MANIFEST, MASKS):
+            need(name in header, "payload.missing", f"the payload {name} is missing")
+            entry = header.get(name, {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]})
+            need(entry["dtype"] == "U8", "payload.dtype", f"{name} is not U8")
+            need(len(entry["shape"]) == 1, "payload.shape", f"{name} is not flat")
+        payloads = {name: data[slice(*entry["data_offsets"])] for name, entry in header.items()}
+        self.manifest = decode_manifest(payloads.pop(MANIFEST, b""))
+        self.masks = payloads.pop(MASKS, b"")
+        self.tensors = {name: (header[name]["dtype"], header[name]["shape"], data) for name, data in payloads.items()}
+        check_fields(self.manifest)
+        masks = self.manifest["masks"]
+        total = sum(entry["bytes"] for entry in masks.values())
+        need(total == len(self.masks), "masks.total", f"the masks have {total} bytes, {MASKS} {len(self.masks)}")
+        same = self.tensors.keys() == dense_entries(self.manifest).keys()
+        need(same, "dense.names", "the dense tensors of manifest and file are not the same names")
+        for name, (dtype, shape, _) in self.tensors.items():
+            need(dtype in ITEM_SIZE, "dense.dtype", f"{name}: the dtype {dtype}")
+            need(is_shape(shape), "dense.shape", f"{name}: the shape {shape}")
+        check_content(self.manifest)
+        self.id = content_id(self.manifest)
+        check_plain(self.metadata, self.manifest, self.id)
         decoded = sum(math.prod(entry["shape"]) + 7 >> 3 for entry in masks.values())
         need(decoded <= most(len(self.content)), "limit.file", f"masks of {decoded} bytes in all")
 
     def check_seal(self) -> None:
-        seal = self.manifest.get("seal", "").encode()
+        if "seal" not in self.metadata:
+            return
+        seal = self.metadata["seal"].encode()
         place = self.head.find(seal)
         blank = self.content[:place] + b"0" * 64 + self.content[place + 64 :]
         right = place >= 0 and blake3(blank).hexdigest().encode() == seal
-        need(right or not seal, "seal.matches", "the seal does not match the file")
+        need(right, "seal.matches", "the seal does not match the file")
 
-    def payload(self, name: str, checksum: str) -> bytes:
-        found = self.payloads.get(name, b"")
-        need(blake3(found).hexdigest()[:16] == checksum, "checksum.matches", f"{name}: the payload is damaged")
-        return found
+    def payload(self, name: str) -> bytes:
+        """The coded mask."""
+        masks = self.manifest["masks"]
+        start = sum(entry["bytes"] for before, entry in masks.items() if before < name)
+        return self.masks[start : start + masks[name]["bytes"]]
 
     def mask(self, name: str) -> bytes:
         """The packed bits."""
@@ -541,9 +664,8 @@ class File:
         target = Target(
             name, entry["shape"], entry["kept"], self.manifest.get("initial"), lambda: self.parent_mask(entry, name)
         )
-        payload = self.payload(name, entry["checksum"])
         try:
-            bits = DECODE[entry["codec"]["name"]](payload, entry["codec"], target)
+            bits = DECODE[entry["codec"]["name"]](self.payload(name), entry["codec"], target)
         except RefusedError as error:
             raise RefusedError(error.rule, f"{name}: {error}") from error
         right = mask_digest(entry["shape"], bits) == entry["digest"]
@@ -556,9 +678,9 @@ class File:
 
     def dense(self, name: str) -> bytes:
         """The elements, little-endian."""
-        entry = self.manifest["dense"][name]
-        data = self.payload(name, entry["checksum"])
-        right = tensor_digest(entry["dtype"], entry["shape"], data) == entry["digest"]
+        dtype, shape, data = self.tensors[name]
+        found = tensor_digest(dtype, shape, data)
+        right = found == dense_entries(self.manifest).get(name, found)
         need(right, "digest.matches", f"{name}: the tensor does not match its digest")
         return data
 
@@ -569,7 +691,8 @@ class File:
         need(self.above < CHAIN, "parent.chain", f"delta: a chain of more than {CHAIN}")
         for path in self.parents:
             parent = File(path, [other for other in self.parents if other != path], self.above + 1)
-            if parent.manifest["id"] == wanted or SKIPPED & {"parent.named", "parent.id"}:
+            parent.check_seal()
+            if parent.id == wanted or SKIPPED & {"parent.named", "parent.id"}:
                 break
         else:
             raise RefusedError("parent.id", f"delta: the parent {wanted} is not at hand")
@@ -593,11 +716,11 @@ def describe(file: File) -> dict[str, Any]:
         for name, entry in manifest["masks"].items()
     }
     dense = {}
-    for name, entry in dense_entries(manifest).items():
+    for name, (dtype, shape, _) in file.tensors.items():
         file.dense(name)
-        dense[name] = {key: entry[key] for key in ("dtype", "shape", "digest")}
+        dense[name] = {"dtype": dtype, "shape": shape, "digest": dense_entries(manifest).get(name)}
     base = {"name": manifest["base"].get("name"), "root": manifest["base"]["root"]}
-    head = {"version": manifest["version"], "id": manifest["id"], "parent": manifest.get("parent")}
+    head = {"version": manifest.get("version"), "id": file.id, "parent": manifest.get("parent")}
     return {**head, "base": base, "masks": masks, "dense": dense}
 
 

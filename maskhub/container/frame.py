@@ -43,5 +43,11 @@ def unpack(frame: Bytes) -> bytes:
 
 
 def pack(content: bytes | memoryview, level: int) -> bytes:
-    """A frame of this content."""
-    return zstandard.ZstdCompressor(level=level).compress(content)
+    """A frame of this content, whose window ``content_size`` takes."""
+    size = memoryview(content).nbytes
+    if size <= WINDOW:
+        return zstandard.ZstdCompressor(level=level).compress(content)
+    chosen = zstandard.ZstdCompressionParameters.from_level(level, source_size=size)
+    log = min(chosen.window_log, WINDOW.bit_length() - 1)  # the highest levels look further back
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=size, window_log=log)
+    return zstandard.ZstdCompressor(compression_params=parameters).compress(content)

@@ -26,6 +26,7 @@ FORMAT = "maskhub"
 MANIFEST, MASKS = "maskhub.manifest", "maskhub.masks"  # payloads; no dense tensor can have these names
 LEVEL = 22  # of Zstandard: a manifest is small
 MOST = 1 << 26  # bytes of JSON; a model of 100,000 tensors needs a third of it
+FREE, EXPANSION = 1 << 20, 1 << 6  # bytes of JSON, and those for each of the payload: digests compress by eight
 MAJOR, MINOR = 1, 0
 VERSION = f"{MAJOR}.{MINOR}"
 
@@ -133,6 +134,8 @@ def unpack(payload: Bytes, source: str) -> str:
     try:
         if (size := frame.content_size(payload)) > MOST:
             raise CodecError(f"it says that it is {size:,} bytes long, and {MOST:,} are the most")
+        if size > FREE + EXPANSION * payload.size:  # JSON of nothing but brackets takes 50 times its size in memory
+            raise CodecError(f"it says that {payload.size:,} bytes hold {size:,}, far more than manifests do")
         return frame.unpack(payload).decode()
     except (CodecError, UnicodeError) as error:
         raise FormatError(f"{source}: the manifest cannot be read: {getattr(error, 'message', error)}") from error
@@ -166,7 +169,7 @@ def check_version(version: Any, source: str) -> None:
 def check_shape(name: str, shape: tuple[int, ...], source: str) -> None:
     """FormatError for a shape that no tensor of a mask file has."""
     if len(shape) > MAX_DIMENSIONS or math.prod(max(d, 1) for d in shape) > MAX_WEIGHTS:
-        raise FormatError(f"{source}: {name} has an impossible shape {list(shape)}")
+        raise FormatError(f"{source}: {name} has an impossible shape {str(list(shape))[:200]}")
 
 
 def _check_depth(raw: Any, source: str) -> None:

@@ -260,7 +260,8 @@ class MaskFile:
             if (info := self._file.tensors.get(name)) is None:
                 raise FormatError(f"{self.path}: the payload {name} is missing")
             if info.dtype != "U8" or len(info.shape) != 1:
-                raise FormatError(f"{self.path}: the payload {name} is {info.dtype} {list(info.shape)}, not U8 [n]")
+                shape = str(list(info.shape))[:100]
+                raise FormatError(f"{self.path}: the payload {name} is {info.dtype} {shape}, not U8 [n]")
 
     def _check_masks(self) -> dict[str, tuple[int, int]]:
         """Where the bytes of each mask lie in their payload, which they fill in the order of names."""
@@ -292,8 +293,11 @@ class MaskFile:
 
     def _check_plain(self) -> None:
         """What people read in the metadata must be what the manifest says."""
+        if missing := {"id", "base", "seal"} - self._plain.keys():
+            raise FormatError(f"{self.path}: the metadata has no {min(missing)!r}", hint=IntegrityError.cure)
         for key in ("format", "version", "id", "base", "task"):
             if (said := self._plain.get(key)) != (right := self.manifest.plain.get(key)):
+                said, right = said and said[:100], right and right[:100]
                 raise IntegrityError(f"{self.path}: the metadata's {key!r} is {said!r}, and by the manifest {right!r}")
 
 

@@ -11,9 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from maskhub.container import codecs
 from maskhub.container.codecs.delta import Delta
-from maskhub.container.manifest import MANIFEST, MASKS, Manifest, MaskEntry, check_shape, pack, parse, render
+from maskhub.container.manifest import (
+    MANIFEST,
+    MASKS,
+    Manifest,
+    MaskEntry,
+    check_shape,
+    pack,
+    parse,
+    render,
+    unpack,
+)  # fmt: skip
 from maskhub.errors import CodecError, FormatError, OutputError
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage import digest
@@ -60,9 +72,8 @@ def save(
         dense = {name: digest.tensor_digest(t.dtype, t.shape, t.data) for name, t in maskset.dense.items()}
         delta = any(entry.codec["name"] == Delta.name for entry in masks.values())
         manifest = Manifest.of(maskset, masks, dense, parent=parent.id if parent is not None and delta else None)
-        text = render(manifest, maskset.extra)
-        parse(text, str(path))  # what is written can be read again
-        first = pack(text)
+        first = pack(render(manifest, maskset.extra))
+        parse(unpack(np.frombuffer(first, np.uint8), str(path)), str(path))  # what is written can be read again
         specs = {MANIFEST: Spec("U8", (len(first),)), MASKS: Spec("U8", (spool.tell(),))}
         seal = secrets.token_hex(32)  # which occurs nowhere else, until it is known
         head = io.BytesIO()

@@ -70,7 +70,8 @@ class TensorFile:
             raise FormatError(f"{self.path}: not a safetensors file: its header is not valid: {error}") from error
         for name, info in self.tensors.items():
             if info.dtype not in ITEM_SIZE:
-                raise FormatError(f"{self.path}: tensor {name} has dtype {info.dtype}, which MaskHub cannot read")
+                what = f"tensor {name[:1024]} has dtype {info.dtype}"
+                raise FormatError(f"{self.path}: {what}, which MaskHub cannot read")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)

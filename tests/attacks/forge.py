@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from maskhub.container import frame
 from maskhub.container.writer import save
 from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage import digest
 from maskhub.storage.tensor import RawTensor
-from tests.tiny import read_parts
+from tests.spec.tools import load
 
-Parts = tuple[dict[str, Any], dict[str, bytes]]  # manifest and payloads
-Change = Callable[[dict[str, Any], dict[str, bytes]], object]
-
-PLACEHOLDER = "5ea1" * 16
+make_vectors = load("make_vectors")
+Parts = make_vectors.Parts
+put = make_vectors.put
+Change = Callable[[Any], object]  # of parts
 
 
 @functools.cache
@@ -42,7 +42,9 @@ def _masksets() -> tuple[MaskSet, MaskSet]:
     masks = {name: Mask.from_bool(keep) for name, keep in flags.items()}
     before = flags["delta"].copy()
     before[::3, 0] ^= True
-    base = BaseBinding.of("b", {n: digest.checksum(n.encode()) * 4 for n in masks}, {n: f"m.{n}" for n in masks}, None)
+    base = BaseBinding.of(
+        "b", {n: digest.mask_digest((), n.encode()) for n in masks}, {n: f"m.{n}" for n in masks}, None
+    )
     task = Task("text-classification", "BertForSequenceClassification", {"id2label": {"0": "ham"}})
     dense = {"head": RawTensor.from_numpy(np.arange(3, dtype=np.float32))}
     child = MaskSet(base, masks, dense, task, Initial(7, 6000, -0.02, 0.3), {"accuracy": 0.9}, {"note": "n"})
@@ -50,87 +52,79 @@ def _masksets() -> tuple[MaskSet, MaskSet]:
 
 
 @functools.cache
-def _parts() -> tuple[Parts, Parts]:
+def _parts() -> tuple[Any, Any]:
     child, parent = _masksets()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "x.msk"
         save(parent, path)
-        above = read_parts(path)
+        above = make_vectors.parts(path.read_bytes())
         found = []
         for name, mask in child.masks.items():  # a file has one codec, or the smallest: put one together
             save(dataclasses.replace(child, masks={name: mask}), path, codec=name, parent=parent, force=True)
-            found.append(read_parts(path))
+            found.append(make_vectors.parts(path.read_bytes()))
     whole = found[0]
-    for manifest, payloads in found:
-        whole[0]["masks"] |= manifest["masks"]
-        whole[1].update(payloads)
-    whole[0]["parent"] = above[0]["id"]
+    for one in found:
+        whole.manifest["masks"] |= one.manifest["masks"]
+        whole.masks.update(one.masks)
+    whole.manifest["parent"] = parent.id
     return whole, above
 
 
-def parts() -> Parts:
-    """Manifest and payloads of a small file with a mask of each codec, named by it, and a dense tensor."""
+def parts() -> Any:
+    """What a small file holds that has a mask of each codec, named by it, and a dense tensor."""
     return copy.deepcopy(_parts()[0])
 
 
-def parent_parts() -> Parts:
+def parent_parts() -> Any:
     """The same of the file that its ``delta`` mask is coded against."""
     return copy.deepcopy(_parts()[1])
-
-
-def container(manifest: dict[str, Any] | str, payloads: dict[str, bytes]) -> bytes:
-    """A safetensors file from any manifest and payloads."""
-    text = manifest if isinstance(manifest, str) else json.dumps(manifest)
-    header: dict[str, Any] = {"__metadata__": {"maskhub": text}}
-    place = 0
-    for name, payload in payloads.items():
-        header[name] = {"dtype": "U8", "shape": [len(payload)], "data_offsets": [place, place + len(payload)]}
-        place += len(payload)
-    return raw(json.dumps(header).encode(), b"".join(payloads.values()))
 
 
 def raw(header: bytes, body: bytes = b"") -> bytes:
     return len(header).to_bytes(8, "little") + header + body
 
 
-def honest(manifest: dict[str, Any], payloads: dict[str, bytes], *, id: bool = True) -> bytes:
-    """A file whose checksums, root, id and seal fit: what someone who wants to do harm would write."""
-    entries = {**manifest["masks"], **manifest["dense"]} if "dense" in manifest else manifest["masks"]
-    for name, entry in entries.items():
-        entry["checksum"] = digest.checksum(payloads.get(name, b""))
-    base = manifest["base"]
-    base["root"] = digest.base_root(base["tensors"])
-    masks, dense = ({n: e["digest"] for n, e in manifest.get(kind, {}).items()} for kind in ("masks", "dense"))
-    if id:
-        manifest["id"] = digest.mask_id(base["root"], masks, dense)
-    manifest["seal"] = PLACEHOLDER
-    content = container(manifest, payloads)
-    seal = digest.seal(content, content.index(PLACEHOLDER.encode()))
-    return content.replace(PLACEHOLDER.encode(), seal.encode(), 1)
+def honest(content: Any) -> bytes:
+    """A file whose metadata and seal fit: what someone who wants to do harm would write."""
+    make_vectors.follow(content)
+    text = make_vectors.written(content.manifest)
+    return bytes(make_vectors.assembled(content, frame.pack(text, 3)))
+
+
+def with_manifest(text: str | bytes) -> bytes:
+    """The small file with any text for its manifest, and a wrong seal, which nobody asks for before."""
+    content = parts()
+    make_vectors.follow(content)
+    return broken_seal(make_vectors.assembled(content, frame.pack(text.encode() if isinstance(text, str) else text, 3)))
+
+
+def broken_seal(content: bytes) -> bytes:
+    seal = make_vectors.split(content)[0]["__metadata__"]["seal"].encode()
+    return content.replace(seal, digest.NONE.encode(), 1)
+
+
+def unsealed(content: bytes, change: Change) -> bytes:
+    """A file with a change that all follows but the seal."""
+    return broken_seal(make_vectors.changed(content, change))
+
+
+def with_frame(payload: bytes) -> bytes:
+    """The small file with any bytes for its manifest's payload."""
+    return bytes(make_vectors.assembled(parts(), payload))
 
 
 def changed(change: Change) -> bytes:
     """The small file with a lie in it, and digests that agree."""
-    manifest, payloads = parts()
-    change(manifest, payloads)
-    return honest(manifest, payloads)
-
-
-def put(path: str, value: Any) -> Change:
-    """A change that sets one field of the manifest; keys are joined by ``/``."""
-    *keys, last = path.split("/")
-
-    def change(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
-        functools.reduce(lambda inner, key: inner[key], keys, manifest)[last] = value
-
-    return change
+    content = parts()
+    change(content)
+    return honest(content)
 
 
 def claim(name: str, payload: bytes, **entry: Any) -> Change:
-    """A change of one mask's payload and of what its entry says."""
+    """A change of one coded mask and of what its entry says."""
 
-    def change(manifest: dict[str, Any], payloads: dict[str, bytes]) -> None:
-        payloads[name] = payload
-        manifest["masks"][name] |= entry
+    def change(content: Any) -> None:
+        content.masks[name] = payload
+        content.manifest["masks"][name] |= entry
 
     return change

@@ -22,7 +22,7 @@ KINDS = sorted({name.partition(":")[0] for name in ATTACKS})
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("parent") / "parent.msk"
-    path.write_bytes(honest(*parent_parts()))
+    path.write_bytes(honest(parent_parts()))
     return path
 
 
@@ -35,7 +35,7 @@ def judge(parent: Path, paths: list[Path]) -> list[dict[str, Any]]:
 
 def test_the_files_that_attacks_start_from_are_right(parent: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.msk"
-    path.write_bytes(honest(*parts()))
+    path.write_bytes(honest(parts()))
     file = MaskFile(path, [parent])
     file.verify()
     assert all(entry.codec["name"] == name for name, entry in file.manifest.masks.items())

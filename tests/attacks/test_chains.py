@@ -17,14 +17,15 @@ from tests.attacks.forge import Change, claim, honest, parent_parts, parts
 
 def child(folder: Path, name: str, parent: str, change: Change | None = None) -> tuple[Path, str]:
     """A file whose one mask is coded against ``parent``; its path and id."""
-    manifest, payloads = parts()
-    manifest["masks"] = {"delta": manifest["masks"]["delta"]}
-    manifest |= {"dense": {}, "parent": parent, "lineage": {"name": name}}
+    content = parts()
+    content.masks, content.dense = {"delta": content.masks["delta"]}, {}
+    masks = {"delta": content.manifest["masks"]["delta"]}
+    content.manifest |= {"masks": masks, "dense": {}, "parent": parent, "lineage": {"name": name}}
     if change:
-        change(manifest, payloads)
+        change(content)
     path = folder / f"{name}.msk"
-    path.write_bytes(honest(manifest, {"delta": payloads["delta"]}))
-    return path, manifest["id"]
+    path.write_bytes(honest(content))
+    return path, content.plain["id"]
 
 
 def digest(number: int) -> Change:
@@ -70,30 +71,30 @@ def test_a_chain_of_2000(tmp_path: Path) -> None:
 
 
 def test_a_parent_that_does_not_fit(tmp_path: Path) -> None:
-    manifest, payloads = parent_parts()
+    content = parent_parts()
     lies: dict[str, tuple[dict[str, Any], str]] = {
         "shape": ({"shape": [100, 1]}, r"shape \[100, 1\], not \[10, 10\]"),
         "larger": ({"shape": [1000]}, r"shape \[1000\], not \[10, 10\]"),
         "huge": ({"shape": [1 << 40], "kept": 1 << 39}, r"shape \[1099511627776\], not"),
     }
     for name, (entry, reason) in lies.items():
-        manifest["masks"]["delta"] |= entry
+        content.manifest["masks"]["delta"] |= entry
         parent = tmp_path / f"{name}-parent.msk"
-        parent.write_bytes(honest(manifest, payloads))
-        path, _ = child(tmp_path, name, manifest["id"])
+        parent.write_bytes(honest(content))
+        path, _ = child(tmp_path, name, content.plain["id"])
         with pytest.raises(CodecError, match=reason):
             MaskFile(path, [parent]).verify()
-    manifest["masks"], payloads = {}, {}
-    parent.write_bytes(honest(manifest, payloads))
-    path, _ = child(tmp_path, "none", manifest["id"])
+    content.manifest["masks"], content.masks = {}, {}
+    parent.write_bytes(honest(content))
+    path, _ = child(tmp_path, "none", content.plain["id"])
     with pytest.raises(CodecError, match="the parent has no mask for this tensor"):
         MaskFile(path, [parent]).verify()
 
 
 def test_differences_that_do_not_fit(tmp_path: Path) -> None:
-    manifest, payloads = parent_parts()
+    content = parent_parts()
     parent = tmp_path / "parent.msk"
-    parent.write_bytes(honest(manifest, payloads))
+    parent.write_bytes(honest(content))
     huge = 1 << 48
     for name, count, values, reason in (
         ("more", 101, [0] * 101, "101 differences in a tensor of 100"),
@@ -105,6 +106,6 @@ def test_differences_that_do_not_fit(tmp_path: Path) -> None:
     ):
         codec = {"name": "delta", "count": count, "width": 16}
         lie = claim("delta", pco.compress(np.array(values), 16), codec=codec)
-        path, _ = child(tmp_path, name, manifest["id"], lie)
+        path, _ = child(tmp_path, name, content.plain["id"], lie)
         with pytest.raises(CodecError, match=reason):
             MaskFile(path, [parent]).verify()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.digest import full_mask_digest
 from maskhub.storage.safetensors import write_header
 from maskhub.storage.tensor import Spec
+from tests.attacks.forge import with_manifest
 
 SHAPE = (1 << 14, 1 << 14)  # 32 MiB of bits
 DROPS = "drops"
@@ -111,6 +113,21 @@ def test_masks_count_together(base: Path, tmp_path: Path) -> None:
     assert side * side // 8 < most(0) < count * side * side // 8
     with pytest.raises(FormatError, match=r"claim masks of 50,331,648 bytes"):
         maskhub.verify(tmp_path / "x.msk")
+
+
+def test_a_manifest_far_larger_than_its_payload_is_neither_written_nor_read(tmp_path: Path) -> None:
+    """A few bytes of Zstandard could hold 64 MiB of brackets, which take gigabytes once they are parsed."""
+    binding = BaseBinding.of("b", {"w": "0" * 64}, {"w": "w"}, None)
+    with pytest.raises(FormatError, match=r"x\.msk: the manifest .* bytes hold 2,.*, far more than manifests do"):
+        maskhub.save(MaskSet(binding, {}, lineage={"note": "x" * 2_000_000}), tmp_path / "x.msk")
+    assert not list(tmp_path.iterdir())
+    notes = {"note": "x" * 1_000_000}
+    maskhub.save(MaskSet(binding, {}, lineage=notes), tmp_path / "x.msk")
+    assert maskhub.open(tmp_path / "x.msk").lineage == notes
+    text = json.dumps(notes | {"more": "x" * 100_000}).encode()
+    (tmp_path / "x.msk").write_bytes(with_manifest(text))
+    with pytest.raises(FormatError, match="far more than manifests do"):
+        maskhub.open(tmp_path / "x.msk")
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (7,), (8,), (9,), (3, 5), (1 << 12, 1 << 11), ((1 << 23) + 3,)])

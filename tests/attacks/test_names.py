@@ -20,7 +20,7 @@ from maskhub.masks.mask import MaskSet
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.tensor import RawTensor
 from tests import tiny
-from tests.attacks.forge import changed, honest, parts
+from tests.attacks.forge import changed, put
 
 PATHS = (
     "../../outside",
@@ -74,15 +74,16 @@ def test_no_parameter_takes_the_place_of_the_metadata(base_folder: Path, maskset
 STEER = "\x1b]0;title\x07\x1b[2J\x9b2J\r\n\u202egpj.exe\u2028\x00\x7f"
 
 
-def steer(m: dict[str, Any], p: dict[str, bytes]) -> None:
+def steer(c: Any) -> None:
+    m = c.manifest
     m["base"]["name"] = m["task"]["type"] = m["task"]["architecture"] = STEER
     m["base"]["hub"] = {"id": STEER, "commit": STEER, "files": {STEER: "0" * 64}}
     m["metrics"] = {STEER: 1.0}
     m["lineage"] = {STEER: {STEER: STEER, "list": [STEER]}}
     m["task"]["tokenizer"] = STEER
     for name in ("\u202egaps", "\x9b2Jgaps", "\u2066\u2028"):  # names without C0 characters are names
-        m["base"]["tensors"][name] = "0" * 64
-        m["masks"][name], p[name] = m["masks"]["gaps"], p["gaps"]
+        m["base"]["tensors"][name] = "0" * 16
+        m["masks"][name], c.masks[name] = m["masks"]["gaps"].copy(), c.masks["gaps"]
 
 
 def test_nothing_from_a_file_steers_the_terminal(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_nothing_from_a_file_steers_the_terminal(tmp_path: Path) -> None:
         ["verify", path],
         ["info", path, "-q"],
     )
-    (tmp_path / "y.msk").write_bytes(honest(parts()[0] | {"version": STEER}, parts()[1]))
+    (tmp_path / "y.msk").write_bytes(changed(put("version", STEER)))
     for arguments in (*commands, ["info", tmp_path / "y.msk"], ["verify", tmp_path / "y.msk"]):
         command = [sys.executable, "-m", "maskhub_cli", *map(str, arguments)]
         environment = os.environ | {"PYTHONIOENCODING": "utf-8"}

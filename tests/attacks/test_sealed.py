@@ -1,4 +1,4 @@
-"""A change anywhere in a mask's file, and in what its header tells too, is refused by every command that uses it."""
+"""A change anywhere in a mask's file, and in what its manifest tells too, is refused by every command that uses it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,22 @@ import pytest
 import maskhub
 from maskhub.errors import IntegrityError, MaskhubError
 from tests import tiny
+from tests.attacks.forge import put, unsealed
 from tests.storage.rangeserver import RangeServer
 
-# Text of the header that a flip leaves valid JSON: the first letter behind each is changed.
-REGIONS = ["id2label", "architecture", "accuracy", "lineage", "tiny-bert", "seed", "pooler.dense", "checksum"]
+# Texts of the header, of which the last letter is changed, and parts of what follows it.
+REGIONS = [
+    "format",
+    "1.0",
+    '"id":"',
+    '"base',
+    "text-class",
+    '"seal":"',
+    "maskhub.manifest",
+    "classifier.weight",
+    "masks",
+]
+BEHIND = [0, 0.1, 0.5, 0.9, 1]
 COMMANDS: dict[str, Callable[[Path, Path], Any]] = {
     "open": lambda base, mask: maskhub.open(mask),
     "info": lambda base, mask: maskhub.info(mask),
@@ -49,14 +61,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     (folder / "shared").mkdir()
     good = (folder / "good.msk").read_bytes()
     changed = []
-    for number, text in enumerate([*REGIONS, None]):
-        place = len(good) - 1 if text is None else good.index(text.encode()) + len(text) - 1
+    header = 8 + int.from_bytes(good[:8], "little")
+    places = [good.index(text.encode()) + len(text) - 1 for text in REGIONS]
+    assert max(places) < header
+    for number, place in enumerate([*places, *(header + int((len(good) - 1 - header) * part) for part in BEHIND)]):
         changed.append(folder / f"changed{number}.msk")
         changed[-1].write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
-    ham, spam = (label.encode() for label in tiny.TASK.config["id2label"].values())
+    labels = dict(zip(("1", "0"), tiny.TASK.config["id2label"].values(), strict=True))
     changed.append(folder / "labels.msk")
-    changed[-1].write_bytes(good.replace(ham, b"@").replace(spam, ham).replace(b"@", spam))
-    assert changed[-1].stat().st_size == len(good)
+    changed[-1].write_bytes(unsealed(good, put("task/config/id2label", labels)))
     return base, changed
 
 
@@ -88,14 +101,13 @@ def test_the_labels_that_were_swapped_are_refused_by_the_seal(files: tuple[Path,
 def test_a_remote_mask_is_checked_where_all_of_it_is_fetched(
     files: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of one that is read in parts the header cannot be checked alone."""
+    """Of one that is read in parts not all of the manifest can be checked."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     tiny.megabyte(tmp_path / "large.msk")
     good = (tmp_path / "large.msk").read_bytes()
     with RangeServer() as server:
         server.files["small.msk"] = files[1][-1].read_bytes()  # comes whole with its header
-        server.files["large.msk"] = good.replace(b'\\"base\\",', b'\\"bass\\",', 1)
-        assert server.files["large.msk"] != good
+        server.files["large.msk"] = unsealed(good, put("lineage", {"note": "another"}))
         for name in ("small.msk", "large.msk"):
             with pytest.raises(IntegrityError, match=r"\(seal\)"):
                 maskhub.open(server.url(name), whole=True)
@@ -103,4 +115,4 @@ def test_a_remote_mask_is_checked_where_all_of_it_is_fetched(
             maskhub.info(server.url("small.msk"))
         with pytest.raises(IntegrityError, match=r"\(seal\)"):
             maskhub.pack(server.url("large.msk"), tmp_path / "out.msk")
-        assert maskhub.info(server.url("large.msk")).base.name == "bass"
+        assert maskhub.info(server.url("large.msk")).lineage == {"note": "another"}

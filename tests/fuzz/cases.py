@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +20,7 @@ from maskhub.container.reader import MaskFile
 from maskhub.errors import CodecError, MaskhubError
 from maskhub.masks.mask import Mask, packed_size
 from maskhub.masks.scores import Initial
-from tests.attacks.forge import honest, parent_parts, parts
+from tests.attacks.forge import honest, make_vectors, parent_parts, parts
 
 CASES = Path(__file__).parent / "cases"
 WEIGHTS = 1 << 20  # in a mask that a fuzzer decodes: larger ones only take time
@@ -60,23 +61,45 @@ def decode(case: bytes) -> None:
 
 def file_seeds() -> list[bytes]:
     """Small right files: one with all codecs, and one of each."""
-    manifest, payloads = parts()
-    seeds = [honest(manifest, payloads)]
-    for name in manifest["masks"]:
-        seeds.append(honest(manifest | {"masks": {name: manifest["masks"][name]}, "dense": {}}, {name: payloads[name]}))
+    seeds = [honest(parts())]
+    for name, entry in parts().manifest["masks"].items():
+        one = parts()
+        one.manifest |= {"masks": {name: entry}, "dense": {}}
+        one.masks, one.dense = {name: one.masks[name]}, {}
+        seeds.append(honest(one))
     return seeds
 
 
 def codec_seeds() -> list[bytes]:
     """Right payloads of each codec."""
-    manifest, payloads = parts()
-    return [
-        case(entry["codec"], entry["shape"], entry["kept"], payloads[name]) for name, entry in manifest["masks"].items()
-    ]
+    masks = parts().manifest["masks"].items()
+    return [case(entry["codec"], entry["shape"], entry["kept"], parts().masks[name]) for name, entry in masks]
 
 
 def case(codec: dict[str, Any], shape: list[int], kept: int, payload: bytes) -> bytes:
     return json.dumps([codec, shape, kept]).encode() + b"\n" + payload
+
+
+def drift_payload(rng: random.Random, near: list[int]) -> bytes:
+    """A payload of ``drift`` with this list, another one, and now and then something wrong with head or lists."""
+
+    def odd() -> bool:
+        return rng.random() < 0.1
+
+    far = [rng.choice((0, 1, 5, 400, 1 << 31, (1 << 32) - 1 + odd())) for _ in range(rng.choice((0, 0, 1, 2, 130)))]
+    window = rng.choice((0, 1, 1 << 10, 1 << 15, 1 << 16, 1 << 17))
+    payload = b""
+    for number in (window, len(near) + odd(), len(far) + odd()):
+        payload += make_vectors.leb128(number, rng.randint(1, 7) if odd() else 1)
+    for values in (near, far):
+        least = [max(max(values[i : i + 128]).bit_length() - 8, 0) for i in range(0, len(values), 128)]
+        chosen = [rng.choice((k, k, k + 1, 31, 32 if odd() else k, -1 if odd() and k == 0 else k)) for k in least]
+        for part in make_vectors.riced(values, chosen):
+            last = part[-1:]
+            if part and odd():
+                last = bytes([last[0] | 1 << rng.randrange(8)])
+            payload += part[: -1 - rng.randrange(2) if odd() else -1] + last
+    return payload + (b"\0" if odd() else b"")
 
 
 @functools.cache
@@ -84,7 +107,7 @@ def _parent() -> Path:
     folder = TemporaryDirectory(prefix="maskhub-fuzz-")
     _keep.append(folder)
     path = Path(folder.name) / "parent.msk"
-    path.write_bytes(honest(*parent_parts()))
+    path.write_bytes(honest(parent_parts()))
     return path
 
 

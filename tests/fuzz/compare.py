@@ -1,7 +1,8 @@
 """MaskHub's reader and the one of ``spec/`` judge changed files alike: ``python -m tests.fuzz.compare [COUNT [SEED]]``.
 
-Test vectors are changed in header, manifest or payload, and get the digests and the seal that then belong to them, so
-that it is not these that both readers find. Prints each file on which they disagree.
+Test vectors are changed inside the manifest, in coded masks, dense tensors, metadata, frames or the header, and get the
+digests, metadata and seal that then belong to them, so that it is not these that both readers find. Prints each file on
+which they disagree.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from blake3 import blake3
 
 from maskhub.container import codecs
 from maskhub.container.reader import MaskFile
@@ -29,6 +31,8 @@ from maskhub.errors import MaskhubError
 from maskhub.masks.mask import count_ones
 from maskhub.masks.scores import Initial
 from maskhub.storage import digest
+from maskhub.storage.tensor import RawTensor
+from tests.fuzz.cases import drift_payload
 from tests.spec.tools import SPEC, load
 
 reader = load("reader")
@@ -41,6 +45,7 @@ GOOD = {
     for name, said in LISTED.items()
     if "why" not in said and sum(math.prod(mask["shape"]) for mask in said["masks"].values()) < 1 << 16
 }
+DRIFT = [name for name, said in GOOD.items() if any(mask["codec"] == "drift" for mask in said["masks"].values())]
 LEFT_OPEN = {"limit.file", "limit.list"}  # what the text leaves to each reader
 
 ODD: list[Any] = [
@@ -107,53 +112,126 @@ def change_bytes(data: bytes, rng: random.Random) -> bytes:
     return bytes(content)
 
 
-def follow(manifest: Any, payloads: dict[str, bytes], rng: random.Random, parents: list[Path]) -> None:
-    """Make what can follow from the rest do so; the masks' digests and counts, too, half of the time."""
+def follow(parts: Any, rng: random.Random, parents: list[Path]) -> None:
+    """Make what can follow from the rest do so; digests and counts of masks and tensors, too, half of the time."""
+    manifest = parts.manifest
     if rng.random() < 0.5:
         with contextlib.suppress(Exception):  # what cannot be decoded keeps its digest
             initial = msgspec.convert(manifest.get("initial"), Initial | None)
             above = MaskFile(parents[0], parents[1:]) if parents else None
             for name, entry in manifest["masks"].items():
                 shape = tuple(entry["shape"])
-                target = codecs.Target(name, shape, entry["kept"], initial, above and above.mask(name))
-                bits = codecs.from_dict(entry["codec"]).decode(np.frombuffer(payloads[name], np.uint8), target)
+                parent = above.mask(name) if above and entry["codec"]["name"] == "delta" else None
+                target = codecs.Target(name, shape, entry["kept"], initial, parent)
+                bits = codecs.from_dict(entry["codec"]).decode(np.frombuffer(parts.masks[name], np.uint8), target)
                 entry |= {"digest": digest.mask_digest(shape, bits), "kept": count_ones(bits)}
+        with contextlib.suppress(Exception):
+            for name, tensor in parts.dense.items():
+                manifest["dense"][name] = digest.tensor_digest(tensor.dtype, tensor.shape, tensor.data)
     if rng.random() < 0.95:
         with contextlib.suppress(Exception):  # where the manifest cannot be followed any more
-            make_vectors.follow(manifest, payloads)
+            make_vectors.follow(parts)
+
+
+def change_mask(parts: Any, drifts: dict[str, int], rng: random.Random) -> None:
+    """Change the bytes of a coded mask; those of ``drift`` often as it is built, its head and its Rice lists."""
+    name = rng.choice(sorted(drifts.keys() & parts.masks.keys() or parts.masks))
+    if name in drifts and rng.random() < 0.6:
+        count = rng.choice((0, 1, 2, min(drifts[name] // 3, 127), min(drifts[name] // 3, 129)))
+        parts.masks[name] = drift_payload(rng, [rng.choice((0, 0, 1, 2, rng.randrange(9))) for _ in range(count)])
+        return
+    parts.masks[name] = change_bytes(parts.masks[name], rng)
+
+
+def change_dense(parts: Any, rng: random.Random) -> None:
+    name = rng.choice(sorted(parts.dense))
+    tensor = parts.dense[name]
+    match rng.randrange(5):
+        case 0:
+            data = np.frombuffer(change_bytes(tensor.data.tobytes(), rng), np.uint8)
+            parts.dense[name] = RawTensor(tensor.dtype, tensor.shape, data)
+        case 1:
+            dtype = rng.choice(("F4", "F6_E2M3", "F8_E8M0", "BOOL", "F32", "I8", "C64", "F7"))
+            parts.dense[name] = RawTensor(dtype, tensor.shape, tensor.data)
+        case 2:
+            shape = rng.choice(((*tensor.shape, 1), (1, *tensor.shape), tensor.shape[::-1], (*tensor.shape, *[1] * 7)))
+            parts.dense[name] = RawTensor(tensor.dtype, shape, tensor.data)
+        case 3:
+            parts.dense[rng.choice(("x", "", "\x1b", "w", "ü" * 1024))] = parts.dense.pop(name)
+        case _:
+            parts.dense[rng.choice(("x", "", "\x1b"))] = RawTensor("U8", (0, 1 << 49), np.empty(0, np.uint8))
+
+
+def changed_frame(text: bytes, rng: random.Random) -> bytes:
+    """The manifest's frame, or what is none."""
+    packed = make_vectors.packed
+    match rng.randrange(10):
+        case 0:
+            return change_bytes(packed(text, level=1), rng)
+        case 1:
+            return packed(text, level=1, write_content_size=False)  # type: ignore[no-any-return]
+        case 2:
+            return packed(text, level=rng.choice((-5, 1, 19)), write_checksum=True)  # type: ignore[no-any-return]
+        case 3:
+            behind = (b"\0", packed(b""), make_vectors.SKIPPABLE, packed(text))
+            return packed(text) + rng.choice(behind)  # type: ignore[no-any-return]
+        case 4:
+            return make_vectors.SKIPPABLE + packed(text)  # type: ignore[no-any-return]
+        case 5:
+            window = make_vectors.LARGEST_WINDOW + rng.choice((-8, 0, 1, 8))
+            size = len(text) + rng.choice((-1, 0, 0, 1))
+            return make_vectors.framed(text, window, size)  # type: ignore[no-any-return]
+        case 6:
+            return rng.choice((text, b"", packed(b""), packed(b"\xef\xbb\xbf" + text), packed(text + b" \n")))
+        case 7:
+            return packed(
+                rng.choice((text.decode(errors="replace").encode("utf-16"), text + b"{}", b" " + text, b"[]"))
+            )  # type: ignore[no-any-return]
+        case _:
+            return packed(change_bytes(text, rng))  # type: ignore[no-any-return]
 
 
 def changed(content: bytes, parents: list[Path], rng: random.Random) -> bytes:
     """The file with a change or two behind digests that agree."""
-    manifest, payloads = make_vectors.parts(content)
+    parts = make_vectors.parts(content)
+    entries = parts.manifest["masks"].items()
+    drifts = {name: math.prod(entry["shape"]) for name, entry in entries if entry["codec"] == {"name": "drift"}}
     mark = None
     for _ in range(rng.choice((1, 1, 1, 2))):
-        match rng.randrange(10):
-            case 0 | 1 | 2 if payloads:
-                name = rng.choice(sorted(payloads))
-                payloads[name] = change_bytes(payloads[name], rng)
-            case 3 | 4:
+        match rng.randrange(12):
+            case 0 | 1 | 2 if parts.masks:
+                change_mask(parts, drifts, rng)
+            case 3 if parts.dense:
+                change_dense(parts, rng)
+            case 4 | 5:
                 mark = "MARK"
-                change_value(manifest, rng, mark)
+                change_value(parts.manifest, rng, mark)
+            case 6:
+                continue  # something below, or nothing
             case _:
-                change_value(manifest, rng, rng.choice(ODD))
-    follow(manifest, payloads, rng, parents)
-    text = json.dumps(manifest, ensure_ascii=rng.random() < 0.5)
+                change_value(parts.manifest, rng, rng.choice(ODD))
+    follow(parts, rng, parents)
+    if rng.random() < 0.1:
+        change_value(parts.plain, rng, rng.choice(["", "maskhub", "1.0", "1.1", "2.0", "0" * 64, "\ud800", None, {}]))
+    if rng.random() < 0.05:
+        with contextlib.suppress(Exception):  # more or fewer bytes than all masks take together
+            name = rng.choice(sorted(parts.masks))
+            parts.masks[name] = rng.choice((parts.masks[name][:-1], parts.masks[name] + b"x"))
+    text = json.dumps(parts.manifest, ensure_ascii=rng.random() < 0.5)
     if mark:
         text = text.replace(f'"{mark}"', rng.choice(RAW))
-    header: dict[str, Any] = {"__metadata__": {"maskhub": text}}
-    offset = 0
-    for name, payload in payloads.items():
-        header[name] = {"dtype": "U8", "shape": [len(payload)], "data_offsets": [offset, offset + len(payload)]}
-        offset += len(payload)
-    raw_header = None
-    if rng.random() < 0.25:
-        raw_header = changed_header(header, rng)
-    try:
-        head = raw_header or json.dumps(header).encode()
-    except ValueError:
-        head = b"{}"
-    data = b"".join(payloads.values())
+    raw = text.encode("utf-8", "surrogatepass")
+    frame = changed_frame(raw, rng) if rng.random() < 0.15 else make_vectors.packed(raw, level=1)
+    payloads = list(make_vectors.payloads(parts, frame).items())
+    if rng.random() < 0.2:
+        rng.shuffle(payloads)
+    header, offset = {"__metadata__": parts.plain}, 0
+    for name, tensor in payloads:
+        stop = offset + tensor.data.size
+        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, stop]}
+        offset = stop
+    head = changed_header(header, rng) if rng.random() < 0.2 else json.dumps(header).encode()
+    data = b"".join(tensor.data.tobytes() for _, tensor in payloads)
     if rng.random() < 0.03:
         data = change_bytes(data, rng)
     return make_vectors.resealed(len(head).to_bytes(8, "little") + head + data)  # type: ignore[no-any-return]
@@ -175,9 +253,9 @@ def changed_header(header: dict[str, Any], rng: random.Random) -> bytes:
             again = json.dumps({rng.choice((name, "__metadata__")): entries[name]})[1:]
             return raw()[:-1] + b"," + again.encode()
         case 4:
-            header["__metadata__"][rng.choice(("other", "", "maskhub2"))] = rng.choice(("x", "\ud800", "", 1, None, {}))
+            header["__metadata__"][rng.choice(("other", "", "maskhub"))] = rng.choice(("x", "\ud800", "", 1, None, {}))
         case 5:
-            header["__metadata__"] = rng.choice((None, [], {}, "x", {"maskhub": None}, {"maskhub": {}}))
+            header["__metadata__"] = rng.choice((None, [], {}, "x", {"format": None}, {"format": "maskhub"}))
         case 6:
             header[rng.choice(("extra", "", "\x1b"))] = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
         case 7 if entries:
@@ -196,7 +274,7 @@ Verdict = tuple[str, str]  # of what was found, or why it was refused
 
 def judged(read: Callable[[], dict[str, bytes]]) -> Verdict:
     try:
-        return "accepted", digest.checksum(repr(sorted(read().items())).encode())
+        return "accepted", blake3(repr(sorted(read().items())).encode()).hexdigest()
     except MaskhubError as error:
         return "refused", f"{type(error).__name__}: {error}"
     except reader.RefusedError as error:
@@ -210,13 +288,14 @@ def judge(path: Path, parents: list[Path]) -> tuple[Verdict, Verdict]:
         file = MaskFile(path, parents)
         file.verify()
         masks = {f"mask {name}": file.mask(name).bits.tobytes() for name in file.manifest.masks}
-        return masks | {name: file.dense(name).data.tobytes() for name in file.manifest.dense}
+        found = masks | {name: file.dense(name).data.tobytes() for name in file.manifest.dense}
+        return found | {"id": file.manifest.id.encode()}
 
     def theirs() -> dict[str, bytes]:
         file = reader.File(path, parents)
         reader.describe(file)
         masks = {f"mask {name}": file.mask(name) for name in file.manifest["masks"]}
-        return masks | {name: file.dense(name) for name in reader.dense_entries(file.manifest)}
+        return masks | {name: file.dense(name) for name in file.tensors} | {"id": file.id.encode()}
 
     return judged(ours), judged(theirs)
 
@@ -228,7 +307,7 @@ def compare(count: int, seed: int, folder: Path) -> tuple[list[str], Counter[str
     counts: Counter[str] = Counter()
     path = folder / "x.msk"
     for number in range(count):
-        name = rng.choice(sorted(GOOD))
+        name = rng.choice(DRIFT if rng.random() < 0.2 else sorted(GOOD))
         parents = [FOLDER / other for other in GOOD[name].get("parents", [])]
         path.write_bytes(changed((FOLDER / name).read_bytes(), parents, rng))
         ours, theirs = judge(path, parents)

@@ -13,9 +13,8 @@ import numpy as np
 with atheris.instrument_imports(include=["maskhub"]):
     from maskhub.container import codecs
     from maskhub.container.codecs import pco
-    from maskhub.container.codecs.drift import HEAD
     from tests.fuzz.cases import case as joined
-    from tests.fuzz.cases import codec_seeds, decode
+    from tests.fuzz.cases import codec_seeds, decode, drift_payload
 
 SEEDS = codec_seeds()
 SIZES = (0, 1, 7, 8, 9, 63, 64, 100, 400, 630, 800, (1 << 16) - 3, (1 << 17) + 8)
@@ -52,15 +51,12 @@ def mutate(data: bytes, max_size: int, seed: int) -> bytes:
 
 
 def numbers(rng: random.Random, count: int, codec: dict[str, Any]) -> bytes:
-    """A payload of right form with ``count`` numbers, small and large."""
+    """A payload of right form, or nearly so, with ``count`` numbers, small and large."""
     width: pco.Width = 32 if codec.get("width") == 32 else 16
     values = [rng.choice((0, 1, 2, 99, rng.randrange(1 << rng.randrange(1, width + 1)))) for _ in range(count)]
-    coded = pco.compress(np.array(values, np.int64), width)
     if codec["name"] != "drift":
-        return coded
-    far = sorted(rng.choices(range(1000), k=rng.randrange(4)))
-    head = np.array((width, rng.choice((0, 1, 1 << 15, 1 << 16)), count, len(far)), HEAD)
-    return head.tobytes() + np.array(far, "<u4").tobytes() + coded
+        return pco.compress(np.array(values, np.int64), width)
+    return drift_payload(rng, values)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import atheris
 
 with atheris.instrument_imports(include=["maskhub"]):
-    from tests.attacks.forge import honest
+    from tests.attacks.forge import honest, make_vectors
     from tests.fuzz.cases import file_seeds, read
 
 SEEDS = file_seeds()
@@ -23,22 +22,26 @@ ODD: list[Any] = [
 
 
 def mutate(data: bytes, max_size: int, seed: int) -> bytes:
-    """Change bytes as they are, or a payload or a field behind digests that agree again."""
+    """Change bytes as they are, or a coded mask, a field or the frame behind metadata and a seal that agree again."""
     rng = random.Random(seed)
     if rng.random() < 0.2:
         return atheris.Mutate(data, max_size)
     try:
-        size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size])
-        manifest = json.loads(header.pop("__metadata__")["maskhub"])
-        body = data[8 + size :]
-        payloads = {name: body[slice(*entry["data_offsets"])] for name, entry in header.items()}
-        if rng.random() < 0.6 and payloads:
-            name = rng.choice(list(payloads))
-            payloads[name] = atheris.Mutate(payloads[name], len(payloads[name]) + 64)
+        content = make_vectors.parts(data)
+        chosen = rng.random()
+        if chosen < 0.5 and content.masks:
+            name = rng.choice(list(content.masks))
+            content.masks[name] = atheris.Mutate(content.masks[name], len(content.masks[name]) + 64)
+        elif chosen < 0.9:
+            change(content.manifest, rng)
         else:
-            change(manifest, rng)
-        result = honest(manifest, payloads)
+            make_vectors.follow(content)
+            change(content.plain, rng)
+            text = make_vectors.written(content.manifest)
+            frame = make_vectors.packed(text, level=1)
+            frame = atheris.Mutate(frame, len(frame) + 64)
+            return make_vectors.assembled(content, frame)[:max_size]
+        result = honest(content)
     except Exception:  # what broke it may be all that was wrong with it
         return rng.choice(SEEDS)
     return result[:max_size]

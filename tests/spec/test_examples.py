@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 from blake3 import blake3
 from pcodec import standalone
 
 from maskhub.container import codecs
+from maskhub.container.codecs import rice
 from maskhub.container.reader import MaskFile
+from maskhub.container.writer import save
 from maskhub.masks.scores import Initial
 from tests.spec.tools import load
 
@@ -33,44 +36,66 @@ def test_digest(title):
     for line in inputs:
         kind, value = line.split(" ", 1)
         hasher.update(json.loads(value).encode() if kind == "text" else bytes.fromhex(value))
-    digits = result.removeprefix("= ")
-    assert len(digits) == (16 if title.startswith("# checksum") else 64)
-    assert hasher.hexdigest()[: len(digits)] == digits
+    assert hasher.hexdigest() == result.removeprefix("= ")
 
 
-def parse_by_hand(content):
-    """Header, manifest and payloads, as the text says."""
-    size = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:size])
-    manifest = json.loads(header.pop("__metadata__")["maskhub"])
-    payloads = {name: content[size:][slice(*entry["data_offsets"])] for name, entry in header.items()}
-    return manifest, payloads
+FILE = (SPEC / "example.msk").read_bytes()
+SIZE = 8 + int.from_bytes(FILE[:8], "little")
+HEADER = json.loads(FILE[8:SIZE])
+PAYLOADS = {n: FILE[SIZE:][slice(*e["data_offsets"])] for n, e in HEADER.items() if n != "__metadata__"}
+MANIFEST = zstandard.decompress(PAYLOADS["maskhub.manifest"])
 
 
 def test_the_file_is_the_example():
-    manifest, payloads = parse_by_hand((SPEC / "example.msk").read_bytes())
+    manifest = json.loads(MANIFEST)
     results = {title.removeprefix("# "): lines[-1].removeprefix("= ") for title, lines in EXAMPLES.items()}
+    full = {name: results.pop(f"tensor {name}") for name in ("proj.weight", "proj.bias")}
+    assert {name: digits[:16] for name, digits in full.items()} == manifest["base"]["tensors"]
     assert {
-        "tensor proj.weight": manifest["base"]["tensors"]["proj.weight"],
-        "tensor proj.bias": manifest["base"]["tensors"]["proj.bias"],
-        "tensor head.bias": manifest["dense"]["head.bias"]["digest"],
+        "tensor head.bias": manifest["dense"]["head.bias"],
         "mask proj.weight": manifest["masks"]["proj.weight"]["digest"],
         "base.root": manifest["base"]["root"],
-        "id": manifest["id"],
-        "checksum proj.weight": manifest["masks"]["proj.weight"]["checksum"],
-        "checksum head.bias": manifest["dense"]["head.bias"]["checksum"],
+        "id": HEADER["__metadata__"]["id"],
     } == results
-    assert f"hex {payloads['proj.weight'].hex()}" in EXAMPLES["# mask proj.weight"]
-    assert f"hex {payloads['head.bias'].hex()}" in EXAMPLES["# tensor head.bias"]
-    dropped = [i for i in range(10) if not payloads["proj.weight"][i // 8] >> i % 8 & 1]
+    assert f"hex {PAYLOADS['maskhub.masks'].hex()}" in EXAMPLES["# mask proj.weight"]
+    assert f"hex {PAYLOADS['head.bias'].hex()}" in EXAMPLES["# tensor head.bias"]
+    dropped = [i for i in range(10) if not PAYLOADS["maskhub.masks"][i // 8] >> i % 8 & 1]
     assert dropped == [2, 7]
 
 
 def test_seal():
-    content = (SPEC / "example.msk").read_bytes()
     (seal,) = re.findall(r"Its seal is `([0-9a-f]{64})`", TEXT)
-    assert content.count(seal.encode()) == 1
-    assert blake3(content.replace(seal.encode(), b"0" * 64)).hexdigest() == seal
+    assert FILE.count(seal.encode()) == 1
+    assert blake3(FILE.replace(seal.encode(), b"0" * 64)).hexdigest() == seal
+    assert HEADER["__metadata__"]["seal"] == seal
+
+
+APPENDIX = TEXT.partition("\n## Appendix")[2]
+
+
+def test_the_appendix_has_every_byte():
+    at = 0
+    for dump in re.findall(r"```bytes\n(.*?)```", APPENDIX, re.DOTALL):
+        for line in dump.splitlines():
+            place, digits = line.split()
+            assert int(place, 16) == at
+            assert FILE[at : at + len(digits) // 2].hex() == digits
+            at += len(digits) // 2
+    assert at == len(FILE)
+    assert re.search(r"`\]\(example\.msk\), ([\d,]+) bytes", APPENDIX)[1] == f"{len(FILE)}"
+    assert re.search(r"length of the header, (\d+) bytes", APPENDIX)[1] == f"{SIZE - 8}"
+    assert re.search(r"Decompressed, (\d+) bytes", APPENDIX)[1] == f"{len(MANIFEST)}"
+
+
+@pytest.mark.parametrize("language", ["header", "manifest"])
+def test_the_appendix_shows_what_the_bytes_say(language):
+    said = {"header": FILE[8:SIZE].rstrip(b" "), "manifest": MANIFEST}[language]
+    assert json.dumps(json.loads(block(language)), separators=(",", ":")).encode() == said
+
+
+def test_the_example_is_what_maskhub_writes(tmp_path):
+    save(MaskFile(SPEC / "example.msk").maskset(), tmp_path / "again.msk")
+    assert (tmp_path / "again.msk").read_bytes() == FILE
 
 
 def test_maskhub_reads_the_example():
@@ -95,6 +120,41 @@ def test_gaps():
     assert bytes(sum(flags[i + j] << j for j in range(8)) for i in range(0, 40, 8)).hex() == packed
 
 
+def unriced(data, count):
+    """The values of a list in one chunk, bit by bit."""
+    bits = "".join(f"{byte:08b}"[::-1] for byte in data)
+    numbers, at = [], 0
+    for _ in range(1 + count):
+        end = bits.index("1", at)
+        numbers.append(end - at)
+        at = end + 1
+    k, high = numbers[0] // 2, numbers[1:]
+    assert not numbers[0] % 2
+    start = -(-at // 8) * 8
+    low = [bits[start + i * k : start + (i + 1) * k] for i in range(count)]
+    used = start + count * k
+    assert "1" not in bits[at:start] + bits[used:]
+    assert len(data) == -(-used // 8)
+    return [value * 2**k + int(digits[::-1] or "0", 2) for value, digits in zip(high, low, strict=True)]
+
+
+def test_rice():
+    first, second, third, k, *numbers = map(
+        int,
+        re.search(
+            r"The values (\d+), (\d+) and (\d+) can be a list with the parameter (\d+): "
+            r"the unary numbers (\d+), (\d+), (\d+) and (\d+), and the low parts (\d+), (\d+) and (\d+)\.",
+            TEXT,
+        ).groups(),
+    )
+    values, payload = [first, second, third], bytes.fromhex(block("rice"))
+    assert numbers == [2 * k, *(v // 2**k for v in values), *(v % 2**k for v in values)]
+    assert unriced(payload, 3) == values
+    found, rest = rice.decompress(np.frombuffer(payload, np.uint8), 3)
+    assert (found.tolist(), rest.size) == (values, 0)
+    assert rice.compress(np.array(values)) == payload
+
+
 def test_drift():
     told = {name: values.split() for name, values in (line.split(maxsplit=1) for line in block("drift").splitlines())}
     numbers = {name: [int(value) for value in told[name]] for name in ("draws", "kept", "distances", "near", "changes")}
@@ -110,8 +170,9 @@ def test_drift():
     assert [i for i in range(12) if not keep[i]] == [1, 3, 7, 8]
 
     payload = bytes.fromhex(told["payload"][0])
-    assert np.frombuffer(payload, "<u4", 5).tolist() == [16, 10_000, 2, 1, 7]
-    assert standalone.simple_decompress(payload[20:]).tolist() == [0, 2]
+    assert payload[:4] == bytes([10_000 % 128 | 128, 10_000 // 128, 2, 1])
+    assert unriced(payload[4:5], 2) == [0, 2]
+    assert unriced(payload[5:], 1) == [7]
     assert sorted([near[0], near[3], 7]) == numbers["changes"]
     target = codecs.Target("w", (12,), sum(keep), Initial(seed=1, cut=20_000, low=0, high=1))
     bits = codecs.from_dict({"name": "drift"}).decode(np.frombuffer(payload, np.uint8), target)

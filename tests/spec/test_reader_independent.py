@@ -17,7 +17,7 @@ from maskhub.container import codecs
 from maskhub.container.reader import MaskFile
 from maskhub.container.writer import save
 from maskhub.errors import CodecError, MaskhubError
-from maskhub.masks.binding import BaseBinding
+from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial, draw
 from maskhub.storage.tensor import ITEM_SIZE, RawTensor
@@ -25,8 +25,19 @@ from tests.spec.tools import SPEC, load
 
 reader = load("reader")
 
+CHARACTERS = st.characters(exclude_categories=["Cs"])
 NAMES = st.text(
     st.characters(exclude_characters="\x7f", exclude_categories=["Cs"], min_codepoint=32), min_size=1, max_size=12
+)
+NUMBERS = st.integers(-(10**308), 10**308) | st.floats(allow_nan=False, allow_infinity=False)
+CONFIGS = st.dictionaries(
+    st.text(CHARACTERS),
+    st.recursive(
+        st.none() | st.booleans() | NUMBERS | st.text(CHARACTERS),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(CHARACTERS), inner),
+        max_leaves=8,
+    ),
+    max_size=4,
 )
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=24)
 
@@ -66,9 +77,10 @@ def masksets(data: st.DrawFn) -> tuple[MaskSet, MaskSet]:
         dense["\x80" * 20 + str(i)] = RawTensor(dtype, shape, content)
     digests = {name: f"{i:064x}" for i, name in enumerate([*names, "not masked"])}
     base = BaseBinding.of("base", digests, {name: f"net.{name}" for name in digests}, None)
+    task = data(st.none() | st.builds(Task, st.text(CHARACTERS), st.text(CHARACTERS), CONFIGS))
     changed = {name: keep ^ (np.arange(keep.size).reshape(keep.shape) % 50 == 7) for name, keep in flags.items()}
     sets = [{name: Mask.from_bool(keep) for name, keep in some.items()} for some in (flags, changed)]
-    return MaskSet(base, sets[0], dense, initial=initial), MaskSet(base, sets[1])
+    return MaskSet(base, sets[0], dense, task, initial), MaskSet(base, sets[1])
 
 
 def test_it_imports_nothing_of_maskhub() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -67,9 +68,11 @@ class Places:
             counts = torch.bincount(down, minlength=height)
             starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(along.dtype)
             exact = weight.dtype in (torch.float32, torch.float64)
-            self._rows = torch.sparse_csr_tensor(
-                starts, along, values if exact else values.float(), (height, width), check_invariants=False
-            )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Sparse CSR tensor support")  # is in beta
+                self._rows = torch.sparse_csr_tensor(
+                    starts, along, values if exact else values.float(), (height, width), check_invariants=False
+                )
             self.nbytes += (
                 starts.nbytes + along.nbytes + (0 if exact and not transposed else self._rows.values().nbytes)
             )

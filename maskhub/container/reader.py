@@ -11,6 +11,7 @@ from typing import Any
 
 from maskhub.container import cache, codecs
 from maskhub.container.codecs.delta import Delta
+from maskhub.container.codecs.drift import Draws
 from maskhub.container.codecs.gaps import Gaps
 from maskhub.container.manifest import FORMAT, MANIFEST, MASKS, check_shape, check_version, parse, unpack
 from maskhub.errors import (
@@ -62,6 +63,7 @@ class MaskFile:
         self._parents, self._token = tuple(parents), token
         self._children = 0  # masks in a chain that are coded against this one
         self._trusted: set[str] = set()  # masks of which a base is known to have the shape
+        self._draws: Draws | None = None  # what it shares with other masks
         self._decoded: MaskFile | None = None  # where bits may lie in the local cache
         self._places = self._check_masks()
         self._check_dense()
@@ -162,7 +164,7 @@ class MaskFile:
             parent = self.parent.masks.get(name) if isinstance(codec, Delta) else None
             if parent is not None and name in self._trusted and parent.shape == entry.shape:
                 parent.trust_shape()
-            target = codecs.Target(name, entry.shape, entry.kept, self.manifest.initial, parent)
+            target = codecs.Target(name, entry.shape, entry.kept, self.manifest.initial, parent, self._draws)
             bits = codec.decode(payload, target)
         if digest.mask_digest(entry.shape, bits) != entry.digest or count_ones(bits) != entry.kept:
             raise self._other_mask(name)
@@ -360,12 +362,17 @@ def open_mask(
     return file.maskset()
 
 
-def read_mask(path: str | Path | MaskSet, *, token: str | None = None) -> MaskSet:
-    """As ``open_mask`` of all of a file, which is read once, and whose bytes stay in memory; no file stays open."""
+def read_mask(path: str | Path | MaskSet, *, draws: Draws | None = None, token: str | None = None) -> MaskSet:
+    """As ``open_mask`` of all of a file, which is read once, and whose bytes stay in memory; no file stays open.
+
+    With ``draws`` masks of one seed decode quickly after the first.
+    """
     if isinstance(path, MaskSet):
         return path
     source = _source(path, token, whole=True)
-    return MaskFile(InMemory(read(source, 0, source.open()), source.name)).maskset()
+    file = MaskFile(InMemory(read(source, 0, source.open()), source.name))
+    file._draws = draws
+    return file.maskset()
 
 
 def find_cached(id: str, *, verify: bool = False) -> MaskFile | None:

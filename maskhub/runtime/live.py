@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +21,7 @@ from maskhub.checkpoints.apply import check_structure, mismatch, parse_size
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.match import match
 from maskhub.checkpoints.scan import digests
+from maskhub.container.codecs.drift import Draws
 from maskhub.container.reader import read_mask
 from maskhub.errors import ArgumentError, BaseChangedError, FormatError, UnknownTaskError, listed
 from maskhub.masks.mask import MaskSet
@@ -32,6 +34,7 @@ from maskhub.runtime.predict import answers_of
 from maskhub.runtime.shared import Shared
 from maskhub.storage.address import distinct_names
 from maskhub.storage.torch import to_torch
+from maskhub.storage.work import workers
 from maskhub.tasks import label_names, of_mask
 from maskhub.tasks.examples import Examples
 from maskhub.tasks.task import Answer
@@ -70,7 +73,8 @@ def load_tasks(
 ) -> Tasks:
     """Tasks that are live on a base, as ``maskhub.load_tasks`` gives them."""
     named = dict(masks) if isinstance(masks, Mapping) and not isinstance(masks, MaskSet) else _named(masks, token)
-    sets = {name: read_mask(mask, token=token) for name, mask in named.items()}
+    draws = Draws() if len(named) > 1 else None  # which cost what decodes the first mask quicker alone
+    sets = {name: read_mask(mask, draws=draws, token=token) for name, mask in named.items()}
     checkpoint = match(open_checkpoint(base, revision=revision, token=token), sets.values())
     live = Tasks(checkpoint, device=device, dtype=dtype, memory=memory, verify=verify)
     for name, maskset in sets.items():
@@ -478,9 +482,10 @@ class Tasks:
         if name in self._decoded:
             self._decoded.move_to_end(name)
             return self._decoded[name]
-        weights = self._shared.weights
-        found = {tensor: dropped(mask, words(weights[tensor])) for tensor, mask in self._masks[name].items()}
-        self._decoded[name] = {tensor: change for tensor, change in found.items() if change is not None}
+        weights, masks = self._shared.weights, self._masks[name]
+        with ThreadPoolExecutor(workers()) as pool:  # codecs and hashes work outside the interpreter lock
+            found = pool.map(lambda tensor: dropped(masks[tensor], words(weights[tensor])), masks)
+            self._decoded[name] = {tensor: change for tensor, change in zip(masks, found, strict=True) if change}
         while len(self._decoded) > 1 and sum(map(_size, self._decoded.values())) > self._budget:
             self._decoded.popitem(last=False)
         return self._decoded[name]

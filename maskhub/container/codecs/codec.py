@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 from maskhub.masks.mask import Mask
 from maskhub.masks.scores import Initial
 from maskhub.storage.tensor import Bytes
+
+if TYPE_CHECKING:
+    from maskhub.container.codecs.drift import Draws
 
 FREE = 1 << 24  # bytes: masks of 134 M weights, which ``drift``, the slowest, decodes in a few seconds
 EXPANSION = 1 << 10
@@ -29,7 +32,7 @@ class Target:
 
     ``initial`` is the mask that training began with, where it was recorded; ``parent`` the mask of the same tensor
     in the mask set that this one is coded against, where there is one. Only ``delta`` may need it: for other codecs
-    no reader looks for it.
+    no reader looks for it. ``draws`` is what ``drift`` keeps for more masks of the same seed, where it may.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Target:
     kept: int
     initial: Initial | None = None
     parent: Mask | None = None
+    draws: Draws | None = None
 
     @property
     def size(self) -> int:

@@ -7,7 +7,7 @@ distances along it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -78,20 +78,83 @@ class Drift:
         bits = np.empty(packed_size(target.shape), np.uint8)
         before = taken = 0
         last = -1  # the rank of the change taken last
-        for start, keep, distance in _blocks(initial, target):
+        blocks = target.draws.blocks(initial, target, window) if target.draws else _near(initial, target, window)
+        for start, packed, count, order in blocks:
+            first = start // 8
+            bits[first : first + packed.size] = packed
             if taken < near:
-                count = int(np.count_nonzero(distance < window))
                 ranks = np.cumsum(gaps[taken : taken + count] + np.int64(1), dtype=np.int64) + last
                 ranks = ranks[: np.searchsorted(ranks, before + count)]
                 if ranks.size:  # to put weights in order takes most of the time
-                    keep[_order(distance, window)[ranks - before]] ^= 1
+                    _invert(bits[first : first + packed.size], order()[ranks - before])
                     taken, last = taken + ranks.size, int(ranks[-1])
                 before += count
-            bits[start // 8 : start // 8 + (keep.size + 7) // 8] = np.packbits(keep, bitorder="little")
         if taken < near:
             raise CodecError("codec 'drift': a change lies past the end of the tensor")
-        np.bitwise_xor.at(bits, beyond >> 3, np.uint8(1) << (beyond & 7).astype(np.uint8))
+        _invert(bits, beyond)
         return bits
+
+
+Block = tuple[int, Bytes, int, Callable[[], NDArray[np.integer]]]  # start, initial mask, near weights, their order
+
+
+class Draws:
+    """What masks have in common that began with the same scores: made once, so that more of them decode quickly.
+
+    For each tensor that is its initial mask, and the order of the weights near the cut, up to the farthest that a mask
+    asked for.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Initial, str, int], tuple[int, list[_Known]]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it takes."""
+        return sum(one.nbytes for _, blocks in self._known.values() for one in blocks)
+
+    def blocks(self, initial: Initial, target: Target, window: int) -> Iterator[Block]:
+        """The blocks of a tensor, and of each the weights nearer to the cut than ``window``."""
+        key = initial, target.name, target.size
+        farthest, known = self._known.get(key, (-1, []))
+        if farthest < window:
+            known = [_Known.of(*block, window) for block in _blocks(initial, target)]
+            self._known[key] = window, known
+        for one in known:
+            count = int(one.counts[window])
+            yield one.start, one.packed, count, lambda one=one, count=count: one.order[:count]  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A block: ``order`` has the near weights, nearest first, and ``counts`` how many are nearer than each distance."""
+
+    start: int
+    packed: Bytes
+    order: NDArray[np.int32]
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, start: int, keep: Bytes, distance: NDArray[np.uint16], window: int) -> _Known:
+        order = _order(distance, window).astype(np.int32)
+        counts = np.zeros(window + 1, np.int64)
+        np.cumsum(np.bincount(distance[order], minlength=window)[:window], out=counts[1:])
+        return cls(start, np.packbits(keep, bitorder="little"), order, counts)
+
+    @property
+    def nbytes(self) -> int:
+        return self.packed.nbytes + self.order.nbytes + self.counts.nbytes
+
+
+def _near(initial: Initial, target: Target, window: int) -> Iterator[Block]:
+    for start, keep, distance in _blocks(initial, target):
+        count = int(np.count_nonzero(distance < window))
+        packed = np.packbits(keep, bitorder="little")
+        yield start, packed, count, lambda distance=distance: _order(distance, window)  # type: ignore[misc]
+
+
+def _invert(bits: Bytes, places: NDArray[np.integer]) -> None:
+    np.bitwise_xor.at(bits, places >> 3, np.uint8(1) << (places & 7).astype(np.uint8))
 
 
 def _leb128(number: int) -> bytes:

@@ -193,3 +193,15 @@ def test_nm():
     assert len(words) == int(re.search(r"For 2:4 there are (\d+), and 0x3333 is the first", TEXT)[1])
     assert words[0] == 0x3333
     assert [words.index(word) for word in filled] == [int(low), int(high)]
+
+
+def test_the_manifest_is_read_in_three_lines(tmp_path, monkeypatch):
+    text = (SPEC / "one-minute.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(code.split("\n\n", 1)[-1].splitlines()) == 2  # below its imports
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "task.msk").write_bytes((SPEC / "example.msk").read_bytes())
+    found = {}
+    exec(code, found)
+    assert found["manifest"] == json.loads(MaskFile(SPEC / "example.msk").manifest_text)
+    assert all(f"`{key}`" in text for key in ("base", "masks", "dense", "task", "initial", "metrics", "lineage"))

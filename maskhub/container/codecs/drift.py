@@ -193,7 +193,7 @@ def _blocks(initial: Initial, target: Target) -> Iterator[tuple[int, Bytes, NDAr
         drawn = draw(initial.seed, target.name, min(BLOCK, target.size - start), start)
         keep = (drawn >= initial.cut).view(np.uint8)
         above = drawn - np.uint16(initial.cut & 0xFFFF)  # wraps around below the cut, where its complement is right
-        yield start, keep, np.where(keep, above, ~above)
+        yield start, keep, above ^ (keep - np.uint16(1))  # which is all ones where it is dropped
 
 
 def _order(distance: NDArray[np.uint16], window: int) -> NDArray[np.int64]:

@@ -40,9 +40,8 @@ def decompress(payload: Bytes, count: int) -> tuple[NDArray[np.uint32], Bytes]:
 
     A value takes a bit at least, so that a payload gives no more values than it has bits.
     """
-    values = np.empty(count, np.uint32)
     if not count:
-        return values, payload
+        return np.empty(0, np.uint32), payload
     chunks = -(-count // CHUNK)
     total = np.cumsum(np.bitwise_count(payload), dtype=np.int64)
     end = int(np.searchsorted(total, chunks + count)) + 1  # bytes with all that is in unary
@@ -59,21 +58,18 @@ def decompress(payload: Bytes, count: int) -> tuple[NDArray[np.uint32], Bytes]:
     k = np.repeat(chosen, CHUNK)[:count]
     if (high >> (32 - k)).any():
         raise CodecError("a list has a value of 2**32 or more")
-    at = 8 * end
-    stop = end + (int(k.sum()) + 7) // 8
+    ends = np.cumsum(k)
+    size = int(ends[-1])
+    stop = end + (size + 7) // 8
     if stop > payload.size:
         raise CodecError(f"a list of {count} values is cut short")
-    for first, last in _runs(k):
-        width = int(k[first])
-        past = at + (last - first) * width
-        flags = np.unpackbits(payload[at // 8 : -(-past // 8)], bitorder="little")[at % 8 :][: past - at]
-        packed = np.zeros((last - first, 4), np.uint8)
-        packed[:, : -(-width // 8)] = np.packbits(flags.reshape(last - first, width), axis=1, bitorder="little")
-        values[first:last] = (high[first:last] << width) | packed.view("<u4")[:, 0]
-        at = past
-    if at % 8 and payload[stop - 1] >> at % 8:
+    if size % 8 and payload[stop - 1] >> size % 8:
         raise CodecError("a list has bits behind its last value")
-    return values, payload[stop:]
+    low = np.concatenate([payload[end:stop], np.zeros(8, np.uint8)])
+    words: NDArray[np.uint64] = np.ndarray(low.size - 7, "<u8", low, strides=(1,))  # one begins at each byte
+    first = ends - k
+    found = words[first >> 3] >> (first & 7).astype(np.uint64) & ((1 << k) - 1).astype(np.uint64)
+    return ((high << k) | found.astype(np.int64)).astype(np.uint32), payload[stop:]
 
 
 def _choose(values: NDArray[np.integer]) -> NDArray[np.int64]:

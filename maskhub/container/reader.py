@@ -57,6 +57,10 @@ class MaskFile:
         if self._plain.get("format") != FORMAT:
             raise _no_mask(self.path, self._plain)
         check_version(self._plain.get("version"), str(self.path))
+        if missing := {"id", "base", "seal"} - self._plain.keys():
+            raise FormatError(f"{self.path}: the metadata has no {min(missing)!r}", hint=IntegrityError.cure)
+        if whole or self._file.source.whole:
+            self.check_seal()
         self._check_reserved()
         self.manifest_text = unpack(self._file.read(MANIFEST).data, str(self.path))
         self.manifest, self.extra = parse(self.manifest_text, str(self.path))
@@ -68,8 +72,6 @@ class MaskFile:
         self._places = self._check_masks()
         self._check_dense()
         self._check_plain()
-        if whole or self._file.source.whole:
-            self.check_seal()
 
     @property
     def file_size(self) -> int:
@@ -89,7 +91,7 @@ class MaskFile:
         self._check_seal(self._file.body())
 
     def _check_seal(self, body: Iterable[Any]) -> None:
-        head, seal = self._file.header, self._plain.get("seal", "")
+        head, seal = self._file.header, self._plain["seal"]
         place = head.find(seal.encode())
         if len(seal) != len(digest.NONE) or place < 0 or digest.seal(head, place, body) != seal:
             raise IntegrityError(f"{self.path}: the file was changed or damaged after it was written (seal)")
@@ -295,8 +297,6 @@ class MaskFile:
 
     def _check_plain(self) -> None:
         """What people read in the metadata must be what the manifest says."""
-        if missing := {"id", "base", "seal"} - self._plain.keys():
-            raise FormatError(f"{self.path}: the metadata has no {min(missing)!r}", hint=IntegrityError.cure)
         for key in ("format", "version", "id", "base", "task"):
             if (said := self._plain.get(key)) != (right := self.manifest.plain.get(key)):
                 said, right = said and said[:100], right and right[:100]

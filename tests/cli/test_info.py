@@ -143,7 +143,7 @@ def test_what_is_no_mask_is_one_line(run: Run, base_folder: Path) -> None:
         "text.msk": "text.msk: not a safetensors file, or cut short",
         "empty.msk": "empty.msk: not a safetensors file, or cut short",
         "bad.msk": "bad.msk: format version 7.0, and this MaskHub reads 1.x. Upgrade it: pip install",
-        "stray.msk": "stray.msk: the payload maskhub.manifest is missing",
+        "stray.msk": "stray.msk: the metadata has no 'base'. Get the file again from where it came.",
         "old.msk": "old.msk: a mask file of MaskHub 0.1, whose layout is not read any more. Make it anew from its run",
         base_folder / "model.safetensors": "a safetensors file, but no mask: its metadata's 'format' is not 'maskhub'",
     }.items():

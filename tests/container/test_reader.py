@@ -209,6 +209,7 @@ def test_manifest_and_masks_are_bytes(small: Path, tmp_path: Path, name: str, ki
         case _:
             tensors[name] = tensors[name][None]
     save_file(tensors, tmp_path / "x.msk", metadata=MaskFile(small)._file.metadata)
+    sealed(tmp_path / "x.msk")
     reason = "is missing" if kind == "missing" else r"is [UI]8 \[.*\], not U8 \[n\]"
     with pytest.raises(FormatError, match=f"x.msk: the payload {name} {reason}"):
         MaskFile(tmp_path / "x.msk")
@@ -251,6 +252,9 @@ def test_what_is_no_manifest_is_refused(small: Path, tmp_path: Path, what: str) 
     frame = change(MaskFile(small).manifest_text.encode())
     tensors["maskhub.manifest"] = np.frombuffer(frame, np.uint8)
     save_file(tensors, tmp_path / "x.msk", metadata=MaskFile(small)._file.metadata)
+    with pytest.raises(IntegrityError, match=r"changed or damaged after it was written \(seal\)"):
+        MaskFile(tmp_path / "x.msk")
+    sealed(tmp_path / "x.msk")
     with pytest.raises(FormatError, match=f"x.msk: .*({reason})") as caught:
         MaskFile(tmp_path / "x.msk")
     assert "\n" not in str(caught.value)

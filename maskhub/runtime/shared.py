@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from maskhub.checkpoints.beside import LABELS, task_config
 from maskhub.checkpoints.checkpoint import Checkpoint
-from maskhub.errors import FormatError
+from maskhub.errors import FormatError, listed
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.load import build_model, model_class
 from maskhub.runtime.quiet import quiet_transformers
@@ -39,6 +39,12 @@ class Shared:
         """Whether no model of the kind that a task needs was made yet."""
         return self._kind(task_config(self.base, maskset), maskset) not in self._first
 
+    def forget(self, maskset: MaskSet) -> None:
+        """Let go of a task's own kind, if it has one."""
+        config = task_config(self.base, maskset)
+        if _inside(config, maskset):
+            self._first.pop(self._kind(config, maskset), None)
+
     def model(self, maskset: MaskSet) -> PreTrainedModel:
         """A task's model: head and configuration are its own, all else is shared with the other models of its kind."""
         config = task_config(self.base, maskset)
@@ -50,10 +56,10 @@ class Shared:
 
     def _kind(self, config: dict[str, Any], maskset: MaskSet) -> str:
         """What models have in common that differ in their heads alone."""
-        inside = f"{model_class(config).base_model_prefix}."
         common = {key: value for key, value in config.items() if key not in OF_THE_HEAD}
-        own = maskset.id if any(name.startswith(inside) for name in maskset.dense) else None
-        return json.dumps([common, own], sort_keys=True, default=str)
+        bound = {name: maskset.base.parameter(name) for name in maskset.base.tensors}
+        own = maskset.id if _inside(config, maskset) else None
+        return json.dumps([common, bound, own], sort_keys=True, default=str)
 
     def _load(self, config: dict[str, Any], maskset: MaskSet) -> PreTrainedModel:
         """A model of a new kind, as ``load_model`` makes it of the base; weights that are here already take no room."""
@@ -66,13 +72,19 @@ class Shared:
         }
         state |= {name: to_torch(tensor) for name, tensor in maskset.dense.items()}
         model = build_model(config, state, dtype=self._dtype, device=self._device)
+        found = {}
         for name in binding.tensors:
-            found = model.get_parameter(binding.parameter(name))
-            shared = self.weights.setdefault(name, found)
-            if shared is not found:
-                if shared.dtype != found.dtype:
-                    raise FormatError(f"{name} is {shared.dtype} for one task and {found.dtype} for another")
-                _replace(model, found, shared)
+            parameter = _parameter(model, binding.parameter(name))
+            if parameter is None or parameter.shape != self.base.info(name).shape:
+                if name in maskset:
+                    raise FormatError(f"{name} is no parameter of {type(model).__name__}: it cannot be switched")
+            elif name in self.weights and self.weights[name].dtype != parameter.dtype:
+                raise FormatError(f"{name} is {self.weights[name].dtype} for one task, {parameter.dtype} for another")
+            else:
+                found[name] = parameter
+        for name, parameter in found.items():
+            if (shared := self.weights.setdefault(name, parameter)) is not parameter:
+                _replace(model, parameter, shared)
         return model.requires_grad_(False)
 
     def _another(self, first: PreTrainedModel, config: dict[str, Any], maskset: MaskSet) -> PreTrainedModel:
@@ -87,16 +99,31 @@ class Shared:
         if isinstance(getattr(first, prefix, None), nn.Module):
             setattr(model, prefix, getattr(first, prefix))
         model.tie_weights()
-        of_base = {maskset.base.parameter(name): self.weights[name] for name in maskset.base.tensors}
+        of_base = {maskset.base.parameter(n): self.weights[n] for n in maskset.base.tensors if n in self.weights}
+        if unknown := sorted(maskset.dense.keys() - dict(model.named_parameters(remove_duplicate=False)).keys()):
+            raise FormatError(f"the mask does not fit {kind.__name__}: parameters unknown: {listed(unknown)}")
         for name, parameter in list(model.named_parameters()):
             if parameter.is_meta:
-                _replace(model, parameter, of_base.get(name) or _head(name, parameter, first, maskset.dense))
+                new = of_base[name] if name in of_base else _head(name, parameter, first, maskset.dense)
+                _replace(model, parameter, new)
         for name, buffer in list(model.named_buffers()):
             if buffer.is_meta:
                 place, _, leaf = name.rpartition(".")
                 model.get_submodule(place)._buffers[leaf] = first.get_buffer(name)
         model.generation_config = getattr(first, "generation_config", None)
         return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
+
+
+def _inside(config: dict[str, Any], maskset: MaskSet) -> bool:
+    """Whether a task has tensors of its own in what tasks share."""
+    return any(name.startswith(f"{model_class(config).base_model_prefix}.") for name in maskset.dense)
+
+
+def _parameter(model: nn.Module, name: str) -> nn.Parameter | None:
+    try:
+        return model.get_parameter(name)
+    except AttributeError:
+        return None
 
 
 def _head(name: str, parameter: torch.Tensor, first: PreTrainedModel, dense: Mapping[str, RawTensor]) -> nn.Parameter:

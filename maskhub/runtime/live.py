@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NoReturn
+from weakref import WeakKeyDictionary
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from maskhub.checkpoints.apply import check_structure, mismatch, parse_size
@@ -124,6 +125,8 @@ class Tasks:
         self._disabled = 0  # how many blocks of disable_tasks are open
         self._elements: dict[str, Tensor] = {}  # each weight's, as words; they hold its memory, whatever becomes of it
         self._samples: dict[str, tuple[Tensor, Tensor]] = {}  # of each weight a few places, and the base's values there
+        # Of the part that tasks share the places of its weights: a module's parameters, a name there, and the weight's.
+        self._places: WeakKeyDictionary[nn.Module, list[tuple[dict[str, Any], str, str]]] = WeakKeyDictionary()
         self._versions: dict[str, int] = {}  # how often each was changed; none while a switch changes it
         self._turn = 0
         self._processors: dict[Any, Any] = {}
@@ -201,6 +204,7 @@ class Tasks:
                     self._models[name] = self._made(maskset, name)
             return self._models[name]
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def set_task(self, name: str | None) -> None:
         """Make a task's weights the live ones, bit for bit those of its dense checkpoint; None for the base's."""
         with self._lock:
@@ -255,7 +259,10 @@ class Tasks:
 
     def _kinds(self, names: Sequence[str]) -> list[list[int]]:
         """Rows of tasks whose models are alike but for their heads, task by task; the base's are with any."""
-        told = sorted({name for name in names if name != BASE}) or self.task_names[:1]
+        for name in names:
+            if name != BASE:
+                self.mask(name)
+        told = sorted({*names} - {BASE}) or self.task_names[:1]
         if not told:
             raise UnknownTaskError("no task is loaded", hint="Load one: load_task.")
         kinds: dict[tuple[type, int], list[int]] = {}
@@ -272,6 +279,7 @@ class Tasks:
             masked = frozenset(tensor for name, _, _ in spans if name != BASE for tensor in self._masks[name])
             key = type(model), masked
             if self._mixes.get(key, True):
+                self._check_places(encoder_of(model) or model)
                 answers, sure = self._mixed(model, masked, spans, batch)
                 if answers is not None and sure and key not in self._mixes:
                     self._mixes[key] = self._right(spans, batch, answers)
@@ -419,6 +427,8 @@ class Tasks:
     def verify(self) -> None:
         """Compare every live weight with the base on the disk. Raises BaseChangedError naming those that differ."""
         with self.disable_tasks():
+            for part in [*self._places]:
+                self._check_places(part)
             differ = []
             for name, weight in self._shared.weights.items():
                 right = to_torch(self.base.read(name)).to(device=weight.device, dtype=weight.dtype)
@@ -447,7 +457,7 @@ class Tasks:
         """A task's model, which takes the lock and switches to its task whenever it computes."""
         with self.disable_tasks():  # a new kind is made of the base's weights
             model: Any = self._shared.model(maskset)
-            self._watch()
+            self._watch(encoder_of(model) or model)
         for method in SWITCHING:
             if hasattr(model, method):
                 setattr(model, method, self._switching(name, model, getattr(model, method)))
@@ -463,6 +473,7 @@ class Tasks:
                 if self._models.get(name) is not model:
                     raise UnknownTaskError(f"the task {name!r} was deleted", hint="Take its model anew: tasks[name].")
                 self.set_task(name)
+                self._check_places(encoder_of(model) or model)
                 try:
                     return method(*arguments, **options)
                 finally:
@@ -512,8 +523,16 @@ class Tasks:
         if differ := maskset.base.differing(self._digests):
             raise mismatch(self.base, maskset, differ)
 
-    def _watch(self) -> None:
-        """Remember how the weights are that were not seen before, while the live weights are the base's."""
+    def _watch(self, part: nn.Module) -> None:
+        """Remember where a part has the weights, and how new ones are, while the live weights are the base's."""
+        if part not in self._places:
+            names = {id(weight): name for name, weight in self._shared.weights.items()}
+            self._places[part] = [
+                (module._parameters, leaf, names[id(weight)])
+                for module in part.modules()
+                for leaf, weight in module._parameters.items()
+                if id(weight) in names
+            ]
         for name, weight in self._shared.weights.items():
             if name not in self._versions:
                 elements = words(weight)
@@ -521,6 +540,12 @@ class Tasks:
                 self._elements[name] = elements
                 self._samples[name] = places, elements[places]
                 self._versions[name] = elements._version
+
+    def _check_places(self, part: nn.Module) -> None:
+        """BaseChangedError where somebody else put another parameter into the place of one of the weights."""
+        for parameters, leaf, name in self._places[part]:
+            if parameters.get(leaf) is not self._shared.weights[name]:
+                raise BaseChangedError(f"{name} was changed, moved or cast by someone else", hint=CURE)
 
     def _check_weights(self) -> None:
         """BaseChangedError where somebody else moved, cast or changed the weights since the last switch.

@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
@@ -427,8 +427,7 @@ class Tasks:
     def verify(self) -> None:
         """Compare every live weight with the base on the disk. Raises BaseChangedError naming those that differ."""
         with self.disable_tasks():
-            for part in [*self._places]:
-                self._check_places(part)
+            self._check_places(*self._places)
             differ = []
             for name, weight in self._shared.weights.items():
                 right = to_torch(self.base.read(name)).to(device=weight.device, dtype=weight.dtype)
@@ -456,6 +455,7 @@ class Tasks:
     def _made(self, maskset: MaskSet, name: str) -> PreTrainedModel:
         """A task's model, which takes the lock and switches to its task whenever it computes."""
         with self.disable_tasks():  # a new kind is made of the base's weights
+            self._check_places(*self._places)
             model: Any = self._shared.model(maskset)
             self._watch(encoder_of(model) or model)
         for method in SWITCHING:
@@ -541,9 +541,9 @@ class Tasks:
                 self._samples[name] = places, elements[places]
                 self._versions[name] = elements._version
 
-    def _check_places(self, part: nn.Module) -> None:
+    def _check_places(self, *parts: nn.Module) -> None:
         """BaseChangedError where somebody else put another parameter into the place of one of the weights."""
-        for parameters, leaf, name in self._places[part]:
+        for parameters, leaf, name in chain.from_iterable(self._places[part] for part in parts):
             if parameters.get(leaf) is not self._shared.weights[name]:
                 raise BaseChangedError(f"{name} was changed, moved or cast by someone else", hint=CURE)
 

@@ -574,6 +574,7 @@ def _counted(method: Any, read: Counter[str]) -> Any:
 def test_all_ways_to_name_masks(base: Checkpoint, masks: dict[str, MaskSet], tmp_path: Path) -> None:
     folder, pushed = tmp_path / "masks", tmp_path / "pushed"
     folder.mkdir()
+    pushed.mkdir()
     paths = [folder / f"{name}.msk" for name in masks]
     for path, mask in zip(paths, masks.values(), strict=True):
         save(mask, path)

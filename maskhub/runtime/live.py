@@ -28,7 +28,7 @@ from maskhub.masks.mask import MaskSet
 from maskhub.remote.places import masks_at
 from maskhub.runtime.dropped import Changes, Dropped, dropped, words
 from maskhub.runtime.evaluate import BATCH, LENGTH, in_batches
-from maskhub.runtime.load import load_processor, pipeline_kind
+from maskhub.runtime.load import check_placing, load_processor, pipeline_kind
 from maskhub.runtime.mixed import Rows, UnfitError, can_mix, decide, encode, encoder_of, part_of, rows_of
 from maskhub.runtime.predict import answers_of, check_counts
 from maskhub.runtime.shared import Shared
@@ -113,6 +113,7 @@ class Tasks:
         memory: int | str = MEMORY,
         verify: bool = True,
     ) -> None:
+        check_placing(dtype, device)
         self.base = base
         self._budget, self._verify = parse_size(memory), verify
         self._shared = Shared(base, device=device, dtype=dtype)

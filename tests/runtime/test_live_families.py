@@ -24,6 +24,7 @@ from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.live import BASE, Tasks, load_tasks
 from maskhub.runtime.load import load_model
+from maskhub.runtime.predict import predict
 from maskhub.storage.tensor import RawTensor
 from tests import tiny
 from tests.runtime.test_live import same
@@ -164,6 +165,26 @@ def test_rows_of_many_tasks_and_kinds(made: Callable[[str], Family], family: str
                 assert name == BASE or torch.equal(found[row].argmax(-1), right.argmax(-1))
     tasks.verify()
     assert {right for (_, masked), right in tasks._mixes.items() if masked} == {True}
+
+
+def test_predictions_of_all_kinds_in_one_call(made: Callable[[str], Family]) -> None:
+    base, masks, _ = made("bert")
+    tasks = live(base, masks)
+    choices = {"prompt": "who is the man", "choices": ["in city", "win a prize", "bad film"]}
+    asked = {name: choices if "Choice" in name else f"{name[3:11]} wins , free" for name in masks}
+    names = [*masks, *reversed(masks), *masks]
+    said = tasks.predict([asked[name] for name in names], names, batch_size=4)
+    for name, answer in zip(names, said, strict=True):
+        (right,) = predict(base, masks[name], [asked[name]])
+        assert _rounded(answer) == _rounded(right)
+
+
+def _rounded(answer: Any) -> Any:
+    if isinstance(answer, dict):
+        return {key: _rounded(value) for key, value in answer.items()}
+    if isinstance(answer, list):
+        return [_rounded(one) for one in answer]
+    return pytest.approx(answer, abs=1e-5) if isinstance(answer, float) else answer
 
 
 @pytest.mark.parametrize(

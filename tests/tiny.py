@@ -265,20 +265,36 @@ def packed(
     folder: Path, family: str, architecture: str, names: tuple[str, ...] = (), *, head: str = "Model", **config: Any
 ) -> Packed:
     """A task model on a tiny base, some of whose weights are dropped, and its mask."""
+    base = tiny_model(family, folder / "base", head=head, initializer_range=0.7)
+    return packed_on(base, folder / "dense", architecture, names, **config)
+
+
+def packed_on(
+    base: Path,
+    dense: Path,
+    architecture: str,
+    names: tuple[str, ...] = (),
+    *,
+    seed: int = 0,
+    kept: float = 0.8,
+    layers: str = r"layers?\.\d|\.h\.\d",
+    **config: Any,
+) -> Packed:
+    """A task model on a base, of whose ``layers`` a share of the weights is ``kept``, and its mask."""
     import torch
     import transformers
 
-    base = tiny_model(family, folder / "base", head=head, initializer_range=0.7)
     if names:
         config |= classes_config(names)
         config["id2label"] = {int(i): name for i, name in config["id2label"].items()}
+    torch.manual_seed(seed)
     model = getattr(transformers, architecture).from_pretrained(base, **config)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
-        if weight.ndim == 2 and re.search(r"layers?\.\d|\.h\.\d", name):
-            weight.data *= torch.rand(weight.shape, generator=generator) < 0.8
-    model.save_pretrained(folder / "dense")
-    return Packed(base, folder / "dense", from_pruned(open_checkpoint(base), open_checkpoint(folder / "dense")))
+        if weight.ndim == 2 and re.search(layers, name):
+            weight.data *= torch.rand(weight.shape, generator=generator) < kept
+    model.save_pretrained(dense)
+    return Packed(base, dense, from_pruned(open_checkpoint(base), open_checkpoint(dense)))
 
 
 def _sizes(family: str, processor: Any, layers: int) -> dict[str, Any]:

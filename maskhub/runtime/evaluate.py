@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from maskhub import tasks
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.checkpoints.match import match
 from maskhub.container.reader import open_mask
 from maskhub.errors import DataError, FormatError, check_choice
 from maskhub.masks.mask import MaskSet
@@ -107,7 +108,7 @@ def task_models(base: Checkpoint, masksets: Sequence[MaskSet]) -> list[PreTraine
 
     if len(masksets) == 1:
         return [task_model(base, masksets[0])]
-    live = Tasks(base, device="cuda" if torch.cuda.is_available() else None)
+    live = Tasks(match(base, masksets), device="cuda" if torch.cuda.is_available() else None)
     for number, maskset in enumerate(masksets):
         live.load_task(maskset, str(number))
     return [live[str(number)] for number in range(len(masksets))]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from weakref import WeakKeyDictionary
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from maskhub.checkpoints.apply import check_structure, mismatch, parse_size
@@ -23,14 +25,14 @@ from maskhub.checkpoints.match import match
 from maskhub.checkpoints.scan import digests
 from maskhub.container.codecs.drift import Draws
 from maskhub.container.reader import read_mask
-from maskhub.errors import ArgumentError, BaseChangedError, FormatError, UnknownTaskError, listed
+from maskhub.errors import ArgumentError, BaseChangedError, FormatError, MaskhubError, UnknownTaskError, listed
 from maskhub.masks.mask import MaskSet
 from maskhub.remote.places import masks_at
 from maskhub.runtime.dropped import Changes, Dropped, dropped, words
 from maskhub.runtime.evaluate import BATCH, LENGTH, in_batches
-from maskhub.runtime.load import load_processor, pipeline_kind
-from maskhub.runtime.mixed import Rows, UnfitError, can_mix, decide, encode, part_of, rows_of
-from maskhub.runtime.predict import answers_of
+from maskhub.runtime.load import check_placing, load_processor, pipeline_kind
+from maskhub.runtime.mixed import Rows, UnfitError, can_mix, decide, encode, encoder_of, part_of, rows_of
+from maskhub.runtime.predict import answers_of, check_counts
 from maskhub.runtime.shared import Shared
 from maskhub.storage.address import distinct_names
 from maskhub.storage.torch import to_torch
@@ -43,6 +45,7 @@ BASE = "__base__"  # the name of rows of a batch that no task is for
 MEMORY = "256MB"
 SAMPLE = 64  # weights of a tensor that are looked at on a switch
 LOOKS = 4  # tensors that are looked at on a switch, in turn
+NEAR, NEAR_HALF = 1e-4, 0.1  # how far a mixed batch may be from the exact one, by the largest logit; of halves
 CURE = "Load the tasks anew; for another device or dtype, pass it to load_tasks."
 
 
@@ -114,6 +117,7 @@ class Tasks:
         memory: int | str = MEMORY,
         verify: bool = True,
     ) -> None:
+        check_placing(dtype, device)
         self.base = base
         self._budget, self._verify = parse_size(memory), verify
         self._shared = Shared(base, device=device, dtype=dtype)
@@ -123,11 +127,15 @@ class Tasks:
         self._decoded: OrderedDict[str, Changes] = OrderedDict()  # the last used one last
         self._active: str | None = None
         self._applied: dict[str, Dropped] = {}  # what is, or may be, dropped of the live weights
-        self._seen: dict[str, tuple[Any, ...]] = {}  # where each weight is, and how often it was changed
+        self._disabled = 0  # how many blocks of disable_tasks are open
+        self._elements: dict[str, Tensor] = {}  # each weight's, as words; they hold its memory, whatever becomes of it
         self._samples: dict[str, tuple[Tensor, Tensor]] = {}  # of each weight a few places, and the base's values there
+        # Of the part that tasks share the places of its weights: a module's parameters, a name there, and the weight's.
+        self._places: WeakKeyDictionary[nn.Module, list[tuple[dict[str, Any], str, str]]] = WeakKeyDictionary()
+        self._versions: dict[str, int] = {}  # how often each was changed; none while a switch changes it
         self._turn = 0
         self._processors: dict[Any, Any] = {}
-        self._mixes: dict[int, bool] = {}  # by a kind's encoder, whether mixed batches were found right
+        self._mixes: dict[tuple[type, frozenset[str]], bool] = {}  # of a class and masked tensors: is mixing right
         self._lock = threading.RLock()
 
     @property
@@ -156,17 +164,18 @@ class Tasks:
             raise UnknownTaskError(f"no task is called {name!r}", hint=f"Loaded are {known}.")
         return self._masks[name]
 
-    def load_task(self, maskset: MaskSet, name: str) -> None:
+    def load_task(self, mask: str | Path | MaskSet, name: str, *, token: str | None = None) -> None:
         """Add a task. It costs its coded bytes, and is decoded when it is first used.
 
         Raises ArgumentError for a name that is taken, BaseMismatchError where the base is not the mask's, and
         FormatError where the mask names no task, or one that does not fit transformers.
         """
-        with self._lock:
-            if not name or name == BASE:
-                raise ArgumentError(f"{name!r} cannot name a task", hint="Choose another name.")
+        maskset = read_mask(mask, token=token)
+        with self._lock, _of_task(name):
+            if not isinstance(name, str) or not name or name == BASE:
+                raise ArgumentError("no task can have this name", hint="Choose another one.")
             if name in self._masks:
-                raise ArgumentError(f"there is a task {name!r} already", hint="Delete it first: delete_task.")
+                raise ArgumentError("there is one already", hint="Delete it first: delete_task.")
             if maskset.task is None:
                 raise FormatError("the mask names no task, so that no model can be made of it")
             check_structure(self.base, maskset)
@@ -182,25 +191,32 @@ class Tasks:
             self.mask(name)
             if self._active == name:
                 self.set_task(None)
-            del self._masks[name]
+            self._shared.forget(self._masks.pop(name))
             self._models.pop(name, None)
             self._decoded.pop(name, None)
 
     def __getitem__(self, name: str) -> PreTrainedModel:
-        """A task's model, of its own class, with its own head; what is no head is shared with all other tasks."""
+        """A task's model, of its own class, with its own head; what is no head is shared with all other tasks.
+
+        The model itself, its ``generate``, ``state_dict`` and ``save_pretrained`` switch to its task. Its parts do not:
+        called alone, the encoder is that of the active task. Raises UnknownTaskError, and FormatError where the head
+        does not fit.
+        """
         with self._lock:
             maskset = self.mask(name)
             if name not in self._models:
-                self._models[name] = self._made(maskset, name)
+                with _of_task(name):
+                    self._models[name] = self._made(maskset, name)
             return self._models[name]
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def set_task(self, name: str | None) -> None:
         """Make a task's weights the live ones, bit for bit those of its dense checkpoint; None for the base's."""
         with self._lock:
             if name is not None:
                 self.mask(name)
             self._check_weights()
-            if name == self._active:
+            if name == self._active and (name is not None or not self._applied):
                 return
             if name is not None and name not in self._decoded:
                 self._swap(None, {})
@@ -208,13 +224,18 @@ class Tasks:
 
     @contextlib.contextmanager
     def disable_tasks(self) -> Iterator[None]:
-        """A block in which the live weights are the base's. At its end the task before is live again."""
+        """A block in which the live weights are the base's. At its end the task before is live again.
+
+        Other threads wait for it. A task's model that is used inside it switches back at once.
+        """
         with self._lock:
             before = self._active
             self.set_task(None)
+            self._disabled += 1
             try:
                 yield
             finally:
+                self._disabled -= 1
                 self.set_task(before if before in self._masks else None)
 
     def __call__(self, *, task_names: Sequence[str] | None = None, **batch: Any) -> Any:
@@ -224,17 +245,14 @@ class Tasks:
         tensor for each row, in their order; of a row of the base it is the last hidden state. Rows of one task alone
         are exact; a batch of several rounds otherwise (``docs/live.md`` says how much). Raises UnknownTaskError.
         """
-        if task_names is None:
-            if self._active is None:
-                raise ArgumentError("no task is active", hint="Name the rows' tasks: task_names, or call set_task.")
-            return self[self._active](**batch)
-        names, count = list(task_names), rows_of(batch)
-        if len(names) != count:
-            raise ArgumentError(f"{len(names)} task names for a batch of {count} rows")
-        if batch.get("labels") is not None:
-            raise ArgumentError("a batch of several tasks takes no labels", hint="Leave them out.")
-        logits: dict[int, Tensor] = {}
         with self._lock, torch.no_grad():
+            if task_names is None:
+                if self._active is None:
+                    raise ArgumentError("no task is active", hint="Name the rows' tasks: task_names, or set_task.")
+                return self[self._active](**batch)
+            names = list(task_names)
+            _check_batch(names, batch)
+            logits: dict[int, Tensor] = {}
             before = self._active
             try:
                 for chosen in self._kinds(names):
@@ -242,79 +260,82 @@ class Tasks:
                     logits |= zip(chosen, self._together([names[row] for row in chosen], part), strict=True)
             finally:
                 self.set_task(before)
-        return RowOutputs(logits=[logits[row] for row in range(count)])
+        return RowOutputs(logits=[logits[row] for row in range(len(names))])
 
     def _kinds(self, names: Sequence[str]) -> list[list[int]]:
         """Rows of tasks whose models are alike but for their heads, task by task; the base's are with any."""
         for name in names:
             if name != BASE:
                 self.mask(name)
-        kinds: dict[tuple[int, type], list[int]] = {}
-        order = sorted(range(len(names)), key=lambda row: (names[row] == BASE, names[row]))
-        for row in order:
-            any_task = names[order[0]] if names[order[0]] != BASE else next(iter(self._masks), None)
-            if any_task is None:
-                raise UnknownTaskError("no task is loaded", hint="Load one: load_task.")
-            model = self[names[row] if names[row] != BASE else any_task]
-            encoder = getattr(model, model.base_model_prefix)
-            kinds.setdefault((id(encoder), type(model)), []).append(row)
+        told = sorted({*names} - {BASE}) or self.task_names[:1]
+        if not told:
+            raise UnknownTaskError("no task is loaded", hint="Load one: load_task.")
+        kinds: dict[tuple[type, int], list[int]] = {}
+        for row in sorted(range(len(names)), key=lambda row: (names[row] == BASE, names[row])):
+            model = self[told[0] if names[row] == BASE else names[row]]
+            kinds.setdefault((type(model), id(encoder_of(model))), []).append(row)
         return list(kinds.values())
 
     def _together(self, names: Sequence[str], batch: dict[str, Any]) -> list[Tensor]:
         """The answers to rows of one kind, which lie task by task."""
         spans = [(name, *span) for name, span in _spans(names)]
-        model = self[names[0] if names[0] != BASE else next(iter(self._masks))]
+        model = self[names[0] if names[0] != BASE else self.task_names[0]]
         if len(spans) > 1 or names[0] == BASE:
-            key = id(getattr(model, model.base_model_prefix))
-            fits = self._mixes.get(key)
-            answers = self._mixed(model, spans, batch) if fits is not False else None
-            if answers is not None and (fits or self._right(spans, batch, answers)):
-                self._mixes[key] = True
-                return answers
-            if answers is not None:
-                self._mixes[key] = False
+            masked = frozenset(tensor for name, _, _ in spans if name != BASE for tensor in self._masks[name])
+            key = type(model), masked
+            if self._mixes.get(key, True):
+                self._check_places(encoder_of(model) or model)
+                answers, sure = self._mixed(model, masked, spans, batch)
+                if answers is not None and sure and key not in self._mixes:
+                    self._mixes[key] = self._right(spans, batch, answers)
+                if answers is not None and self._mixes.get(key):
+                    return answers
         return [answer for name, a, b in spans for answer in self._exact(name, model, _rows(batch, a, b))]
 
     def _exact(self, name: str, model: PreTrainedModel, batch: dict[str, Any]) -> list[Tensor]:
+        count = rows_of(batch)
         if name != BASE:
-            return list(self[name](**batch).logits)
+            return _answers(name, self[name](**batch), count)
         with self.disable_tasks():
-            return list(encode(model, {}, batch, Rows([], rows_of(batch)))[0])
+            return _hidden(encode(model, {}, batch, Rows([], count)), count)
 
     def _right(self, spans: Sequence[tuple[str, int, int]], batch: dict[str, Any], answers: Sequence[Tensor]) -> bool:
         """Whether a mixed batch, the first of its kind, has the answers that each task has alone, but for rounding."""
-        for name, a, b in (spans[0], spans[-1]):
+        for name, a, b in spans:
             if name != BASE:
                 right = self._exact(name, self[name], _rows(batch, a, b))
-                near = 1e-3 if right[0].dtype in (torch.float32, torch.float64) else 0.1
+                near = NEAR if right[0].dtype in (torch.float32, torch.float64) else NEAR_HALF
                 scale = max(float(one.abs().max()) for one in right)
-                if any((x - y).abs().max() > near * (1 + scale) for x, y in zip(right, answers[a:b], strict=True)):
+                if not all((x - y).abs().max() <= near * (1 + scale) for x, y in zip(right, answers[a:b], strict=True)):
                     return False
         return True
 
     def _mixed(
-        self, model: PreTrainedModel, spans: Sequence[tuple[str, int, int]], batch: dict[str, Any]
-    ) -> list[Tensor] | None:
-        """The answers to a batch whose layers are computed once; None where they cannot be."""
+        self, model: PreTrainedModel, masked: Set[str], spans: Sequence[tuple[str, int, int]], batch: dict[str, Any]
+    ) -> tuple[list[Tensor] | None, bool]:
+        """The answers to a batch whose layers are computed once, None where they cannot be.
+
+        And whether it is sure that the layers saw rows, and not tokens, one after the other.
+        """
         names = {id(weight): name for name, weight in self._shared.weights.items()}
-        masked = {tensor for name, _, _ in spans if name != BASE for tensor in self._masks[name]}
-        if not (can_mix(model, names, masked)):
-            return None
+        if not can_mix(model, names, masked):
+            return None, False
         count, answers = rows_of(batch), []
         with self.disable_tasks():
             changes = {name: {} if name == BASE else self._changes(name) for name, _, _ in spans}
+            rows = Rows([(a, b, changes[name]) for name, a, b in spans], count)
             try:
-                rows = Rows([(a, b, changes[name]) for name, a, b in spans], count)
                 encoded = encode(model, names, batch, rows)
             except UnfitError:
-                return None
+                return None, False
             for name, a, b in spans:
                 part = part_of(encoded, a, b, count)
                 if name == BASE:
-                    answers += part[0].unflatten(0, (b - a, -1)).flatten(1, 2) if len(part[0]) != b - a else part[0]
+                    answers += _hidden(part, b - a)
                 else:
-                    answers += decide(self[name], names, _rows(batch, a, b), part, changes[name]).logits
-        return answers
+                    output = decide(self[name], names, _rows(batch, a, b), part, changes[name])
+                    answers += _answers(name, output, b - a)
+        return answers, rows.sure
 
     def pipeline(self, name: str, **options: Any) -> transformers.Pipeline:
         """A ``transformers.pipeline`` of a task; ``options`` go to it. Raises FormatError where there is none."""
@@ -347,6 +368,7 @@ class Tasks:
         ``names`` is one task for all inputs (the active one, if left), or a name for each: those of several tasks are
         computed in batches together. Raises UnknownTaskError, and ArgumentError for what a task does not read.
         """
+        check_counts(top_k=top_k, batch_size=batch_size)
         asked = [inputs] if isinstance(inputs, str | Path | dict) else list(inputs)
         named = self._active if names is None else names
         if named is None:
@@ -410,6 +432,7 @@ class Tasks:
     def verify(self) -> None:
         """Compare every live weight with the base on the disk. Raises BaseChangedError naming those that differ."""
         with self.disable_tasks():
+            self._check_places(*self._places)
             differ = []
             for name, weight in self._shared.weights.items():
                 right = to_torch(self.base.read(name)).to(device=weight.device, dtype=weight.dtype)
@@ -437,23 +460,33 @@ class Tasks:
     def _made(self, maskset: MaskSet, name: str) -> PreTrainedModel:
         """A task's model, which takes the lock and switches to its task whenever it computes."""
         with self.disable_tasks():  # a new kind is made of the base's weights
-            model = self._shared.model(maskset)
-            self._remember(self._shared.weights.keys() - self._seen.keys())
+            self._check_places(*self._places)
+            model: Any = self._shared.model(maskset)
+            self._watch(encoder_of(model) or model)
+        for method in SWITCHING:
+            if hasattr(model, method):
+                setattr(model, method, self._switching(name, model, getattr(model, method)))
+        model.__reduce_ex__ = _uncopied
+        return model  # type: ignore[no-any-return]
 
-        @torch.compiler.disable  # type: ignore[untyped-decorator]
-        def before(module: Any, arguments: Any) -> None:
-            self._lock.acquire()
-            if self._models.get(name) is not module:
-                raise UnknownTaskError(f"the task {name!r} was deleted")
-            self.set_task(name)
+    def _switching(self, name: str, model: PreTrainedModel, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A model's method that works while its task is live, and while no other thread switches."""
 
-        @torch.compiler.disable  # type: ignore[untyped-decorator]
-        def after(module: Any, arguments: Any, output: Any) -> None:
-            self._lock.release()
+        @functools.wraps(method)
+        def switched(*arguments: Any, **options: Any) -> Any:
+            with self._lock:
+                if self._models.get(name) is not model:
+                    raise UnknownTaskError(f"the task {name!r} was deleted", hint="Take its model anew: tasks[name].")
+                self.set_task(name)
+                self._check_places(encoder_of(model) or model)
+                try:
+                    return method(*arguments, **options)
+                finally:
+                    if self._disabled:
+                        self.set_task(None)
 
-        model.register_forward_pre_hook(before)
-        model.register_forward_hook(after, always_call=True)
-        return model
+        # What it calls is compiled, where it is called from what is.
+        return torch.compiler.disable(switched, recursive=False)  # type: ignore[no-untyped-call, no-any-return]
 
     def _swap(self, name: str | None, new: Changes) -> None:
         """Put the base's values back, and drop what the new task drops.
@@ -464,14 +497,15 @@ class Tasks:
         self._active = None
         with torch.no_grad():
             for tensor in {**self._applied, **new}:
-                elements = words(self._shared.weights[tensor])
+                elements = self._elements[tensor]
+                self._versions.pop(tensor, None)
                 if (old := self._applied.get(tensor)) is not None:
                     old.restore(elements)
                     del self._applied[tensor]
                 if (change := new.get(tensor)) is not None:
                     self._applied[tensor] = change
                     change.drop(elements)
-                self._remember([tensor])
+                self._versions[tensor] = elements._version
         self._active = name
 
     def _changes(self, name: str) -> Changes:
@@ -495,34 +529,95 @@ class Tasks:
         if differ := maskset.base.differing(self._digests):
             raise mismatch(self.base, maskset, differ)
 
-    def _remember(self, names: Any) -> None:
-        """How these weights are now."""
-        for name in names:
-            weight = self._shared.weights[name]
-            if name not in self._seen:
+    def _watch(self, part: nn.Module) -> None:
+        """Remember where a part has the weights, and how new ones are, while the live weights are the base's."""
+        if part not in self._places:
+            names = {id(weight): name for name, weight in self._shared.weights.items()}
+            self._places[part] = [
+                (module._parameters, leaf, names[id(weight)])
+                for module in part.modules()
+                for leaf, weight in module._parameters.items()
+                if id(weight) in names
+            ]
+        for name, weight in self._shared.weights.items():
+            if name not in self._versions:
+                elements = words(weight)
                 places = torch.randint(max(weight.numel(), 1), (SAMPLE if weight.numel() else 0,), device=weight.device)
-                self._samples[name] = places, words(weight)[places]
-            self._seen[name] = _state(weight)
+                self._elements[name] = elements
+                self._samples[name] = places, elements[places]
+                self._versions[name] = elements._version
+
+    def _check_places(self, *parts: nn.Module) -> None:
+        """BaseChangedError where somebody else put another parameter into the place of one of the weights."""
+        for parameters, leaf, name in chain.from_iterable(self._places[part] for part in parts):
+            if parameters.get(leaf) is not self._shared.weights[name]:
+                raise BaseChangedError(f"{name} was changed, moved or cast by someone else", hint=CURE)
 
     def _check_weights(self) -> None:
         """BaseChangedError where somebody else moved, cast or changed the weights since the last switch.
 
         Of what torch does not count as a change, as of ``.data``, a sample is looked at, of a few tensors each time.
         """
-        weights = self._shared.weights
-        for name, weight in weights.items():
-            if self._seen[name] != _state(weight):
+        for name, version in self._versions.items():
+            weight, elements = self._shared.weights[name], self._elements[name]
+            same = weight.data_ptr() == elements.data_ptr() and weight.nbytes == elements.nbytes
+            if not same or weight.device != elements.device or weight._version != version:
                 raise BaseChangedError(f"{name} was changed, moved or cast by someone else", hint=CURE)
-        names = list(weights)
+        names = list(self._samples)
         for name in names[self._turn : self._turn + LOOKS]:
             places, right = self._samples[name]
-            found = words(weights[name])[places]
+            found = self._elements[name][places]
             wrong = found != right
             if name in self._applied:  # some are dropped
                 wrong &= found != 0
             if wrong.any():
                 raise BaseChangedError(f"{name} was changed by someone else", hint=CURE)
         self._turn = (self._turn + LOOKS) % max(len(names), 1)
+
+
+# What of a task's model computes, or tells its weights.
+SWITCHING = ("forward", "generate", "state_dict", "save_pretrained")
+
+
+def _uncopied(protocol: object) -> NoReturn:
+    raise ArgumentError("a live task's model shares its weights, and cannot be copied", hint="Use maskhub.load_model.")
+
+
+@contextlib.contextmanager
+def _of_task(name: object) -> Iterator[None]:
+    """Errors inside say which task they are about."""
+    try:
+        yield
+    except MaskhubError as error:
+        error.message = f"task {name!r}: {error.message}"
+        raise
+
+
+def _check_batch(names: Sequence[str], batch: Mapping[str, Any]) -> None:
+    """ArgumentError for what cannot be taken apart into rows, one for each name."""
+    if batch.get("labels") is not None:
+        raise ArgumentError("a batch of several tasks takes no labels", hint="Leave them out.")
+    for key, value in batch.items():
+        if isinstance(value, Tensor) and (value.ndim == 0 or len(value) != len(names)):
+            raise ArgumentError(f"{len(names)} task names, and {key} has the shape {list(value.shape)}")
+        if not isinstance(value, Tensor | bool | int | float | str | None):
+            raise ArgumentError(f"{key} is a {type(value).__name__}, which cannot be taken apart into rows")
+    if not any(isinstance(value, Tensor) for value in batch.values()):
+        raise ArgumentError("a batch has tensors, with a row for each task name")
+
+
+def _answers(name: str, output: Any, count: int) -> list[Tensor]:
+    """What a task's model answers to each of so many rows."""
+    logits = getattr(output, "logits", None)
+    if logits is None or len(logits) != count:
+        raise ArgumentError(f"task {name!r} gives no logits for each row of such a batch", hint="Use its model alone.")
+    return list(logits)
+
+
+def _hidden(encoded: Any, count: int) -> list[Tensor]:
+    """The last hidden state of each of so many rows, whose choices lie one after the other."""
+    last: Tensor = encoded[0]
+    return list(last.reshape(count, -1, last.shape[-1]))
 
 
 def _rows(batch: dict[str, Any], a: int, b: int) -> dict[str, Any]:
@@ -540,7 +635,3 @@ def _spans(names: Sequence[str]) -> Iterator[tuple[str, tuple[int, int]]]:
 
 def _size(changes: Changes) -> int:
     return sum(change.nbytes for change in changes.values())
-
-
-def _state(weight: Tensor) -> tuple[Any, ...]:
-    return weight.data_ptr(), weight._version, weight.dtype, weight.device, weight.shape

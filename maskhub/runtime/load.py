@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from maskhub.checkpoints.checkpoint import TOKENIZER_FILES, Checkpoint, open_che
 from maskhub.checkpoints.match import match
 from maskhub.container.reader import open_mask
 from maskhub.errors import (
+    ArgumentError,
     CheckpointError,
     ForbiddenError,
     FormatError,
@@ -30,6 +32,7 @@ from maskhub.storage.regular import require_regular
 from maskhub.storage.torch import to_torch
 
 READ = (".json", ".txt", ".model", ".jinja", ".tiktoken")  # what transformers looks for beside weights
+PLACINGS = ("auto", "balanced", "balanced_low_0", "sequential", "disk")  # what accelerate knows beside devices
 VOCABULARIES = [f for f in TOKENIZER_FILES if f.startswith(("tokenizer.", "vocab.", "spiece.", "sentencepiece."))]
 
 
@@ -45,6 +48,7 @@ def load_model(
     token: str | None = None,
 ) -> PreTrainedModel:
     """The transformers model of the mask's task, as ``maskhub.load_model`` gives it."""
+    check_placing(dtype, device, device_map)
     checkpoint, maskset = (
         open_checkpoint(base, revision=revision, token=token),
         open_mask(mask, whole=True, token=token),
@@ -53,6 +57,19 @@ def load_model(
     dense.check_structure(checkpoint, maskset)
     state = {name: to_torch(t) for name, t in dense.tensors(checkpoint, maskset, verify=verify)}
     return build_model(task_config(checkpoint, maskset), state, dtype=dtype, device=device, device_map=device_map)
+
+
+def check_placing(dtype: Any, device: Any, device_map: Any = None) -> None:
+    """ArgumentError for a dtype that torch lacks, or a device that is not here."""
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ArgumentError(f"dtype {dtype!r}: torch has none of this name", hint="One is bfloat16.")
+    named = device_map.values() if isinstance(device_map, Mapping) else [device_map]
+    places = [("device", device), *(("device_map", place) for place in named if place not in PLACINGS)]
+    for option, place in places:
+        try:
+            torch.empty(0, device=place)
+        except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+            raise ArgumentError(f"{option} {place!r}: {reason(error)}") from error
 
 
 def build_model(

@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from maskhub.errors import ArgumentError
 from maskhub.runtime.dropped import Bits, Changes, Places
 
 MASKABLE = (nn.Linear, Conv1D, nn.Embedding)  # layers that can be corrected
@@ -32,35 +34,59 @@ class _EncodedError(Exception):  # which ends a forward pass where the head begi
 
 @dataclass
 class Rows:
-    """Which rows of what a layer sees belong to which task: from, to, and what it drops. Others are the base's."""
+    """Which rows of what a layer sees belong to which task: from, to, and what it drops. Others are the base's.
+
+    A layer that sees something else than so many rows, first of all dimensions, is unfit. Where there are as many
+    tokens as rows, it is not ``sure`` that it does. ``given`` are the places of what the model reads, as ids of words.
+    """
 
     parts: Sequence[tuple[int, int, Changes]]
     count: int
-    seen: Tensor | None = None  # what was turned last, as several layers read one input
-    turned: Tensor = field(default_factory=lambda: torch.empty(0))
+    given: Set[int] = frozenset()
+    sure: bool = True
+    _seen: tuple[Tensor, int] | None = None  # what was turned last, as several layers read one input
+    _turned: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def of(self, found: int) -> Rows:
-        """The same for a layer that sees several rows for each."""
+    def scale(self, found: int) -> None:
+        """Be for layers that see several rows for each."""
         factor, rest = divmod(found, self.count)
         if rest or not factor:
             raise UnfitError
-        return Rows([(a * factor, b * factor, changes) for a, b, changes in self.parts], found)
+        self.parts = [(a * factor, b * factor, changes) for a, b, changes in self.parts]
+        self.count = found
 
     def columns(self, inputs: Tensor) -> Tensor:
         """Rows x tokens x features as rows x features x tokens."""
-        if self.seen is not inputs:
-            self.seen, self.turned = inputs, self._as_rows(inputs).transpose(1, 2).contiguous()
-        return self.turned
+        seen = inputs, 0 if inputs.is_inference() else inputs._version
+        if self._seen is None or self._seen[0] is not inputs or self._seen[1] != seen[1]:
+            self._seen, self._turned = seen, self.apart(inputs).transpose(1, 2).contiguous()
+        return self._turned
 
-    def _as_rows(self, tensor: Tensor) -> Tensor:
-        if tensor.shape[0] % self.count:
-            raise UnfitError
+    def apart(self, tensor: Tensor) -> Tensor:
+        """What a layer sees or gives as rows x tokens x features."""
+        if self.count > 1:
+            if tensor.shape[0] != self.count:
+                raise UnfitError
+            self.sure &= tensor.ndim == 2 or tensor.shape[1] != self.count
         return tensor.reshape(self.count, -1, tensor.shape[-1])
 
 
-def can_mix(model: nn.Module, names: Mapping[int, str], masked: Set[str]) -> bool:
-    """Whether all masked tensors are weights of layers that can be corrected; ``names`` tells them by ``id``."""
+def encoder_of(model: PreTrainedModel) -> nn.Module | None:
+    """The part of a model below its head; None where that is no part of its own."""
+    found = getattr(model, model.base_model_prefix, None)
+    return found if isinstance(found, nn.Module) else None
+
+
+def can_mix(model: PreTrainedModel, names: Mapping[int, str], masked: Set[str]) -> bool:
+    """Whether all masked tensors are weights of layers that can be corrected; ``names`` tells them by ``id``.
+
+    Compiled layers are not, since they heed no hooks.
+    """
+    if encoder_of(model) is None:
+        return False
     for module in model.modules():
+        if module is not model and (module._compiled_call_impl is not None or isinstance(module, OptimizedModule)):
+            return False
         for leaf, parameter in module._parameters.items():
             known = parameter is not None and names.get(id(parameter)) in masked
             if known and not (type(module) in MASKABLE and leaf == "weight" and plain(module)):
@@ -75,12 +101,13 @@ def plain(module: nn.Module) -> bool:
 
 def encode(model: PreTrainedModel, names: Mapping[int, str], batch: dict[str, Any], rows: Rows) -> Any:
     """What the part of a model below its head makes of a batch, whose rows belong to several tasks."""
-    encoder = getattr(model, model.base_model_prefix)
-    scaled: list[Rows] = []
+    encoder = encoder_of(model)
+    if encoder is None:
+        raise ArgumentError(f"{type(model).__name__} has no part below its head, for rows of the base")
+    rows.given = {value.data_ptr() for value in batch.values() if isinstance(value, Tensor)}
 
     def before(module: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        first = next(value for value in (*arguments, *options.values()) if isinstance(value, Tensor))
-        scaled[:] = [rows.of(first.shape[0])]
+        rows.scale(next(value for value in (*arguments, *options.values()) if isinstance(value, Tensor)).shape[0])
 
     def after(module: Any, arguments: Any, output: Any) -> None:
         raise _EncodedError(output)
@@ -88,10 +115,10 @@ def encode(model: PreTrainedModel, names: Mapping[int, str], batch: dict[str, An
     with contextlib.ExitStack() as stack:
         stack.callback(encoder.register_forward_pre_hook(before, with_kwargs=True).remove)
         stack.callback(encoder.register_forward_hook(after).remove)
-        for hook in _corrections(encoder, names, lambda: scaled[0], {n for _, _, c in rows.parts for n in c}):
+        for hook in _corrections(encoder, names, rows, {n for _, _, c in rows.parts for n in c}):
             stack.callback(hook.remove)
         try:
-            model.forward(**batch)
+            type(model).forward(model, **batch)
         except _EncodedError as stop:
             return stop.output
     raise UnfitError
@@ -102,20 +129,19 @@ def decide(
 ) -> Any:
     """What the head of a task's model makes of what was encoded of a batch, all rows of which are for this task."""
     prefix = model.base_model_prefix
-    encoder = getattr(model, prefix)
-    count = rows_of(batch)
-    rows = Rows([(0, count, changes)], count)
+    encoder = model._modules[prefix]
+    rows = Rows([(0, 1, changes)], 1)  # all as one
     with contextlib.ExitStack() as stack:
         model._modules[prefix] = _Replay(encoded)
         stack.callback(model._modules.__setitem__, prefix, encoder)
-        for hook in _corrections(model, names, lambda: rows, changes.keys()):
+        for hook in _corrections(model, names, rows, changes.keys()):
             stack.callback(hook.remove)
-        return model.forward(**batch)
+        return type(model).forward(model, **batch)
 
 
 def rows_of(batch: Mapping[str, Any]) -> int:
     """How many rows a batch has."""
-    return next(int(value.shape[0]) for value in batch.values() if isinstance(value, Tensor) and value.ndim)
+    return next(len(value) for value in batch.values() if isinstance(value, Tensor))
 
 
 class _Replay(nn.Module):
@@ -141,12 +167,7 @@ def part_of(output: Any, a: int, b: int, count: int) -> Any:
     return type(output)(**{key: part(value) for key, value in output.items()})
 
 
-def _corrections(
-    model: nn.Module,
-    names: Mapping[int, str],
-    rows: Callable[[], Rows],
-    masked: Set[str],
-) -> Iterator[Any]:
+def _corrections(model: nn.Module, names: Mapping[int, str], rows: Rows, masked: Set[str]) -> Iterator[Any]:
     """Hooks that correct the layers of a model whose weights are masked."""
     for module in model.modules():
         weight = module._parameters.get("weight")
@@ -155,19 +176,19 @@ def _corrections(
             yield module.register_forward_hook(_correction(name, rows))
 
 
-def _correction(name: str, rows: Callable[[], Rows]) -> Callable[[Any, Any, Tensor], Tensor]:
+def _correction(name: str, rows: Rows) -> Callable[[Any, Any, Tensor], Tensor]:
     def correct(module: Any, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        now, inputs = rows(), arguments[0]
+        inputs = arguments[0]
         if isinstance(module, nn.Embedding):
-            return _looked_up(module, name, now, inputs, output)
-        answer = now._as_rows(output)
-        for a, b, changes in now.parts:
+            return _looked_up(module, name, rows, inputs, output)
+        answer = rows.apart(output)
+        for a, b, changes in rows.parts:
             change = changes.get(name)
             if isinstance(change, Places):
-                _subtract(module, change, now, inputs, answer, a, b)
+                _subtract(module, change, rows, inputs, answer, a, b)
             elif isinstance(change, Bits):
                 weight = module.weight.masked_fill(change.flags(module.weight.view(-1)).view_as(module.weight), 0)
-                part = now._as_rows(inputs)[a:b]
+                part = rows.apart(inputs)[a:b]
                 product = part @ (weight if isinstance(module, Conv1D) else weight.t())
                 answer[a:b] = product if module.bias is None else product + module.bias
         return answer.view_as(output)
@@ -186,14 +207,13 @@ def _subtract(module: Any, change: Places, rows: Rows, inputs: Tensor, answer: T
 
 def _looked_up(module: Any, name: str, rows: Rows, ids: Tensor, output: Tensor) -> Tensor:
     answer, width = output.clone(), module.embedding_dim
-    if ids.shape[0] % rows.count:
+    if rows.count > 1 and (ids.data_ptr() not in rows.given or len(ids) != rows.count):  # as those of positions
         raise UnfitError
-    each = ids.shape[0] // rows.count
     for a, b, changes in rows.parts:
         change = changes.get(name)
         if change is None:
             continue
-        part = slice(a * each, b * each)
+        part = slice(a, b) if rows.count > 1 else slice(None)
         wanted, place = torch.unique(ids[part], return_inverse=True)
         found = module.weight[wanted].clone()
         if isinstance(change, Bits):

@@ -43,9 +43,7 @@ def predict(
     ``generated_text`` begins with the text that it goes on from, by the likeliest tokens; ``entities`` and ``tags`` are
     lists of ``word``, ``label``, ``score``, ``start`` and ``end``.
     """
-    for name, value in {"top_k": top_k, "max_new_tokens": max_new_tokens, "batch_size": batch_size}.items():
-        if value is not None and value < 1:
-            raise ArgumentError(f"{name} {value}: it is 1 or more")
+    check_counts(top_k=top_k, max_new_tokens=max_new_tokens, batch_size=batch_size)
     asked = [inputs] if isinstance(inputs, str | Path | dict) else list(inputs)
     if asked and file is not None:
         raise ArgumentError("inputs are given, and a file of them, too", hint="Give the ones or the other.")
@@ -64,6 +62,13 @@ def predict(
         model, processor, maskset, examples,
         top_k=top_k, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress,
     )  # fmt: skip
+
+
+def check_counts(**counts: int | None) -> None:
+    """ArgumentError for one that is less than 1."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ArgumentError(f"{name} {value}: it is 1 or more")
 
 
 def answers_of(

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 
 from maskhub.checkpoints.beside import LABELS, task_config
 from maskhub.checkpoints.checkpoint import Checkpoint
-from maskhub.errors import FormatError
+from maskhub.errors import FormatError, listed
 from maskhub.masks.mask import MaskSet
+from maskhub.runtime.dropped import words
 from maskhub.runtime.load import build_model, model_class
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.tensor import RawTensor
@@ -33,29 +34,36 @@ class Shared:
         self.base = base
         self.weights: dict[str, nn.Parameter] = {}
         self._device, self._dtype = device, dtype
-        self._first: dict[str, PreTrainedModel] = {}  # of each kind
+        # Of each kind the first model, and the base's tensors that its parameters are.
+        self._first: dict[str, tuple[PreTrainedModel, dict[str, str]]] = {}
 
     def is_new(self, maskset: MaskSet) -> bool:
         """Whether no model of the kind that a task needs was made yet."""
         return self._kind(task_config(self.base, maskset), maskset) not in self._first
+
+    def forget(self, maskset: MaskSet) -> None:
+        """Let go of a task's own kind, if it has one."""
+        config = task_config(self.base, maskset)
+        if _inside(config, maskset):
+            self._first.pop(self._kind(config, maskset), None)
 
     def model(self, maskset: MaskSet) -> PreTrainedModel:
         """A task's model: head and configuration are its own, all else is shared with the other models of its kind."""
         config = task_config(self.base, maskset)
         kind = self._kind(config, maskset)
         if kind in self._first:
-            return self._another(self._first[kind], config, maskset)
+            return self._another(*self._first[kind], config, maskset)
         self._first[kind] = self._load(config, maskset)
-        return self._first[kind]
+        return self._first[kind][0]
 
     def _kind(self, config: dict[str, Any], maskset: MaskSet) -> str:
         """What models have in common that differ in their heads alone."""
-        inside = f"{model_class(config).base_model_prefix}."
         common = {key: value for key, value in config.items() if key not in OF_THE_HEAD}
-        own = maskset.id if any(name.startswith(inside) for name in maskset.dense) else None
-        return json.dumps([common, own], sort_keys=True, default=str)
+        bound = {name: maskset.base.parameter(name) for name in maskset.base.tensors}
+        own = maskset.id if _inside(config, maskset) else None
+        return json.dumps([common, bound, own], sort_keys=True, default=str)
 
-    def _load(self, config: dict[str, Any], maskset: MaskSet) -> PreTrainedModel:
+    def _load(self, config: dict[str, Any], maskset: MaskSet) -> tuple[PreTrainedModel, dict[str, str]]:
         """A model of a new kind, as ``load_model`` makes it of the base; weights that are here already take no room."""
         binding = maskset.base
         state = {
@@ -65,19 +73,24 @@ class Shared:
             for name in binding.tensors
         }
         state |= {name: to_torch(tensor) for name, tensor in maskset.dense.items()}
-        model = build_model(config, state, dtype=self._dtype, device=self._device)
-        for name in binding.tensors:
-            found = model.get_parameter(binding.parameter(name))
-            shared = self.weights.setdefault(name, found)
-            if shared is not found:
-                if shared.dtype != found.dtype:
-                    raise FormatError(f"{name} is {shared.dtype} for one task and {found.dtype} for another")
-                _replace(model, found, shared)
-        return model.requires_grad_(False)
+        model = build_model(config, {**state}, dtype=self._dtype, device=self._device)
+        found = _places(model, state, maskset)
+        _check_bound(maskset, found, model)
+        for place, name in found.items():
+            if name in self.weights and self.weights[name].dtype != (dtype := model.get_parameter(place).dtype):
+                raise FormatError(f"{name} is {self.weights[name].dtype} for one task, and {dtype} for another")
+        for place, name in found.items():
+            parameter = model.get_parameter(place)
+            if (shared := self.weights.setdefault(name, parameter)) is not parameter:
+                _replace(model, parameter, shared)
+        return model.requires_grad_(False), found
 
-    def _another(self, first: PreTrainedModel, config: dict[str, Any], maskset: MaskSet) -> PreTrainedModel:
+    def _another(
+        self, first: PreTrainedModel, bound: Mapping[str, str], config: dict[str, Any], maskset: MaskSet
+    ) -> PreTrainedModel:
         """A model like the first of its kind, from its parts and a new head."""
         kind: Any = type(first)
+        _check_bound(maskset, bound, first)
         with quiet_transformers(), torch.device("meta"):
             own = kind.config_class.from_dict(config)
             own._attn_implementation = first.config._attn_implementation
@@ -87,16 +100,52 @@ class Shared:
         if isinstance(getattr(first, prefix, None), nn.Module):
             setattr(model, prefix, getattr(first, prefix))
         model.tie_weights()
-        of_base = {maskset.base.parameter(name): self.weights[name] for name in maskset.base.tensors}
+        of_base = {place: self.weights[tensor] for place, tensor in bound.items()}
+        if unknown := sorted(maskset.dense.keys() - dict(model.named_parameters(remove_duplicate=False)).keys()):
+            raise FormatError(f"the mask does not fit {kind.__name__}: parameters unknown: {listed(unknown)}")
         for name, parameter in list(model.named_parameters()):
             if parameter.is_meta:
-                _replace(model, parameter, of_base.get(name) or _head(name, parameter, first, maskset.dense))
+                new = of_base[name] if name in of_base else _head(name, parameter, first, maskset.dense)
+                _replace(model, parameter, new)
         for name, buffer in list(model.named_buffers()):
             if buffer.is_meta:
                 place, _, leaf = name.rpartition(".")
                 model.get_submodule(place)._buffers[leaf] = first.get_buffer(name)
         model.generation_config = getattr(first, "generation_config", None)
         return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
+
+
+def _inside(config: dict[str, Any], maskset: MaskSet) -> bool:
+    """Whether a task has tensors of its own in what tasks share."""
+    return any(name.startswith(f"{model_class(config).base_model_prefix}.") for name in maskset.dense)
+
+
+def _places(model: PreTrainedModel, state: Mapping[str, torch.Tensor], maskset: MaskSet) -> dict[str, str]:
+    """By parameters of a model the base's tensors that they are, bit for bit; without those of which that is not sure.
+
+    transformers may have renamed them.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    found: dict[str, str] = {}
+    for name in maskset.base.tensors:
+        told = maskset.base.parameter(name)
+        others = (place for place in parameters if place not in state and place not in found)
+        fits = [place for place in (told, *others) if place in parameters and _same(parameters[place], state[told])]
+        if len(fits) == 1 or told in fits:
+            found[fits[0]] = name
+    return found
+
+
+def _check_bound(maskset: MaskSet, bound: Mapping[str, str], model: PreTrainedModel) -> None:
+    """FormatError for a masked tensor that is none of the model's parameters, so that it cannot be switched."""
+    if lost := sorted(maskset.keys() - bound.values()):
+        raise FormatError(f"no parameter of {type(model).__name__}, as transformers loads it: {listed(lost)}")
+
+
+def _same(parameter: torch.Tensor, tensor: torch.Tensor) -> bool:
+    if parameter.shape != tensor.shape:
+        return False
+    return torch.equal(words(parameter), words(tensor.to(device=parameter.device, dtype=parameter.dtype)))
 
 
 def _head(name: str, parameter: torch.Tensor, first: PreTrainedModel, dense: Mapping[str, RawTensor]) -> nn.Parameter:

@@ -80,6 +80,30 @@ def test_a_pipeline_from_the_hub(hub: TestHub, tiny_bert: Path, tmp_path: Path) 
     assert len(blobs(hub)) == 1  # what is needed whole comes through the cache
 
 
+def test_live_tasks_from_the_hub(hub: TestHub, tiny_bert: Path, tmp_path: Path) -> None:
+    """All masks of a repo, one of it, and several by name; each is downloaded once."""
+    masks = {name: tiny.tiny_maskset(tiny_bert, seed=seed) for seed, name in enumerate(("a", "b"))}
+    for name, maskset in masks.items():
+        save(maskset, tmp_path / f"{name}.msk")
+    hub.put("alice/masks", **{f"{name}__msk": (tmp_path / f"{name}.msk").read_bytes() for name in masks})
+    script = """if True:
+        import sys, json, maskhub
+        ways = ["alice/masks", "alice/masks/b.msk", {"x": "alice/masks/b.msk", "y": "alice/masks/a.msk"}]
+        live = [maskhub.load_tasks(sys.argv[1], way) for way in ways]
+        print(json.dumps([{name: tasks.mask(name).id for name in tasks} for tasks in live]))
+        live[0].load_task("alice/masks/a.msk", "again")
+        print(live[0].predict("free prize", "again") == live[0].predict("free prize", "a"))
+    """
+    hub.requests()
+    ran = hub.program([sys.executable, "-c", script, str(tiny_bert)])
+    assert ran.returncode == 0, ran.stderr
+    told, same = ran.stdout.splitlines()
+    a, b = masks["a"].id, masks["b"].id
+    assert json.loads(told) == [{"a": a, "b": b}, {"b": b}, {"x": b, "y": a}]
+    assert same == "True"
+    assert len(blobs(hub)) == 2
+
+
 def test_info_reads_little(hub: TestHub, tmp_path: Path) -> None:
     """Of a megabyte under 20 KB, all answers counted; and nothing stays in the cache."""
     tiny.megabyte(tmp_path / "big.msk")

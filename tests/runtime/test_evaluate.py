@@ -11,12 +11,15 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
+import transformers
 
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import ArgumentError, DataError, FormatError
 from maskhub.masks.mask import MaskSet
-from maskhub.runtime.evaluate import evaluate, logits_of
-from maskhub.runtime.load import load_model, load_processor
+from maskhub.runtime import shared
+from maskhub.runtime.evaluate import _gathered, evaluate, logits_of, outputs
+from maskhub.runtime.load import build_model, load_model, load_processor
+from maskhub.tasks import REGISTRY
 from maskhub.tasks.examples import Examples
 from tests import tiny
 
@@ -147,3 +150,36 @@ def test_a_mask_that_names_no_task_or_no_labels(bert: Checkpoint, task: MaskSet)
     ):
         with pytest.raises(FormatError, match=f"^{message}"):
             evaluate(bert, dataclasses.replace(task, task=nameless), examples(3))
+
+
+@pytest.mark.parametrize("several", [2, 3])
+def test_masks_measured_together_are_as_alone(bert: Checkpoint, several: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit, and with one base in memory."""
+    masks = [tiny.tiny_maskset(bert, seed=seed, sparsity=0.1 + seed / 5) for seed in range(several)]
+    data = examples(50)
+    alone = [evaluate(bert, mask, data)[0] for mask in masks]
+    assert len({str(metrics) for metrics in alone}) > 1
+    loaded: list[object] = []
+    monkeypatch.setattr(shared, "build_model", lambda *args, **kw: loaded.append(1) or build_model(*args, **kw))
+    assert evaluate(bert, masks, data) == alone
+    assert len(loaded) == 1
+
+
+@pytest.mark.parametrize("way", ["logits", "probs", "vote"])
+def test_ensembles_are_as_of_models_of_their_own(bert: Checkpoint, way: str) -> None:
+    masks = [tiny.tiny_maskset(bert, seed=seed, sparsity=0.1 + seed / 5) for seed in range(3)]
+    data, names = examples(50), ("ham", "spam")
+    batches = outputs(
+        [load_model(bert, mask) for mask in masks], load_processor(bert, masks[0]), data, names, ensemble=way
+    )
+    right = REGISTRY["text-classification"].measure(*_gathered(batches, REGISTRY["text-classification"]), names)
+    assert evaluate(bert, masks, data, ensemble=way) == [right]
+
+
+def test_masks_together_on_a_base_with_other_names(bert: Checkpoint, tmp_path: Path) -> None:
+    masks = [tiny.tiny_maskset(bert, seed=seed) for seed in range(2)]
+    transformers.BertForPreTraining.from_pretrained(bert.folder).save_pretrained(tmp_path)
+    tiny.write_tokenizer(tmp_path)
+    with pytest.warns(UserWarning, match="matched by their digests"):
+        found = evaluate(tmp_path, masks, examples(20))
+    assert found == [evaluate(bert, mask, examples(20))[0] for mask in masks]

@@ -19,7 +19,15 @@ import transformers
 
 import maskhub
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from maskhub.errors import BaseMismatchError, CheckpointError, FormatError, MaskhubError, MissingError, OutOfMemoryError
+from maskhub.errors import (
+    ArgumentError,
+    BaseMismatchError,
+    CheckpointError,
+    FormatError,
+    MaskhubError,
+    MissingError,
+    OutOfMemoryError,
+)
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.load import load_model, load_processor, pipeline, processor_from
 from maskhub.storage.tensor import RawTensor
@@ -193,3 +201,36 @@ def test_without_torch_the_extra_is_named(call: str, bert: Checkpoint, task: Mas
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert ran.stdout == f"{call.partition('(')[0]} needs torch. Install it: pip install 'maskhub[train]'.\n"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "float16", None])
+@pytest.mark.parametrize("place", [{}, {"device": "cpu"}, {"device_map": {"": "cpu"}}, {"device_map": "cpu"}])
+def test_dtype_and_device(bert: Checkpoint, task: MaskSet, dtype: Any, place: dict[str, Any], tmp_path: Path) -> None:
+    """As transformers loads the dense checkpoint."""
+    dense = tiny.build(bert, task, tmp_path / "dense")
+    options = {"dtype": dtype} if dtype else {}
+    right = transformers.AutoModelForSequenceClassification.from_pretrained(dense, **options)
+    model = load_model(bert, task, dtype=dtype, **place)
+    assert (model.device.type, model.dtype) == ("cpu", right.dtype)
+    assert not model.training
+    found, expected = model.state_dict(), right.state_dict()
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert from_torch(found[name]).data.tobytes() == from_torch(tensor).data.tobytes()
+    inputs = {"input_ids": torch.tensor([[2, 10, 11, 3]])}
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, right(**inputs).logits)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bert.folder)
+    classify = transformers.pipeline("text-classification", model=right, tokenizer=tokenizer)
+    assert pipeline(task, bert, dtype=dtype, **place)("who wins") == classify("who wins")
+
+
+@pytest.mark.parametrize("option", [{"dtype": "float99"}, {"device_map": {"": "nowhere"}}, {"device": "nowhere"}])
+def test_a_dtype_or_device_that_is_none(bert: Checkpoint, task: MaskSet, option: dict[str, Any]) -> None:
+    (said,) = option.values()
+    with pytest.raises(ArgumentError, match=next(iter(option))):
+        load_model(bert, task, **option)
+    if "device_map" not in option:
+        with pytest.raises(ArgumentError, match=next(iter(option))):
+            maskhub.load_tasks(bert, {"task": task}, **option)
+    assert said

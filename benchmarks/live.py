@@ -193,7 +193,7 @@ def _batches(report: Report, tasks: Tasks, peft: Any) -> None:
     }
     for way in ways.values():
         way()
-    seconds = medians(ways, 7) | medians({"32 tasks, row by row, exact": row_by_row}, 3)
+    seconds = medians(ways, 5) | medians({"32 tasks, row by row, exact": row_by_row}, 3)
     one = seconds["one task's batch"]
     report.table(
         "batches",

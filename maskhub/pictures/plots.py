@@ -257,7 +257,8 @@ def growth(masks: Sequence[MaskSummary]) -> dict[str, list[Line]]:
     """Bytes over the number of tasks, on disk and in memory, as the mean of these masks is.
 
     The base is its masked weights at 4 bytes. Live tasks are as ``load_tasks`` has them: a file's bytes and a head
-    each, and 8 bytes for each dropped weight of those that fit the budget. Raises ArgumentError for a mask in no file.
+    each, and 8 bytes for each dropped weight of those that are decoded: of one at least. Raises ArgumentError for a
+    mask in no file.
     """
     sizes = [mask.file_bytes for mask in masks]
     if (none := next((i for i, size in enumerate(sizes, 1) if size is None), None)) is not None:
@@ -266,16 +267,17 @@ def growth(masks: Sequence[MaskSummary]) -> dict[str, list[Line]]:
     base = 4 * sum({row.name: row.weights for mask in masks for row in mask.masks}.values())
     coded, head = np.mean(np.array(sizes, float)), np.mean([mask.dense_bytes for mask in masks])
     bits = np.mean([mask.weights / 8 for mask in masks])
-    decoded = np.minimum(8 * np.mean([mask.dropped for mask in masks]) * tasks, LIVE)
+    decoded = 8 * np.mean([mask.dropped for mask in masks])
+    live = base + (coded + head) * tasks
     lines = {
         "dense copies": (base + head) * tasks,
         "packed bits, one a weight (the paper)": base + (bits + head) * tasks,
         ".msk files": base + coded * tasks,
-        f"live tasks, up to {_bytes(LIVE)} decoded": base + (coded + head) * tasks + decoded,
+        f"live tasks, up to {_bytes(LIVE)} decoded": live + np.minimum(decoded * tasks, max(decoded, LIVE)),
+        "live tasks, one decoded": live + decoded,
     }
-    made = {label: Line(label, tasks, values, sparse=False) for label, values in lines.items()}
-    dense, packed, files, live = made.values()
-    return {"on disk": [dense, packed, files], "in memory": [dense, packed, live]}
+    dense, packed, files, *alive = [Line(label, tasks, values, sparse=False) for label, values in lines.items()]
+    return {"on disk": [dense, packed, files], "in memory": [dense, packed, *alive]}
 
 
 def _growth_figure(panels: Mapping[str, Sequence[Line]], title: str, count: int) -> Figure:

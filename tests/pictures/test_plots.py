@@ -213,7 +213,7 @@ def test_what_tasks_take_over_their_number(base: Checkpoint, maskset: MaskSet, t
     weights, head = masks[0].weights, masks[0].dense_bytes
     disk, memory = growth(masks).values()
     found = {line.label: dict(zip(line.steps.tolist(), line.values, strict=True)) for line in (*disk, *memory)}
-    dense, packed, files, live = (found[label] for label in (*(line.label for line in disk), memory[-1].label))
+    dense, packed, files, live, least = (found[line.label] for line in (*disk, *memory[-2:]))
     sizes = [(tmp_path / f"{i}.msk").stat().st_size for i in range(2)]
     dropped = sum(mask.dropped for mask in masks)
     assert min(dense) == 1
@@ -222,8 +222,9 @@ def test_what_tasks_take_over_their_number(base: Checkpoint, maskset: MaskSet, t
     assert packed[2] == 4 * weights + 2 * (weights / 8 + head)
     assert files[2] == 4 * weights + sum(sizes)
     assert live[2] == 4 * weights + sum(sizes) + 2 * head + 8 * dropped
-    large = [dataclasses.replace(mask, dropped=10**9) for mask in masks]
-    assert growth(large)["in memory"][-1].values[-1] == 4 * weights + 500 * sum(sizes) + 1000 * head + LIVE
+    assert least[2] == live[2] - 4 * dropped
+    many = [dataclasses.replace(mask, dropped=10**7) for mask in masks]
+    assert growth(many)["in memory"][-2].values[-1] == 4 * weights + 500 * sum(sizes) + 1000 * head + LIVE
     save_growth(masks, tmp_path / "memory.svg")
     texts = labels(tmp_path / "memory.svg")
     assert {"on disk", "in memory", "tasks", "1,000", *found} <= set(texts)

@@ -12,17 +12,20 @@ from pathlib import Path
 
 from benchmarks.report import Report
 
-BENCHMARKS = ("codecs", "startup", "trained", "patterns", "dense", "durability", "training", "sizes", "algebra")
+BENCHMARKS = ("codecs", "startup", "trained", "patterns", "dense", "durability", "training", "sizes", "algebra", "live")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Run MaskHub's benchmarks.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(BENCHMARKS)} (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers, versions and machine here")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="data sets, one folder each, for live: sst2, trec, ..."
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(BENCHMARKS):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    report = Report()
+    report = Report(arguments.data)
     for name in arguments.names or BENCHMARKS:
         report.start(name)
         importlib.import_module(f"benchmarks.{name}").run(report)

@@ -16,13 +16,26 @@ from rich.table import Table
 
 from maskhub.storage.work import workers
 
-PACKAGES = ("maskhub", "numpy", "safetensors", "pcodec", "zstandard", "blake3", "huggingface-hub", "torch")
+PACKAGES = (
+    "maskhub",
+    "numpy",
+    "safetensors",
+    "pcodec",
+    "zstandard",
+    "blake3",
+    "huggingface-hub",
+    "torch",
+    "transformers",
+    "peft",
+)
 
 
 class Report:
     """Collects what the benchmarks measure, and prints it as it comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: Path | None = None) -> None:
+        """``data`` is the folder of data sets, for benchmarks that can use them."""
+        self.data = data
         self.console = Console()
         self.results: dict[str, dict[str, Any]] = {}
         self.checks: list[dict[str, Any]] = []

@@ -45,16 +45,20 @@ def target(mask: Mask, initial: Initial | None = None, name: str = "") -> Target
     return Target(name, mask.shape, mask.kept, initial)
 
 
-def drifted(shapes: Shapes, initial: Initial) -> dict[str, Mask]:
-    """Masks as training leaves them: the nearer a weight's draw lay to the cut, the likelier it changed sides."""
-    rng = np.random.default_rng(0)
+def drifted(shapes: Shapes, initial: Initial, *, reach: int = 2500, seed: int = 0) -> dict[str, Mask]:
+    """Masks as training leaves them: the nearer a weight's draw lay to the cut, the likelier it changed sides.
+
+    ``reach`` is the distance at which that is 2.7 times less likely; ``seed`` tells tasks apart that began alike.
+    """
+    rng = np.random.default_rng(seed)
     result = {}
     for name, shape in shapes.items():
         draws = draw(initial.seed, name, math.prod(shape)).astype(np.int32)
         keep = draws >= initial.cut
         distance = np.where(keep, draws - initial.cut, initial.cut - 1 - draws)
-        changed = rng.random(draws.size, dtype=np.float32) < 0.5 * np.exp(-distance / 2500)
-        result[name] = Mask.from_bool((keep ^ changed).reshape(shape))
+        near = np.flatnonzero(distance < 16 * reach)  # none beyond, one in nine million there
+        keep[near] ^= rng.random(near.size, dtype=np.float32) < 0.5 * np.exp(-distance[near] / reach)
+        result[name] = Mask.from_bool(keep.reshape(shape))
     return result
 
 

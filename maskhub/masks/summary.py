@@ -13,6 +13,7 @@ import msgspec
 
 from maskhub.masks.binding import HubRevision, Task
 from maskhub.masks.mask import Mask, MaskSet
+from maskhub.storage.address import distinct_names
 from maskhub.text import printable
 
 METRICS, LINEAGE, CHAIN = 4, 8, 2  # lines of each that fit one screen with all the rest
@@ -189,6 +190,22 @@ def to_tables(summary: MaskSummary) -> list[list[dict[str, str | int | float]]]:
         for row in summary.dense
     ]
     return [[{key: cell for key, cell in row.items() if cell is not None} for row in masks], dense]
+
+
+def to_rows(summaries: Sequence[MaskSummary]) -> list[dict[str, str | int | float]]:
+    """A row for each of several masks."""
+    named = distinct_names([summary.file or f"mask {i}" for i, summary in enumerate(summaries, 1)])
+    return [
+        {
+            "mask": name,
+            "task": summary.task.type if summary.task else "-",
+            "bytes": "-" if summary.file_bytes is None else summary.file_bytes,
+            "bits/weight": "-" if summary.bits_per_weight is None else summary.bits_per_weight,
+            "sparsity": summary.sparsity,
+            "metric": next((f"{name} {value:.4f}" for name, value in summary.metrics.items()), "-"),
+        }
+        for name, summary in zip(named, summaries, strict=True)
+    ]
 
 
 def to_html(summary: MaskSummary) -> str:

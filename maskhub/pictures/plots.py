@@ -8,7 +8,7 @@ import math
 import textwrap
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from maskhub.masks.binding import Task
 from maskhub.masks.compare import MEASURES, Diff, Matrix, Measure
 from maskhub.masks.mask import Mask
 from maskhub.masks.names import LETTERS, locate, order
+from maskhub.masks.summary import MaskSummary
 from maskhub.storage.atomic import claim_file, write_atomic
 from maskhub.text import printable
 
@@ -44,6 +45,8 @@ DARKEST = 0.45  # of matplotlib's greys, so that black numbers can be read on al
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")
 LINES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 MARKERS = "osv^Dx+*"
+MOST = 1000  # tasks in a picture of what they take
+LIVE = 256_000_000  # bytes of masks that ``load_tasks`` keeps decoded, if it is not told
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,70 @@ def _curves(recording: Recording, title: str) -> Figure:
                         ncols=math.ceil(len(lines) / 9), handlelength=3.2)  # fmt: skip
     figure.align_ylabels(rows)
     return figure
+
+
+def save_growth(masks: Sequence[MaskSummary], path: str | Path) -> None:
+    """Draw what tasks like these take on disk and in memory, over their number, into a file, replacing it."""
+    path = Path(path)
+    claim_picture(path, force=True)
+    title = f"Bytes of tasks like these {len(masks)}, over their number"
+    write_atomic(path, _drawn(_growth_figure(growth(masks), title, len(masks)), path.suffix[1:], title))
+
+
+def growth(masks: Sequence[MaskSummary]) -> dict[str, list[Line]]:
+    """Bytes over the number of tasks, on disk and in memory, as the mean of these masks is.
+
+    The base is its masked weights at 4 bytes. Live tasks are as ``load_tasks`` has them: a file's bytes and a head
+    each, and 8 bytes for each dropped weight of those that are decoded: of one at least. Raises ArgumentError for a
+    mask in no file.
+    """
+    sizes = [mask.file_bytes for mask in masks]
+    if (none := next((i for i, size in enumerate(sizes, 1) if size is None), None)) is not None:
+        raise ArgumentError(f"mask {none} is in no file, so what it takes is not known", hint="Save it first.")
+    tasks = np.unique([*np.geomspace(1, MOST, 61).round(), len(masks)]).astype(np.int64)
+    base = 4 * sum({row.name: row.weights for mask in masks for row in mask.masks}.values())
+    coded, head = np.mean(np.array(sizes, float)), np.mean([mask.dense_bytes for mask in masks])
+    bits = np.mean([mask.weights / 8 for mask in masks])
+    decoded = 8 * np.mean([mask.dropped for mask in masks])
+    live = base + (coded + head) * tasks
+    lines = {
+        "dense copies": (base + head) * tasks,
+        "packed bits, one a weight (the paper)": base + (bits + head) * tasks,
+        ".msk files": base + coded * tasks,
+        f"live tasks, up to {_bytes(LIVE)} decoded": live + np.minimum(decoded * tasks, max(decoded, LIVE)),
+        "live tasks, one decoded": live + decoded,
+    }
+    dense, packed, files, *alive = [Line(label, tasks, values, sparse=False) for label, values in lines.items()]
+    return {"on disk": [dense, packed, files], "in memory": [dense, packed, *alive]}
+
+
+def _growth_figure(panels: Mapping[str, Sequence[Line]], title: str, count: int) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 4.8), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    labels = list(dict.fromkeys(line.label for lines in panels.values() for line in lines))
+    for axes, (name, lines) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+        axes.set(xscale="log", yscale="log", xlabel="tasks", title=name)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.yaxis.set_major_formatter(lambda value, _: _bytes(value))
+        axes.grid(color="0.9", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.axvline(count, color="0.6", linewidth=0.8)
+        for line in lines:
+            i, last = labels.index(line.label), (line.steps[-1], line.values[-1])
+            axes.plot(line.steps, line.values, label=line.label, color=COLOURS[i], linestyle=LINES[i], linewidth=1.6)
+            axes.annotate(_bytes(last[1]), last, (5, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.legend(loc="upper left", fontsize=9, frameon=False, handlelength=3.2)
+    note = "The base's masked weights, at 4 bytes; what is not masked comes on top once, or in each dense copy."
+    figure.supxlabel(note, fontsize=8, color="0.3", x=0.02, ha="left", parse_math=False)
+    return figure
+
+
+def _bytes(count: float) -> str:
+    """A size in three digits: ``1.32 MB``, ``43.1 GB``."""
+    power = min(4, max(0, math.floor(math.log10(max(count, 1)) + 1e-9) // 3))
+    return f"{count / 1000**power:.3g} {('B', 'KB', 'MB', 'GB', 'TB')[power]}"
 
 
 def _figure(heat_map: HeatMap) -> Figure:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import maskhub
+from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.container.writer import save
 from maskhub.masks.mask import MaskSet
 from maskhub.storage.safetensors import write_tensors
@@ -179,6 +180,69 @@ def test_a_picture_that_cannot_be(run: Run, mask_path: Path) -> None:
         assert (ran.status, ran.out, ran.err) == (status, "", f"Error: {message}")
     assert [path.name for path in Path().iterdir()] == ["there.png"]
     assert Path("there.png").read_text() == "mine"
+
+
+@pytest.fixture
+def several(base: Checkpoint, mask_path: Path) -> list[str]:
+    """Masks of one base, of which one has no task."""
+    save(tiny.tiny_maskset(base, seed=1, sparsity=0.3), "b.msk")
+    save(dataclasses.replace(tiny.tiny_maskset(base, seed=2), task=None, metrics={}), "c.msk")
+    return [str(mask_path), "b.msk", "c.msk"]
+
+
+def test_several_masks_have_a_row_each(run: Run, several: list[str]) -> None:
+    ran = run("info", *several)
+    alone = [json.loads(run("info", mask, "--json").out) for mask in several]
+    rows = [line.split() for line in ran.out.splitlines()]
+    assert rows[0] == ["3", "masks"]
+    assert rows[2] == ["mask", "task", "bytes", "bits/weight", "sparsity", "metric"]
+    for row, name, one in zip(rows[3:], ("task", "b", "c"), alone, strict=True):
+        task, metric = ("-", ["-"]) if name == "c" else ("text-classification", ["accuracy", "0.9000"])
+        numbers = [f"{one['file_bytes']:,}", f"{one['bits_per_weight']:.4f}", f"{one['sparsity']:.4f}"]
+        assert row == [name, task, *numbers, *metric]
+    assert ran.err == ""
+    assert json.loads(run("info", *several, "--json").out) == alone
+    assert run("info", *several, "-q").out.split() == [one["id"] for one in alone]
+
+
+@pytest.mark.parametrize("option", ["--tensors", "--all", "--manifest"])
+def test_what_is_for_one_mask(run: Run, several: list[str], option: str) -> None:
+    ran = run("info", *several, option)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err == f"Error: {option} is for one mask. Leave it out, or name one mask."
+
+
+def test_in_python_a_list_gives_a_list(several: list[str]) -> None:
+    alone = [maskhub.info(mask) for mask in several]
+    assert maskhub.info(several) == maskhub.info([maskhub.open(mask) for mask in several]) == alone
+    assert maskhub.info(several[:1]) == alone[:1]
+    with pytest.raises(maskhub.MaskhubError, match="no mask is given"):
+        maskhub.info([])
+
+
+def test_one_of_several_is_no_mask(run: Run, several: list[str]) -> None:
+    ran = run("info", several[0], "none.msk")
+    assert (ran.status, ran.out, ran.err) == (1, "", "Error: none.msk: no such file. Check the name and the folder.")
+
+
+def test_a_picture_of_several(run: Run, several: list[str]) -> None:
+    pytest.importorskip("matplotlib")
+    ran = run("info", *several, "--plot", "memory.svg")
+    assert (ran.status, fields(ran.out)["picture"]) == (0, "memory.svg")
+    drawn = Path("memory.svg").read_text()
+    for text in ("on disk", "in memory", ".msk files", "dense copies", "live tasks, up to 256 MB decoded"):
+        assert f"<!-- {text} -->" in drawn
+
+
+def test_masks_of_different_bases_share_no_memory(run: Run, several: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    other = tiny.write_base(tmp_path / "other", seed=1)
+    save(tiny.tiny_maskset(open_checkpoint(other)), "other.msk")
+    ran = run("info", several[0], "other.msk", "--plot", "memory.svg")
+    assert ran.status == 1
+    assert ran.err.startswith("Error: task and other are masks of different bases")
+    assert not Path("memory.svg").exists()
+    assert run("info", several[0], "other.msk").status == 0
 
 
 def test_imports_no_heavy_library(mask_path: Path) -> None:

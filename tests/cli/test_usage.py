@@ -31,7 +31,7 @@ from tests.packages import write_package
         ("apply b a.msk --output-dir d", "there is no option --output-dir. Did you mean --output? Help: maskhub apply"),
         ("info a.msk --lr 1", "there is no option --lr. Help: maskhub info --help"),
         ("info", "Missing argument 'MASK'. Help: maskhub info --help"),
-        ("info a.msk b.msk", "Got unexpected extra argument"),
+        ("verify a.msk b.msk", "Got unexpected extra argument"),
         ("export a.msk", "Missing option '--to'. Help: maskhub export --help"),
         ("train base -o", "Option '-o' requires an argument."),
         ("train base --epochs many", "Invalid value for '--epochs': "),

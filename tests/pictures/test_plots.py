@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 import subprocess
 import sys
@@ -8,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import maskhub
+from maskhub.checkpoints.apply import parse_size
 from maskhub.checkpoints.checkpoint import Checkpoint
-from maskhub.errors import MaskhubError, MissingError
+from maskhub.errors import ArgumentError, MaskhubError, MissingError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.compare import MEASURES, Matrix, diff, matrix
 from maskhub.masks.mask import Mask, MaskSet
@@ -18,7 +22,17 @@ from tests import tiny
 
 pytest.importorskip("matplotlib")
 
-from maskhub.pictures.plots import HeatMap, diff_map, draw, matrix_map, save_picture, sparsity_map
+from maskhub.pictures.plots import (
+    LIVE,
+    HeatMap,
+    diff_map,
+    draw,
+    growth,
+    matrix_map,
+    save_growth,
+    save_picture,
+    sparsity_map,
+)
 
 
 @pytest.fixture
@@ -189,6 +203,38 @@ def test_a_picture_that_cannot_be(maskset: MaskSet, tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=f"there is no folder {tmp_path}/no"):
         save_picture(heat_map, tmp_path / "no/map.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_tasks_take_over_their_number(base: Checkpoint, maskset: MaskSet, tmp_path: Path) -> None:
+    sets = [maskset, tiny.tiny_maskset(base, seed=1, sparsity=0.3)]
+    for i, one in enumerate(sets):
+        one.save(tmp_path / f"{i}.msk")
+    masks = maskhub.info([tmp_path / "0.msk", tmp_path / "1.msk"])
+    weights, head = masks[0].weights, masks[0].dense_bytes
+    disk, memory = growth(masks).values()
+    found = {line.label: dict(zip(line.steps.tolist(), line.values, strict=True)) for line in (*disk, *memory)}
+    dense, packed, files, live, least = (found[line.label] for line in (*disk, *memory[-2:]))
+    sizes = [(tmp_path / f"{i}.msk").stat().st_size for i in range(2)]
+    dropped = sum(mask.dropped for mask in masks)
+    assert min(dense) == 1
+    assert max(dense) == 1000
+    assert dense[2] == 2 * (4 * weights + head)
+    assert packed[2] == 4 * weights + 2 * (weights / 8 + head)
+    assert files[2] == 4 * weights + sum(sizes)
+    assert live[2] == 4 * weights + sum(sizes) + 2 * head + 8 * dropped
+    assert least[2] == live[2] - 4 * dropped
+    many = [dataclasses.replace(mask, dropped=10**7) for mask in masks]
+    assert growth(many)["in memory"][-2].values[-1] == 4 * weights + 500 * sum(sizes) + 1000 * head + LIVE
+    save_growth(masks, tmp_path / "memory.svg")
+    texts = labels(tmp_path / "memory.svg")
+    assert {"on disk", "in memory", "tasks", "1,000", *found} <= set(texts)
+    with pytest.raises(ArgumentError, match=r"mask 2 is in no file, .* Save it first\."):
+        growth([masks[0], sets[1].summary()])
+
+
+def test_live_tasks_are_drawn_at_the_budget_that_they_have() -> None:
+    pytest.importorskip("transformers")
+    assert parse_size(inspect.signature(maskhub.load_tasks).parameters["memory"].default) == LIVE
 
 
 def test_without_matplotlib(tmp_path: Path) -> None:

@@ -1,0 +1,329 @@
+"""Many tasks live on one base: switches, batches of many tasks, memory, and whether all of it is right. Beside PEFT.
+
+The base has BERT-base's shape and random weights; the masks are of one seed, as trainings of one recipe are, and drop
+1 to 2 % of its layers' weights. PEFT holds as many LoRA adapters (r = 8) on all linear layers of the same base. How
+mixed batches round is measured on trained masks: ``--data DIR`` names the data sets of their tasks, else all of them
+read the demo's messages.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+import maskhub
+from benchmarks import samples
+from benchmarks.report import Report, medians
+from benchmarks.trained import MASKS
+from maskhub.checkpoints.scan import digests
+from maskhub.demo import TEST, base_folder
+from maskhub.masks.binding import BaseBinding, Task
+from maskhub.masks.mask import MaskSet
+from maskhub.masks.scores import Initial
+from maskhub.runtime.live import Tasks
+from maskhub.runtime.quiet import quiet_transformers
+from maskhub.storage.tensor import RawTensor
+from maskhub.storage.torch import from_torch
+from maskhub.storage.work import workers
+
+LAYERS, HIDDEN = 12, 768
+TASKS, MANY = 32, 1000
+ROWS, TOKENS = 32, 32
+INITIAL, REACH = Initial(seed=0, cut=800, low=-0.02, high=0.58), 600  # 1.4 % dropped, 0.03 bits a weight
+LABELS = {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
+SWITCHES, LOOKS, SMALL = 10_000, 100, 20
+DATA = {"sms_spam": "test", "sst2": "validation", "trec": "test"}  # what the trained masks were evaluated on
+
+
+def run(report: Report) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        base = _base(folder / "base", LAYERS, HIDDEN)
+        masks = _masks(base, folder)
+        tasks = maskhub.load_tasks(base, masks, memory="4GB")
+        peft = _peft(base)
+        _switches(report, base, masks, tasks, peft)
+        _batches(report, tasks, peft)
+        del tasks, peft
+        _memory(report, base, masks)
+        _right(report, folder)
+    _rounding(report)
+
+
+def _base(folder: Path, layers: int, hidden: int) -> Path:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        num_hidden_layers=layers, hidden_size=hidden, num_attention_heads=hidden // 64, intermediate_size=4 * hidden
+    )
+    with quiet_transformers():
+        transformers.BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def _masks(base: Path, folder: Path) -> dict[str, Path]:
+    """A file for each task."""
+    checkpoint = maskhub.open_checkpoint(base)
+    binding = _binding(base)
+
+    def make(seed: int) -> Path:
+        shapes = {name: checkpoint.info(name).shape for name in samples.encoder(LAYERS, HIDDEN)}
+        masks = samples.drifted(shapes, INITIAL, reach=REACH, seed=seed)
+        path = folder / f"task{seed}.msk"
+        maskhub.save(_task(binding, masks, seed, initial=INITIAL), path, codec="drift")
+        return path
+
+    with ThreadPoolExecutor(workers()) as pool:
+        return {path.stem: path for path in pool.map(make, range(TASKS))}
+
+
+def _binding(base: Path) -> BaseBinding:
+    found = digests(maskhub.open_checkpoint(base))
+    return BaseBinding.of(base.name, found, {name: f"bert.{name}" for name in found}, None)
+
+
+def _task(binding: BaseBinding, masks: Mapping[str, Any], seed: int, **more: Any) -> MaskSet:
+    """A classifier of two labels, with a head of its own."""
+    hidden = next(iter(masks.values())).shape[-1]
+    head = np.random.default_rng(seed).normal(size=(2, hidden)).astype(np.float32)
+    dense = {"classifier.weight": RawTensor.from_numpy(head), "classifier.bias": RawTensor.from_numpy(head[:, 0])}
+    return MaskSet(binding, masks, dense, Task("text-classification", "BertForSequenceClassification", LABELS), **more)
+
+
+def _peft(base: Path) -> Any:
+    """The same base with an adapter for each task."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=8, target_modules=r".*encoder\.layer.*\.(query|key|value|dense)", init_lora_weights=False)
+    with quiet_transformers():
+        plain = transformers.AutoModelForSequenceClassification.from_pretrained(base)
+    model = get_peft_model(plain, config, adapter_name="task0")
+    for i in range(1, TASKS):
+        model.add_adapter(f"task{i}", config)
+    return model.eval()
+
+
+def _switches(report: Report, base: Path, masks: Mapping[str, Path], tasks: Tasks, peft: Any) -> None:
+    names = list(masks)
+    two = maskhub.load_tasks(base, {name: masks[name] for name in names[:2]}, memory="4GB")
+    start = time.perf_counter()
+    files = {f"more{i}": masks[names[-1]] for i in range(MANY - TASKS)}  # which are read each by itself
+    many = maskhub.load_tasks(base, {**masks, **files}, memory="4GB")
+    loaded = time.perf_counter() - start
+    none = maskhub.load_tasks(base, masks, memory=1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name in names:
+        tasks.set_task(name)  # decodes it
+    for name in names[:2]:
+        two.set_task(name)
+        many.set_task(name)
+    seconds = medians(
+        {
+            "one of 32 tasks": _turns(tasks.set_task, names),
+            "one of 2": _turns(two.set_task, names[:2]),
+            "one of 1,000": _turns(many.set_task, names[:2]),
+            "PEFT: set_adapter, one of 32": _turns(peft.set_adapter, names),
+        },
+        31,
+    )
+    seconds |= medians({"first use, decoded now": _turns(none.set_task, names)}, 11)
+    torch.set_num_threads(threads)
+    first = many.mask(names[0]).summary()
+    report.table(
+        "switches",
+        f"A switch, {first.weights / 1e6:.0f} M masked weights, {first.sparsity:.2%} dropped",
+        [{"what": what, "ms": 1000 * taken} for what, taken in seconds.items()],
+        note=f"One thread, decoded before but for the last row; medians. {first.bits_per_weight:.4f} bits a weight. "
+        f"Loading 1,000 tasks took {loaded:.1f} s.",
+    )
+    ms = {what: 1000 * taken for what, taken in seconds.items()}
+    report.check("live: a switch, ms", ms["one of 32 tasks"], at_most=20)
+    report.check(
+        "live: a switch over PEFT's set_adapter",
+        ms["one of 32 tasks"] / ms["PEFT: set_adapter, one of 32"],
+        at_most=0.5,
+    )
+    report.check("live: a switch with 1,000 tasks over one with 2", ms["one of 1,000"] / ms["one of 2"], at_most=1.1)
+    report.check("live: first use of a task, ms", ms["first use, decoded now"], at_most=60)
+
+
+def _turns(switch: Callable[[str], object], names: list[str]) -> Callable[[], object]:
+    """A function that switches to the next one, whenever it is called."""
+    state = {"next": 0}
+
+    def step() -> None:
+        state["next"] = (state["next"] + 1) % len(names)
+        switch(names[state["next"]])
+
+    return step
+
+
+@torch.no_grad()
+def _batches(report: Report, tasks: Tasks, peft: Any) -> None:
+    names = tasks.task_names
+    batch = {"input_ids": torch.randint(1000, 30_000, (ROWS, TOKENS), generator=torch.Generator().manual_seed(0))}
+    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+
+    def row_by_row() -> None:
+        for row, name in enumerate(names):
+            tasks[name](**{key: value[row : row + 1] for key, value in batch.items()})
+
+    def plain() -> None:
+        with peft.disable_adapter():
+            peft(**batch)
+
+    ways: dict[str, Callable[[], object]] = {
+        "one task's batch": lambda: tasks[names[0]](**batch),
+        "32 tasks, mixed": lambda: tasks(**batch, task_names=names),
+        "PEFT: the plain base": plain,
+        "PEFT: 32 adapters, adapter_names": lambda: peft(**batch, adapter_names=names),
+    }
+    for way in ways.values():
+        way()
+    seconds = medians(ways, 5) | medians({"32 tasks, row by row, exact": row_by_row}, 3)
+    one = seconds["one task's batch"]
+    report.table(
+        "batches",
+        f"A batch of {ROWS} rows of {TOKENS} tokens",
+        [{"what": what, "ms": 1000 * taken, "over one task's batch": taken / one} for what, taken in seconds.items()],
+        note=f"{torch.get_num_threads()} threads, medians of turns.",
+    )
+    mixed, adapters = seconds["32 tasks, mixed"], seconds["PEFT: 32 adapters, adapter_names"]
+    report.check("live: a mixed batch over one task's", mixed / one, at_most=1.25)
+    report.check(
+        "live: that ratio over PEFT's, of adapter_names over the plain base",
+        mixed / one / (adapters / seconds["PEFT: the plain base"]),
+        at_most=1.0,
+    )
+
+
+def _memory(report: Report, base: Path, masks: Mapping[str, Path]) -> None:
+    """What processes hold after they have answered, each in a process of its own."""
+    counts = (0, 1, TASKS, 100, MANY)
+    held = {count: _held(base, [*masks.values()], count) for count in counts}
+    report.table(
+        "memory",
+        "Memory of a process that has answered",
+        [
+            {"what": f"{n:,} tasks" if n else "the base's model alone", "MB": mb, "over the base alone": mb / held[0]}
+            for n, mb in held.items()
+        ],
+        note=f"VmRSS, with Python and its libraries; memory='32MB', and {DECODED} tasks used.",
+    )
+    report.check("live: memory of 100 tasks over the base's model alone", held[100] / held[0], at_most=1.25)
+    report.check("live: memory of 1,000 tasks over that", held[MANY] / held[0], at_most=2.5)
+
+
+DECODED = 8
+
+
+def _held(base: Path, paths: list[Path], count: int) -> float:
+    command = [sys.executable, "-m", "benchmarks.live", str(base), str(count), *map(str, paths)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def _hold(base: str, count: int, paths: list[str]) -> None:
+    """Answer with as many tasks, and print the megabytes that this process holds."""
+    ids = torch.arange(1000, 1000 + TOKENS)[None]
+    if count:
+        tasks = maskhub.load_tasks(base, {f"task{i}": paths[i % len(paths)] for i in range(count)}, memory="32MB")
+        for name in tasks.task_names[:DECODED]:
+            tasks[name](input_ids=ids)
+    else:
+        model = transformers.AutoModel.from_pretrained(base)
+        with torch.no_grad():
+            model(input_ids=ids)
+    status = Path("/proc/self/status").read_text()
+    print(int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) / 1024)
+
+
+def _right(report: Report, folder: Path) -> None:
+    """Random switches on a small base, some of tasks that drop many weights; nothing stays decoded for long."""
+    base = _base(folder / "small", 2, 64)
+    shapes, binding = samples.encoder(2, 64), _binding(base)
+    sets = {}
+    for i in range(SMALL):
+        initial = Initial(seed=0, cut=(800, 20_000)[i % 5 == 4], low=0, high=1)
+        masks = samples.drifted(shapes, initial, reach=REACH, seed=i)
+        sets[f"task{i}"] = _task(binding, masks, i)
+    right = {name: _bytes(maskhub.load_model(base, maskset)) for name, maskset in sets.items()}
+    plain = _bytes(transformers.AutoModel.from_pretrained(base))
+    tasks = maskhub.load_tasks(base, sets, memory="100KB")
+    chosen = random.Random(0)
+    looks, wrong = {*chosen.sample(range(SWITCHES), LOOKS), SWITCHES - 1}, 0
+    for step in range(SWITCHES):
+        name = chosen.choice(tasks.task_names)
+        tasks.set_task(name)
+        if step in looks:
+            wrong += _bytes(tasks[name]) != right[name]
+    with tasks.disable_tasks():
+        model: Any = tasks["task0"]
+        wrong += _bytes(model.bert) != plain
+    report.check(
+        f"live: of {len(looks)} looks in {SWITCHES:,} random switches, those not bit for bit right", wrong, at_most=0
+    )
+
+
+def _bytes(model: torch.nn.Module) -> dict[str, bytes]:
+    return {name: from_torch(tensor).data.tobytes() for name, tensor in model.state_dict().items()}
+
+
+@torch.no_grad()
+def _rounding(report: Report) -> None:
+    """Mixed batches beside exact ones, on trained masks of MiniLM-L6."""
+    tasks = maskhub.load_tasks(base_folder(), {path.stem: path for path in sorted(MASKS.glob("*.msk"))})
+    asked = [(name, text) for name in tasks.task_names for text in _texts(report.data, name)]
+    random.Random(0).shuffle(asked)
+    largest, other, spread = dict.fromkeys(tasks, 0.0), dict.fromkeys(tasks, 0), dict.fromkeys(tasks, 0.0)
+    for start in range(0, len(asked), ROWS):
+        names, texts = zip(*asked[start : start + ROWS], strict=True)
+        read = tasks.processor(names[0])
+        batch = dict(read(list(texts), padding=True, truncation=True, max_length=128, return_tensors="pt"))
+        mixed = tasks(**batch, task_names=names).logits
+        for name in {*names}:
+            rows = [row for row, one in enumerate(names) if one == name]
+            exact = tasks[name](**{key: value[rows] for key, value in batch.items()}).logits
+            found = torch.stack([mixed[row] for row in rows])
+            largest[name] = max(largest[name], float((found - exact).abs().max()))
+            spread[name] = max(spread[name], float(exact.abs().max()))
+            other[name] += int((found.argmax(-1) != exact.argmax(-1)).sum())
+    report.table(
+        "rounding",
+        "Mixed batches beside exact ones, trained masks of MiniLM-L6",
+        [
+            {
+                "task": name,
+                "rows": sum(one == name for one, _ in asked),
+                "largest difference of a logit": largest[name],
+                "largest logit": spread[name],
+                "other predictions": other[name],
+            }
+            for name in tasks
+        ],
+        note="Texts of each task's own data." if report.data else "All tasks read the demo's messages: no --data.",
+    )
+    report.check("live: largest difference of a logit, mixed and exact", max(largest.values()), at_most=1e-4)
+    report.check("live: predictions that differ", sum(other.values()), at_most=0)
+
+
+def _texts(data: Path | None, name: str) -> Iterator[str]:
+    path = data / name / f"{DATA[name]}.jsonl.gz" if data else TEST
+    with gzip.open(path, "rt") as file:
+        yield from (json.loads(line)["text"] for line in file)
+
+
+if __name__ == "__main__":
+    _hold(sys.argv[1], int(sys.argv[2]), sys.argv[3:])

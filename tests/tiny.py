@@ -275,7 +275,7 @@ def packed_on(
     architecture: str,
     names: tuple[str, ...] = (),
     *,
-    seed: int = 0,
+    seed: int | None = None,
     kept: float = 0.8,
     layers: str = r"layers?\.\d|\.h\.\d",
     **config: Any,
@@ -287,9 +287,10 @@ def packed_on(
     if names:
         config |= classes_config(names)
         config["id2label"] = {int(i): name for i, name in config["id2label"].items()}
-    torch.manual_seed(seed)
+    if seed is not None:  # of a new head, too
+        torch.manual_seed(seed)
     model = getattr(transformers, architecture).from_pretrained(base, **config)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed or 0)
     for name, weight in model.named_parameters():
         if weight.ndim == 2 and re.search(layers, name):
             weight.data *= torch.rand(weight.shape, generator=generator) < kept

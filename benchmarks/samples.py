@@ -53,11 +53,12 @@ def drifted(shapes: Shapes, initial: Initial, *, reach: int = 2500, seed: int = 
     rng = np.random.default_rng(seed)
     result = {}
     for name, shape in shapes.items():
-        draws = draw(initial.seed, name, math.prod(shape)).astype(np.int32)
+        draws = draw(initial.seed, name, math.prod(shape))
         keep = draws >= initial.cut
-        distance = np.where(keep, draws - initial.cut, initial.cut - 1 - draws)
-        near = np.flatnonzero(distance < 16 * reach)  # none beyond, one in nine million there
-        keep[near] ^= rng.random(near.size, dtype=np.float32) < 0.5 * np.exp(-distance[near] / reach)
+        near = np.flatnonzero((draws >= initial.cut - 12 * reach) & (draws < initial.cut + 12 * reach))  # all but a few
+        at = draws[near].astype(np.int32)
+        distance = np.where(at >= initial.cut, at - initial.cut, initial.cut - 1 - at)
+        keep[near] ^= rng.random(near.size, dtype=np.float32) < 0.5 * np.exp(-distance / reach)
         result[name] = Mask.from_bool(keep.reshape(shape))
     return result
 

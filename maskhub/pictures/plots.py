@@ -267,7 +267,7 @@ def growth(masks: Sequence[MaskSummary]) -> dict[str, list[Line]]:
     base = 4 * sum({row.name: row.weights for mask in masks for row in mask.masks}.values())
     coded, head = np.mean(np.array(sizes, float)), np.mean([mask.dense_bytes for mask in masks])
     bits = np.mean([mask.weights / 8 for mask in masks])
-    decoded = 8 * np.mean([mask.dropped for mask in masks])
+    decoded = 8 * float(np.mean([mask.dropped for mask in masks]))
     live = base + (coded + head) * tasks
     lines = {
         "dense copies": (base + head) * tasks,

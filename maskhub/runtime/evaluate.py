@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -148,6 +147,8 @@ def outputs(
     The rows are what the examples' kind of task encodes: one an example, but for blocks of running text. ``names`` are
     the classes that the models know.
     """
+    from datasets import Dataset  # takes 80 MB of memory, which not everyone who has live tasks needs
+
     kind = tasks.REGISTRY[examples.task]
     rows = kind.encode(examples, processor, names, max_length or LENGTH)
     collate = kind.collator(processor)

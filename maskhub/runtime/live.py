@@ -7,7 +7,6 @@ import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
@@ -34,9 +33,9 @@ from maskhub.runtime.load import check_placing, load_processor, pipeline_kind
 from maskhub.runtime.mixed import Rows, UnfitError, can_mix, decide, encode, encoder_of, part_of, rows_of
 from maskhub.runtime.predict import answers_of, check_counts
 from maskhub.runtime.shared import Shared
+from maskhub.runtime.threads import Threads
 from maskhub.storage.address import distinct_names
 from maskhub.storage.torch import to_torch
-from maskhub.storage.work import workers
 from maskhub.tasks import label_names, of_mask
 from maskhub.tasks.examples import Examples
 from maskhub.tasks.task import Answer
@@ -136,6 +135,7 @@ class Tasks:
         self._turn = 0
         self._processors: dict[Any, Any] = {}
         self._mixes: dict[tuple[type, frozenset[str]], bool] = {}  # of a class and masked tensors: is mixing right
+        self._threads = Threads()
         self._lock = threading.RLock()
 
     @property
@@ -288,9 +288,22 @@ class Tasks:
                 answers, sure = self._mixed(model, masked, spans, batch)
                 if answers is not None and sure and key not in self._mixes:
                     self._mixes[key] = self._right(spans, batch, answers)
+                elif answers is not None and key not in self._mixes:
+                    self._prove(key, model, names[:-1], _rows(batch, 0, len(names) - 1))
                 if answers is not None and self._mixes.get(key):
                     return answers
         return [answer for name, a, b in spans for answer in self._exact(name, model, _rows(batch, a, b))]
+
+    def _prove(
+        self, key: tuple[type, frozenset[str]], model: PreTrainedModel, names: Sequence[str], batch: dict[str, Any]
+    ) -> None:
+        """Find out whether mixing is right by all rows but one, of a batch with as many tokens as rows."""
+        spans = [(name, *span) for name, span in _spans(names)]
+        masked = frozenset(tensor for name, _, _ in spans if name != BASE for tensor in self._masks[name])
+        if len(spans) > 1 and masked == key[1]:
+            answers, sure = self._mixed(model, masked, spans, batch)
+            if answers is not None and sure:
+                self._mixes[key] = self._right(spans, batch, answers)
 
     def _exact(self, name: str, model: PreTrainedModel, batch: dict[str, Any]) -> list[Tensor]:
         count = rows_of(batch)
@@ -494,18 +507,21 @@ class Tasks:
         Each step may be done twice, and ``_applied`` names all that may be dropped: so an interruption anywhere leaves
         what the next switch puts right.
         """
+
+        def swap(tensor: str) -> None:
+            elements = self._elements[tensor]
+            self._versions.pop(tensor, None)
+            if (old := self._applied.get(tensor)) is not None:
+                old.restore(elements)
+                del self._applied[tensor]
+            if (change := new.get(tensor)) is not None:
+                self._applied[tensor] = change
+                change.drop(elements)
+            self._versions[tensor] = elements._version
+
         self._active = None
         with torch.no_grad():
-            for tensor in {**self._applied, **new}:
-                elements = self._elements[tensor]
-                self._versions.pop(tensor, None)
-                if (old := self._applied.get(tensor)) is not None:
-                    old.restore(elements)
-                    del self._applied[tensor]
-                if (change := new.get(tensor)) is not None:
-                    self._applied[tensor] = change
-                    change.drop(elements)
-                self._versions[tensor] = elements._version
+            self._threads.each(swap, list({**self._applied, **new}))
         self._active = name
 
     def _changes(self, name: str) -> Changes:
@@ -517,9 +533,13 @@ class Tasks:
             self._decoded.move_to_end(name)
             return self._decoded[name]
         weights, masks = self._shared.weights, self._masks[name]
-        with ThreadPoolExecutor(workers()) as pool:  # codecs and hashes work outside the interpreter lock
-            found = pool.map(lambda tensor: dropped(masks[tensor], words(weights[tensor])), masks)
-            self._decoded[name] = {tensor: change for tensor, change in zip(masks, found, strict=True) if change}
+        found: dict[str, Dropped | None] = {}
+
+        def decode(tensor: str) -> None:  # codecs and hashes work outside the interpreter lock
+            found[tensor] = dropped(masks[tensor], words(weights[tensor]))
+
+        self._threads.each(decode, list(masks))
+        self._decoded[name] = {tensor: change for tensor in masks if (change := found[tensor]) is not None}
         while len(self._decoded) > 1 and sum(map(_size, self._decoded.values())) > self._budget:
             self._decoded.popitem(last=False)
         return self._decoded[name]

@@ -131,10 +131,11 @@ def test_the_encoder_is_there_once(tasks: Tasks) -> None:
     assert tasks.memory().heads < 1000
 
 
-def test_a_batch_of_many_tasks(tasks: Tasks, expected: dict[str, Any], base: Checkpoint) -> None:
+@pytest.mark.parametrize("tokens", [9, 7])  # more than rows, and as many: which dimension is which is found out
+def test_a_batch_of_many_tasks(tasks: Tasks, expected: dict[str, Any], base: Checkpoint, tokens: int) -> None:
     rows = 7
     torch.manual_seed(0)
-    batch = {"input_ids": torch.randint(5, 30, (rows, 9)), "attention_mask": torch.ones(rows, 9, dtype=torch.int64)}
+    batch = {"input_ids": torch.randint(5, 30, (rows, tokens)), "attention_mask": torch.ones(rows, tokens).long()}
     names = ["spam", "many", "__base__", "trec", "spam", "trec", "many"]
     tasks.set_task("trec")
     found = tasks(**batch, task_names=names).logits

@@ -1,6 +1,6 @@
 """The local cache: mask sets by id, decoded once and kept in a form that opens at once (``bits``).
 
-Nothing but bits is taken from it: an id does not cover a mask set's task, metrics or lineage.
+Nothing but bits is taken from it: an id does not cover the base's name, metrics or lineage.
 """
 
 from __future__ import annotations

@@ -52,12 +52,14 @@ CURE = "Load the tasks anew; for another device or dtype, pass it to load_tasks.
 class Memory:
     """Bytes that live tasks take: the base's weights, heads, masks as they are stored, and decoded ones.
 
-    ``budget`` is the most that decoded masks take, but for the one in use.
+    ``draws`` is what masks of one seed share, to be decoded quickly. ``budget`` is the most that decoded masks take,
+    but for the one in use.
     """
 
     base: int
     heads: int
     coded: int
+    draws: int
     decoded: int
     budget: int
 
@@ -75,10 +77,10 @@ def load_tasks(
 ) -> Tasks:
     """Tasks that are live on a base, as ``maskhub.load_tasks`` gives them."""
     named = dict(masks) if isinstance(masks, Mapping) and not isinstance(masks, MaskSet) else _named(masks, token)
-    draws = Draws() if len(named) > 1 else None  # which cost what decodes the first mask quicker alone
+    draws = Draws()
     sets = {name: read_mask(mask, draws=draws, token=token) for name, mask in named.items()}
     checkpoint = match(open_checkpoint(base, revision=revision, token=token), sets.values())
-    live = Tasks(checkpoint, device=device, dtype=dtype, memory=memory, verify=verify)
+    live = Tasks(checkpoint, device=device, dtype=dtype, memory=memory, verify=verify, draws=draws)
     for name, maskset in sets.items():
         live.load_task(maskset, name)
     return live
@@ -115,8 +117,10 @@ class Tasks:
         dtype: Any = None,
         memory: int | str = MEMORY,
         verify: bool = True,
+        draws: Draws | None = None,
     ) -> None:
         check_placing(dtype, device)
+        self._draws = Draws() if draws is None else draws
         self.base = base
         self._budget, self._verify = parse_size(memory), verify
         self._shared = Shared(base, device=device, dtype=dtype)
@@ -170,7 +174,7 @@ class Tasks:
         Raises ArgumentError for a name that is taken, BaseMismatchError where the base is not the mask's, and
         FormatError where the mask names no task, or one that does not fit transformers.
         """
-        maskset = read_mask(mask, token=token)
+        maskset = read_mask(mask, draws=self._draws, token=token)
         with self._lock, _of_task(name):
             if not isinstance(name, str) or not name or name == BASE:
                 raise ArgumentError("no task can have this name", hint="Choose another one.")
@@ -402,27 +406,24 @@ class Tasks:
 
     def _asked(self, asked: list[Any], names: list[str], top_k: int | None, batch_size: int) -> list[Answer]:
         """Answers of tasks that read alike: of one task alone exactly, of several in batches together."""
-        kind = of_mask(self.mask(names[0]).task)
-        examples = Examples("inputs", kind.name, kind.given(asked), [])
-        if len({*names}) == 1 or kind.generates:
-            found: dict[int, Answer] = {}
-            for name in dict.fromkeys(names):
-                rows = [row for row, one in enumerate(names) if one == name]
-                part = Examples("inputs", kind.name, kind.given([asked[row] for row in rows]), [])
-                said = answers_of(
-                    self[name], self.processor(name), self.mask(name), part, top_k=top_k, batch_size=batch_size
-                )
-                found |= zip(rows, said, strict=True)
-            return [found[row] for row in range(len(asked))]
-        processor, collate = self.processor(names[0]), kind.collator(self.processor(names[0]))
-        encoded = [
-            kind.encode(
-                Examples("inputs", kind.name, kind.given([one]), []), processor, self._labels(name), self._length(name)
-            )[0]
-            for one, name in zip(asked, names, strict=True)
-        ]
+        kind, processor = of_mask(self.mask(names[0]).task), self.processor(names[0])
+        rows = {name: [row for row, one in enumerate(names) if one == name] for name in dict.fromkeys(names)}
+        parts = {
+            name: Examples("inputs", kind.name, kind.given([asked[row] for row in rows[name]]), []) for name in rows
+        }
         answers: dict[int, Answer] = {}
-        for chosen in in_batches([one.get("length", 1) for one in encoded], batch_size, "inputs", None):
+        if len(rows) == 1 or kind.generates:
+            for name, part in parts.items():
+                said = answers_of(self[name], processor, self.mask(name), part, top_k=top_k, batch_size=batch_size)
+                answers |= zip(rows[name], said, strict=True)
+            return [answers[row] for row in range(len(asked))]
+        examples, collate = Examples("inputs", kind.name, kind.given(asked), []), kind.collator(processor)
+        encoded: dict[int, dict[str, Any]] = {}
+        for name, part in parts.items():
+            found = kind.encode(part, processor, self._labels(name), self._length(name))
+            encoded |= zip(rows[name], found, strict=True)
+        lengths = [encoded[row].get("length", 1) for row in range(len(asked))]
+        for chosen in in_batches(lengths, batch_size, "inputs", None):
             batch = collate([{k: v for k, v in encoded[row].items() if k != "length"} for row in chosen])
             labels = batch.pop("labels")
             batch = {key: value.to(self[names[0]].device) for key, value in batch.items()}
@@ -466,6 +467,7 @@ class Tasks:
                 base=sum(weight.nbytes for weight in self._shared.weights.values()),
                 heads=sum(heads.values()),
                 coded=sum(one.bytes for one in stored if one is not None),
+                draws=self._draws.nbytes,
                 decoded=sum(map(_size, self._decoded.values())),
                 budget=self._budget,
             )

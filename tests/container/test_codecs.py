@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from pcodec import ChunkConfig, DeltaSpec, ModeSpec, PagingSpec, standalone
 
 from maskhub.container import codecs
-from maskhub.container.codecs.drift import BLOCK
+from maskhub.container.codecs.drift import BLOCK, Draws
 from maskhub.container.codecs.pco import compress, decompress, width_for
 from maskhub.errors import ArgumentError, CodecError
 from maskhub.masks.mask import Mask, count_ones
@@ -367,3 +367,23 @@ def test_decoded_bits_have_no_ones_in_the_padding() -> None:
         for name in ANY_MASK:
             codec, payload = encode(mask, name)
             assert count_ones(codec.decode(np.frombuffer(payload, np.uint8), target(mask))) == size
+
+
+@pytest.mark.parametrize("size", [1, 17, 5000, BLOCK + 77])
+@pytest.mark.parametrize("cut", [0, 1, 6000, 65_535, 65_536])
+def test_masks_of_one_seed_decode_alike_together_and_alone(size: int, cut: int) -> None:
+    """Whichever comes first: the farther, whose order holds the nearer's, or the nearer, whose is made anew."""
+    initial = Initial(seed=7, cut=cut, low=-0.02, high=0.3)
+    start = draw(7, "w", size) >= cut
+    rng = np.random.default_rng(0)
+    found = [Mask.from_bool(start ^ (rng.random(size) < share)) for share in (0.3, 0.001, 0.05, 0)]
+    distance = np.where(start, draw(7, "w", size).astype(int) - cut, cut - 1 - draw(7, "w", size).astype(int))
+    found.append(Mask.from_bool(start ^ (distance < 40)))  # a small window
+    for order in (found, found[::-1]):
+        draws = Draws()
+        for number, mask in enumerate(order):
+            told = codecs.Target("w", mask.shape, mask.kept, initial)
+            payload = np.frombuffer(codecs.encode(mask, "drift", told)[1], np.uint8)
+            shared = dataclasses.replace(told, draws=draws)
+            assert np.array_equal(codecs.from_dict({"name": "drift"}).decode(payload, shared), mask.bits)
+            assert (draws.nbytes > 0) == (number > 0)  # one mask alone has nothing to share

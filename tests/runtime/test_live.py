@@ -612,7 +612,7 @@ def test_memory(base: Checkpoint, masks: dict[str, MaskSet], tmp_path: Path) -> 
     coded = sum(path.stat().st_size for path in paths.values())
     used = live.memory()
     size = sum(base.info(name).nbytes for name in base)
-    assert used == Memory(base=size, heads=4 * 33 * 2, coded=coded, decoded=0, budget=10**7)
+    assert used == Memory(base=size, heads=4 * 33 * 2, coded=coded, draws=0, decoded=0, budget=10**7)
     live.set_task("spam")
     dropped = sum(mask.size - mask.kept for mask in masks["spam"].values())
     assert live.memory().decoded == dropped * (4 + 4)

@@ -99,13 +99,14 @@ Block = tuple[int, Bytes, int, Callable[[], NDArray[np.integer]]]  # start, init
 
 
 class Draws:
-    """What masks have in common that began with the same scores: made once, so that more of them decode quickly.
+    """What masks have in common that began with the same scores: kept from the second on, so that more decode quickly.
 
     For each tensor that is its initial mask, and the order of the weights near the cut, up to the farthest that a mask
     asked for.
     """
 
     def __init__(self) -> None:
+        self._asked: set[tuple[Initial, str, int]] = set()
         self._known: dict[tuple[Initial, str, int], tuple[int, list[_Known]]] = {}
 
     @property
@@ -116,6 +117,10 @@ class Draws:
     def blocks(self, initial: Initial, target: Target, window: int) -> Iterator[Block]:
         """The blocks of a tensor, and of each the weights nearer to the cut than ``window``."""
         key = initial, target.name, target.size
+        if key not in self._asked:  # there may never be a second one
+            self._asked.add(key)
+            yield from _near(initial, target, window)
+            return
         farthest, known = self._known.get(key, (-1, []))
         if farthest < window:
             known = [_Known.of(*block, window) for block in _blocks(initial, target)]

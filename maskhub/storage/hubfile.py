@@ -62,32 +62,38 @@ def open_hub(place: Hub, token: str | None = None, *, whole: bool = False) -> So
     try:
         url = hf_hub_url(place.repo, name, revision=place.revision)
         found = ask(place, client(token).get_hf_file_metadata, url=url)
-        exact = replace(place, revision=found.commit_hash)
     except UnreachableError:
-        exact = place
-        if cached(place) is None:
+        if (path := cached(place)) is None:
             raise
+        return LocalFile(path, str(place))
+    exact = replace(place, revision=found.commit_hash)
     path = cached(exact)
-    return LocalFile(path, str(place)) if path else _HubFile(exact, str(place), token)
+    return LocalFile(path, str(place)) if path else _HubFile(exact, str(place), token, found.location)
 
 
 class _HubFile(RemoteFile):
-    """A mask read in parts. Asked for as a whole it comes through the Hub's cache, and stays there."""
+    """A mask read in parts. Asked for as a whole it comes through the Hub's cache, and stays there.
 
-    def __init__(self, place: Hub, name: str, token: str | None) -> None:
+    ``location`` is where its bytes lie now: it is asked at first, and the Hub later, as such places are not for long.
+    """
+
+    def __init__(self, place: Hub, name: str, token: str | None, location: str) -> None:
         from huggingface_hub import hf_hub_url
 
         assert place.name is not None
         super().__init__(hf_hub_url(place.repo, place.name, revision=place.revision))
         self.name = name
-        self._place, self._token = place, token
+        self._place, self._token, self._location = place, token, location
 
     def _start(self, url: str) -> None:
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-        headers = build_hf_headers(token=client(self._token).token, **LIBRARY)
-        self._reader: Reader = HttpReader(url, str(self.name), headers.get("authorization"))
+        login = build_hf_headers(token=client(self._token).token, **LIBRARY).get("authorization")
+        there = urlsplit(self._location).netloc == urlsplit(url).netloc  # no other host gets the token
+        first = HttpReader(self._location, str(self.name), login if there else None)
+        self._reader: Reader = first
         self._take(0, HEAD)
+        self._reader = first.moved(url, login)
 
     def fetch(self, start: int, stop: int) -> None:
         if (start, stop) == (0, self._reader.size) and stop > HEAD:

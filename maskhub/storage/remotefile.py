@@ -214,6 +214,12 @@ class HttpReader:
         ):  # fmt: skip
             self._opener.add_handler(handler())
 
+    def moved(self, url: str, login: str | None = None) -> HttpReader:
+        """The same file at another URL, which must be no other version of it."""
+        there = HttpReader(url, self._name, login)
+        there.size, there._version = self.size, self._version
+        return there
+
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         """These bytes, or those up to the file's end; more where they can only be had whole."""
         asked = request.Request(  # noqa: S310  # the opener knows HTTP alone

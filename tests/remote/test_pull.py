@@ -114,8 +114,14 @@ def test_info_reads_little(hub: TestHub, tmp_path: Path) -> None:
     assert "8,410,000" in ran.out
     log = hub.requests()
     assert sum(request["sent"] for request in log) < 20_000
-    assert len(log) == 4  # which masks, which commit, the redirect, the header
-    assert [r["auth"] for r in log] == [True, True, True, False]  # the CDN gets no token
+    assert len(log) == 3  # which masks, which commit and where, the bytes
+    assert [r["auth"] for r in log] == [True, True, False]  # the CDN gets no token
+    assert hub("info", "alice/big/big").status == 0
+    assert [r["auth"] for r in hub.requests()] == [True, False]  # two for a mask that is named
+    # Later parts are asked of the Hub, as the CDN's places are not for long.
+    script = "import maskhub; print(next(iter(maskhub.open('alice/big/big').values())).bits.size)"
+    assert hub.program([sys.executable, "-c", script]).returncode == 0
+    assert [r["auth"] for r in hub.requests()] == [True, False, True, False]
     assert blobs(hub) == []
     # What is needed whole comes through the cache; then one look at the Hub is enough.
     assert hub("verify", "alice/big/big").status == 0

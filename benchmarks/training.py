@@ -76,8 +76,9 @@ def measure(way: str, model_name: str) -> dict[str, float]:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
+    from maskhub.training.attach import attach
     from maskhub.training.layers import maskable, select
-    from maskhub.training.masking import add_scores, attach
+    from maskhub.training.masking import add_scores
     from maskhub.training.settings import method_from
 
     sizes = {

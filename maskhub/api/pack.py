@@ -53,6 +53,12 @@ def pack(
     threshold: Annotated[
         float | None, Option("Of a file of scores, keep the weights above; 0.01, the paper's, if left.", "SCORE")
     ] = None,
+    size: Annotated[
+        str | None, Option("Of a run: undo the flips that matter least, until the file is of this size, as 40KB.")
+    ] = None,
+    eval_file: Annotated[
+        PathLike | None, Option("Measure the mask of that size on these examples, on --base or the run's own.", "FILE")
+    ] = None,
     force: Force = False,
     revision: Revision = None,
     token: Token = None,
@@ -63,6 +69,9 @@ def pack(
     A pruned checkpoint needs a base: every weight is the base's or 0, and tensors that the base lacks travel whole. So
     do the masks of other tools (MaskLLM, torch.nn.utils.prune, compressed-tensors, TALL-masks, ...), in files of
     safetensors, PyTorch, NumPy or HDF5; ``FILE#NAME`` is one of a file's several. A .msk file keeps its id.
+
+    A run's mask can be made smaller: --size undoes the flips that matter least, without training. What that costs is
+    measured with an --eval-file.
 
     A mask that train made is stored as what training changed of its first one, which no checkpoint tells: --like does,
     and about halves the file. A parent pays where two masks differ in few weights.
@@ -86,12 +95,19 @@ def pack(
         raise ArgumentError("--revision is for a base", hint="Give one: --base.")
     if output is None and not isinstance(source, str | Path):
         raise ArgumentError("a mask in memory has no name for a file", hint="Name one: output.")
+    run = isinstance(source, str | Path) and (Path(source) / "run.json").is_file()
+    if eval_file is not None and size is None:
+        raise ArgumentError("eval_file is for a size", hint="Give one: --size; else maskhub evaluate measures.")
+    if size is not None and not run:
+        raise ArgumentError(f"{source}: no run's folder, which a size is for", hint="Name the folder of a run.")
     target = mask_path(output if output is not None else f"{stem(str(source))}.msk")
     if isinstance(source, str | Path) and target.exists() and Path(source).exists() and target.samefile(source):
         raise OutputError(f"{target}: the output is SOURCE itself", hint="Name another one with -o.")
     claim_file(target, force=force)
     checkpoint = None if base is None else open_checkpoint(base, revision=revision, token=token)
-    maskset = _read(source, checkpoint, parent, threshold, token, progress)
+    maskset = _read(source, checkpoint, parent, threshold, size, token, progress)
+    if eval_file is not None:
+        maskset = _measured(maskset, str(source), checkpoint, eval_file, token)
     before = open_mask(parent[0], parent[1:], whole=True, token=token) if parent else None
     if like is not None:
         maskset = _begun_as(maskset, like, str(source), token)
@@ -99,6 +115,18 @@ def pack(
         maskset = maskset.with_base_name(base_name)
     save(maskset, target, codec=codec, parent=before, force=True, progress=progress)
     return open_mask(target, parent, token=token)
+
+
+def _measured(maskset: MaskSet, run: str, base: Checkpoint | None, eval_file: PathLike, token: str | None) -> MaskSet:
+    """The mask set with its metrics on a file."""
+    from maskhub.api.evaluate import evaluate
+    from maskhub.training.run import read_record
+
+    settings = read_record(Path(run)).settings
+    own = base or settings.base
+    columns = {name: getattr(settings, name) for name in ("text_column", "pair_column", "label_column")}
+    found = evaluate(own, maskset, file=eval_file, revision=settings.revision if base is None else None, **columns)
+    return dataclasses.replace(maskset, metrics=found[0].metrics)
 
 
 def _begun_as(maskset: MaskSet, like: MaskLike, source: str, token: str | None) -> MaskSet:
@@ -131,6 +159,7 @@ def _read(
     base: Checkpoint | None,
     parents: Sequence[MaskLike],
     threshold: float | None,
+    size: str | None,
     token: str | None,
     progress: Progress | None,
 ) -> MaskSet:
@@ -148,7 +177,7 @@ def _read(
     if run:
         from maskhub.training.run import maskset_from_run
 
-        return maskset_from_run(str(source), base)
+        return maskset_from_run(str(source), base, size=size)
     if mask:
         maskset = open_mask(source, parents, whole=True, token=token)
         if base:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -24,6 +23,7 @@ from maskhub.errors import (
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.storage.atomic import NewFolder, atomic_folders, explained, start_sync, write_at
 from maskhub.storage.safetensors import write_header
+from maskhub.storage.size import parse_size
 from maskhub.storage.tensor import ITEM_SIZE, Bytes, RawTensor, Spec, cast, cast_dtype, float_dtype
 from maskhub.storage.work import Progress
 
@@ -89,15 +89,6 @@ def build(
             for name, content in files.items():
                 folder.write(name, content)
     return outputs
-
-
-def parse_size(size: int | str) -> int:
-    """Bytes of a size as people write it: ``500MB``, ``5GB``, ``1000000``. Raises ArgumentError."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)B?", str(size).strip(), re.IGNORECASE)
-    count = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
-    if count < 1:
-        raise ArgumentError(f"{size!r} is no size such as 500MB or 5GB", hint="Give bytes, or a number with KB to TB.")
-    return count
 
 
 def tensors(base: Checkpoint, maskset: MaskSet, *, verify: bool = True) -> Iterator[tuple[str, RawTensor]]:

@@ -6,7 +6,7 @@ import io
 import secrets
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +28,7 @@ from maskhub.container.manifest import (
 )  # fmt: skip
 from maskhub.errors import CodecError, FormatError, OutputError
 from maskhub.masks.mask import Mask, MaskSet
+from maskhub.masks.scores import Initial
 from maskhub.storage import digest
 from maskhub.storage.atomic import atomic_file, claim_file, explained
 from maskhub.storage.safetensors import write_header
@@ -65,7 +66,9 @@ def save(
     # What comes before the masks is not known yet: they wait in memory while they are few, else in a file without a
     # name beside the target.
     with tempfile.SpooledTemporaryFile(SPOOL, dir=str(path.absolute().parent)) as spool:
-        for name, entry, payload in _encode_all(maskset, codecs.encoder(codec), parent, progress):
+        for name, entry, payload in _encode_all(
+            maskset.masks, maskset.initial, codecs.encoder(codec), parent, progress
+        ):
             masks[name] = entry
             with explained(path):
                 spool.write(payload)
@@ -104,9 +107,24 @@ def _lies_at(maskset: MaskSet, path: Path) -> bool:
     return any(Path(file).exists() and path.samefile(file) for file in files)
 
 
+def file_bytes(maskset: MaskSet, codec: str = codecs.AUTO) -> int:
+    """The bytes that a mask set's file would take, all of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mask.msk"
+        save(maskset, path, codec=codec)
+        return path.stat().st_size
+
+
 def payload_bytes(maskset: MaskSet, codec: str = codecs.AUTO, parent: MaskSet | None = None) -> int:
     """The bytes that all masks would take in a file, coded so as ``save`` does. Nothing is written."""
-    return sum(entry.bytes for _, entry, _ in _encode_all(maskset, codecs.encoder(codec), parent, None))
+    return coded_bytes(maskset.masks, maskset.initial, codec, parent)
+
+
+def coded_bytes(
+    masks: Mapping[str, Mask], initial: Initial | None, codec: str = codecs.AUTO, parent: MaskSet | None = None
+) -> int:
+    """The same, of masks that are no mask set yet."""
+    return sum(entry.bytes for _, entry, _ in _encode_all(masks, initial, codecs.encoder(codec), parent, None))
 
 
 def _copied(pieces: Iterable[Any], file: IO[bytes]) -> Iterator[Any]:
@@ -117,22 +135,26 @@ def _copied(pieces: Iterable[Any], file: IO[bytes]) -> Iterator[Any]:
 
 
 def _encode_all(
-    maskset: MaskSet, encoder: codecs.Encode, parent: MaskSet | None, progress: Progress | None
+    masks: Mapping[str, Mask],
+    initial: Initial | None,
+    encoder: codecs.Encode,
+    parent: MaskSet | None,
+    progress: Progress | None,
 ) -> Iterator[tuple[str, MaskEntry, bytes]]:
     """Entries and payloads in the order of names, as they are stored. Only a few are at work or waiting at a time."""
 
     def encode(name: str) -> tuple[MaskEntry, bytes]:
-        stored = maskset.masks[name]
+        stored = masks[name]
         mask = Mask(stored.shape, stored.bits)  # decoded once, where it comes from a file
         before = parent.masks.get(name) if parent is not None else None
-        target = codecs.Target(name, mask.shape, mask.kept, maskset.initial, before)
+        target = codecs.Target(name, mask.shape, mask.kept, initial, before)
         try:
             chosen, payload = encoder(mask, target)
         except CodecError as error:
             raise CodecError(f"{name}: {error.message}", hint=error.hint) from error
         return MaskEntry(mask.shape, mask.kept, codecs.to_dict(chosen), len(payload), mask.digest), payload
 
-    names = sorted(maskset.masks)
+    names = sorted(masks)
     threads = workers()
     with ThreadPoolExecutor(threads) as pool:  # codecs and hashes work outside the interpreter lock
         waiting = deque(pool.submit(encode, name) for name in names[: 2 * threads])

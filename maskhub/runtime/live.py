@@ -18,7 +18,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from maskhub.checkpoints.apply import check_structure, mismatch, parse_size
+from maskhub.checkpoints.apply import check_structure, mismatch
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.match import match
 from maskhub.checkpoints.scan import digests
@@ -35,6 +35,7 @@ from maskhub.runtime.predict import answers_of, check_counts
 from maskhub.runtime.shared import Shared
 from maskhub.runtime.threads import Threads
 from maskhub.storage.address import distinct_names
+from maskhub.storage.size import parse_size
 from maskhub.storage.torch import to_torch
 from maskhub.tasks import label_names, of_mask
 from maskhub.tasks.examples import Examples

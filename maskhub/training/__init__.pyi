@@ -1,5 +1,5 @@
-from .masking import attach as attach
-from .model import MaskCallback as MaskCallback
+from .attach import MaskCallback as MaskCallback
+from .attach import attach as attach
 from .model import mask_model as mask_model
 from .model import pack as pack
 from .recording import read_recording as read_recording

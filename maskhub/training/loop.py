@@ -36,21 +36,25 @@ from maskhub.errors import (
     TrainingError,
     reason,
 )
+from maskhub.masks.mask import MaskSet
 from maskhub.runtime.load import processor_from
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.atomic import write_atomic
+from maskhub.storage.size import parse_size
 from maskhub.storage.torch import from_torch
 from maskhub.tasks import REGISTRY, TaskType
 from maskhub.tasks.metrics import LOWER_IS_BETTER
 from maskhub.training import checkpoints, processes
 from maskhub.training.examples import Data
+from maskhub.training.flips import Flips, budget, write_flips
 from maskhub.training.masking import masked_weights, masks_of
 from maskhub.training.model import Origin, head_of
 from maskhub.training.plan import Plan, plan_of, size
 from maskhub.training.prepare import prepare
 from maskhub.training.processes import Report, Say
 from maskhub.training.recording import Recorder, read_recording
-from maskhub.training.run import CHECKPOINTS, MASK, METRICS, RunRecord, finished, write_record
+from maskhub.training.run import CHECKPOINTS, FLIPS, MASK, METRICS, RunRecord, finished, write_record
+from maskhub.training.selection import fit_masks, selected
 from maskhub.training.settings import TrainSettings
 from maskhub.training.trainer import MaskTrainer, Record, Reporter, StopOnInterrupt
 
@@ -106,6 +110,10 @@ def ready(
     record = RunRecord(settings, origin.binding, task, origin.initial, *_named_examples(data))
     if before and (changed := _changed(before, record)):
         raise TrainingError(f"{folder}: the run's {changed} changed since it was started", hint="Start a new run.")
+    if settings.size is not None:
+        measured = dict.fromkeys(_measured(kind, labels, data.evaluation), math.pi)
+        limit = budget(_maskset(record, model, origin, measured), parse_size(settings.size))
+        next(iter(masked_weights(model).values())).progress.budget = limit
     say(f"Encoding {len(data.training) + (len(data.evaluation) if data.evaluation else 0):,} examples")
     rows: Any = kind.encode(data.training, processor, labels, settings.max_length)
     eval_rows = kind.encode(data.evaluation, processor, labels, settings.max_length) if data.evaluation else None
@@ -168,27 +176,51 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
     if (best := trainer.state.best_global_step) is not None:
         say(f"Kept: step {best:,} of the {trainer.state.global_step:,} done, the first with the best evaluation")
 
+    reported = _measured(kind, labels, ready.eval_rows)
+    flips = _fitted(ready, trainer, dict.fromkeys(reported, math.pi))
     metrics: dict[str, float] = {}
     if ready.eval_rows is not None:
         measured = trainer.evaluate()
-        reported = (*kind.metrics(labels), "loss", "majority_accuracy")
         metrics = {key: measured[f"eval_{key}"] for key in reported if f"eval_{key}" in measured}
         if not all(map(math.isfinite, metrics.values())):
             raise TrainingError(f"{folder}: the loss is not a number any more", hint="Try a lower --learning-rate.")
-    result = _finish(ready, trainer, metrics, seconds, say) if processes.is_first() else None
+    result = _finish(ready, trainer, flips, metrics, seconds, say) if processes.is_first() else None
     trainer.accelerator.wait_for_everyone()
     ready.model.eval()  # type: ignore[no-untyped-call]
     manifest = result or MaskFile(folder / MASK).manifest
     return TrainResult(folder, folder / MASK, manifest, metrics, ready.model, ready.processor)
 
 
-def _finish(ready: Ready, trainer: MaskTrainer, metrics: dict[str, float], seconds: float, say: Say) -> Manifest:
+def _measured(kind: TaskType, labels: tuple[str, ...], rows: Any) -> tuple[str, ...]:
+    """Names of what is reported of an evaluation, if there is one."""
+    return (*kind.metrics(labels), "loss", "majority_accuracy") if rows is not None else ()
+
+
+def _fitted(ready: Ready, trainer: MaskTrainer, metrics: dict[str, float]) -> Flips | None:
+    """The flips that the method's size or bits leave, and what each matters; None where nothing is selected."""
+    pairs = selected(trainer.masked)
+    if not pairs:
+        return None
+    assert trainer.optimizer is not None
+    return fit_masks(pairs, trainer.optimizer, _maskset(ready.record, ready.model, ready.origin, metrics))
+
+
+def _maskset(record: RunRecord, model: PreTrainedModel, origin: Origin, metrics: dict[str, float]) -> MaskSet:
+    """What a run would end with now."""
+    head = {name: from_torch(tensor) for name, tensor in head_of(model, origin.head).items()}
+    return finished(record, masks_of(model), head, metrics)
+
+
+def _finish(
+    ready: Ready, trainer: MaskTrainer, flips: Flips | None, metrics: dict[str, float], seconds: float, say: Say
+) -> Manifest:
     """Write what is kept of a run, the mask last, and delete its checkpoints."""
     folder, state = ready.folder, trainer.state
     history = {"steps": state.global_step, "seconds": round(seconds, 3), "history": state.log_history}
     write_atomic(folder / METRICS, json.dumps({"metrics": metrics, **history}, indent=2).encode() + b"\n")
-    head = {name: from_torch(tensor) for name, tensor in head_of(ready.model, ready.origin.head).items()}
-    maskset = finished(ready.record, masks_of(ready.model), head, metrics)
+    if flips is not None:
+        write_flips(folder / FLIPS, flips)
+    maskset = _maskset(ready.record, ready.model, ready.origin, metrics)
     manifest = writer.save(maskset, folder / MASK, codec=codecs.AUTO)
     if not ready.record.settings.keep_checkpoints:
         left = checkpoints.found(folder / CHECKPOINTS)

@@ -35,6 +35,9 @@ from maskhub.training.methods import (
 )
 from maskhub.training.settings import Method
 
+# Settings of a method without a selection.
+UNSELECTED: dict[str, Any] = {"keep_flips": None, "bits": None, "size": None}
+
 
 class _Select(torch.autograd.Function):
     """``weight`` where ``keep``, else +0; the gradient of the mask goes to the scores unchanged.
@@ -87,11 +90,16 @@ def _within(gradient: Tensor, scores: Tensor, limit: float) -> Tensor:
 
 @dataclass
 class Steps:
-    """How far training has got, for all masked weights of a model; ``hooked``: what ``attach`` put on the optimizer."""
+    """How far training has got, for all masked weights of a model.
+
+    ``hooked`` is what ``attach`` put on the ``optimizer``; ``budget`` the bytes that masks may take, if a size is asked.
+    """
 
     done: int = 0
     total: int | None = None
     hooked: Any = None
+    optimizer: Any = None
+    budget: float | None = None
 
     @property
     def share(self) -> float:
@@ -151,8 +159,10 @@ class MaskedWeight(nn.Module):
             shape = levels.shape
         scores = torch.from_numpy(self.start.values(levels)).reshape(shape).to(weight.device)
         self.scores = nn.Parameter(scores.clamp_(-self.limit, self.limit))
+        self.pinned = False  # whether only some scores are trained, of a selection
+        self._first: Mask | None = None  # the initial mask of the whole weight, where no draws tell it
         centred = None
-        if method.l2_sp != 0:
+        if method.l2_sp != 0 or method.selects:
             centred = torch.from_numpy((levels ^ (LEVELS // 2)).view(np.int16)).reshape(shape).to(weight.device)
         # Known from the method and the seed, so no checkpoint holds them.
         self.register_buffer("places", places, persistent=False)
@@ -197,11 +207,17 @@ class MaskedWeight(nn.Module):
     @torch.no_grad()
     def mask(self) -> Mask:
         """The mask of the weight that the model evaluates with."""
-        _check_sharing([self])
-        keep = self.keep()
+        check_sharing([self])
+        return self.mask_with(self.keep())
+
+    def mask_with(self, keep: Tensor) -> Mask:
+        """The mask of the weight, where these of the scores keep theirs."""
         if self.places is None:
             return Mask.from_bool(keep.expand(self.groups.view).reshape(self.shape).cpu().numpy())
-        flags = draw(self.start.seed, self.key, math.prod(self.shape)) >= self.start.cut(self.method.cut)
+        if self._first is not None:
+            flags = self._first.to_bool().reshape(-1)
+        else:
+            flags = draw(self.start.seed, self.key, math.prod(self.shape)) >= self.start.cut(self.method.cut)
         flags[self.places.cpu().numpy()] = keep.cpu().numpy()
         return Mask.from_bool(flags.reshape(self.shape))
 
@@ -212,10 +228,53 @@ class MaskedWeight(nn.Module):
     @torch.no_grad()
     def decay(self, share: float) -> None:
         """Move every score to its initial value by a share of the way."""
+        self.scores.lerp_(_shared_as(self.scores, self.first()), share)
+
+    @torch.no_grad()
+    def first(self) -> Tensor:
+        """The initial scores, of the scores' shape."""
         assert self.levels is not None
         step = (self.start.high - self.start.low) / LEVELS
         first = self.levels.float().add_((LEVELS + 1) / 2).mul_(step).add_(self.start.low)
-        self.scores.lerp_(_shared_as(self.scores, first.clamp_(-self.limit, self.limit)), share)
+        return first.clamp_(-self.limit, self.limit)
+
+    @torch.no_grad()
+    def changed(self) -> Tensor:
+        """Which scores are on the other side of the threshold than they began: bool, of their shape."""
+        return self.keep() != (self.first() > self.method.cut)
+
+    @torch.no_grad()
+    def pin(self, weight: Tensor, chosen: Tensor) -> None:
+        """Train only the scores numbered ``chosen`` from now on; the others' weights are as the initial mask has them.
+
+        ``weight`` is the frozen one, which is written to. The scores stay the same parameter, with fewer values.
+        """
+        flat, keep = weight.view(-1), (self.first() > self.method.cut).view(-1)
+        if self.places is None:
+            places = torch.arange(flat.numel(), dtype=torch.int32, device=flat.device)
+            values = flat.clone()
+            self._first = None if self.start_known else Mask.from_bool(keep.view(self.shape).cpu().numpy())
+            self.above = 0
+        else:
+            assert self.values is not None
+            places, values = self.places, self.values
+        flat.scatter_(0, places.long(), torch.where(keep, values, 0))
+        pinned = torch.ones_like(keep)
+        pinned[chosen] = False
+        self.above += int((keep & pinned).sum())
+        self.places, self.values = places[chosen], values[chosen]
+        assert self.levels is not None
+        self.levels = self.levels.view(-1)[chosen]
+        self.pinned = True
+        self._non_persistent_buffers_set.discard("places")  # no seed tells them any more
+        self.scores.grad = None
+        self.scores.data = self.scores.data.reshape(-1)[chosen]
+        self.dropped = 0
+
+    @property
+    def start_known(self) -> bool:
+        """Whether draws alone tell the initial mask."""
+        return self.method.score_init != "magnitude"
 
     def _margin(self, margin: float) -> tuple[int, int]:
         """The first level within the margin, and the first one above it."""
@@ -232,12 +291,14 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _check_sharing(masked: Sequence[MaskedWeight]) -> None:
-    """With a margin weights are written to, which FSDP fetches anew for the backward pass: wrong gradients."""
-    if any(one.places is not None and isinstance(one.scores, DTensor) for one in masked):
-        raise TrainingError(
-            "scores within a margin cannot be learned on a model that FSDP shards", hint="Leave score_margin out."
-        )
+def check_sharing(masked: Sequence[MaskedWeight]) -> None:
+    """Where only some weights have scores they are written to, and FSDP fetches them anew for the backward pass."""
+    for one in masked:
+        if isinstance(one.scores, DTensor) and (one.places is not None or one.method.selects):
+            what = "score_margin" if one.method.score_margin is not None else "a selection (keep_flips=1 is none)"
+            raise TrainingError(
+                "scores of some weights alone cannot be learned on a model that FSDP shards", hint=f"Leave {what} out."
+            )
 
 
 def _shared_as(model: Tensor, tensor: Tensor) -> Tensor:
@@ -256,7 +317,7 @@ def add_scores(model: nn.Module, names: Mapping[str, str], method: Method, whole
     scores. Those in ``whole`` (the task's new layers) are masked weight by weight, without structure or margin.
     Afterwards only scores require a gradient. Raises TrainingError for weights that the method does not fit.
     """
-    simple = msgspec.structs.replace(method, structure="weights", score_margin=None)
+    simple = msgspec.structs.replace(method, structure="weights", score_margin=None, **UNSELECTED)
     planned = []
     for parameter, key in names.items():
         path, _, attribute = parameter.rpartition(".")
@@ -276,7 +337,22 @@ def add_scores(model: nn.Module, names: Mapping[str, str], method: Method, whole
         weight = getattr(module, attribute)
         masking = MaskedWeight(weight, key, own, progress, inputs=inputs, groups=groups)
         parametrize.register_parametrization(module, attribute, masking, unsafe=True)  # not tried out: shapes are kept
+        if own.selects:
+            masking.scores.register_post_accumulate_grad_hook(_averaged)  # type: ignore[no-untyped-call]
+    if method.selects:  # DDP's buckets would keep the size that scores had before a selection
+        selected = [one for one in masked_weights(model).values() if one.method.selects]
+        mine = {id(tensor) for one in selected for tensor in (one.scores, *one.buffers())}
+        named = (*model.named_parameters(), *model.named_buffers())
+        model._ddp_params_and_buffers_to_ignore = [name for name, tensor in named if id(tensor) in mine]  # type: ignore[assignment]
     follow(list(masked_weights(model).values()))
+
+
+def _averaged(scores: Tensor) -> None:
+    """The mean of a gradient over all processes, for scores that DDP is to ignore."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        assert scores.grad is not None
+        torch.distributed.all_reduce(scores.grad)
+        scores.grad.div_(torch.distributed.get_world_size())
 
 
 def _groups(model: nn.Module, name: str, shape: tuple[int, ...], method: Method, inputs: int) -> Groups | None:
@@ -324,6 +400,31 @@ def scores_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: masked.scores for name, masked in masked_weights(model).items()}
 
 
+def places_of(model: nn.Module) -> dict[str, Tensor]:
+    """Where the scores are that a selection left, by the masked parameter's name: int32."""
+    return {n: one.places for n, one in masked_weights(model).items() if one.pinned and one.places is not None}
+
+
+@torch.no_grad()
+def pin_to(model: nn.Module, places: Mapping[str, Tensor]) -> None:
+    """Pin all scores but those at these places, as ``places_of`` gives them."""
+    for name, (one, weight) in with_weights(model).items():
+        if name in places and len(wanted := places[name].to(weight.device)) != len(one.scores.view(-1)):
+            if one.places is not None:
+                wanted = torch.searchsorted(one.places, wanted.to(one.places.dtype))
+            one.pin(weight, wanted.long())
+
+
+def with_weights(model: nn.Module) -> dict[str, tuple[MaskedWeight, Tensor]]:
+    """The same as ``masked_weights``, each with the frozen weight that it masks."""
+    found = {}
+    for name, one in masked_weights(model).items():
+        path, _, attribute = name.rpartition(".")
+        parametrizations: Any = model.get_submodule(path).parametrizations
+        found[name] = one, parametrizations[attribute].original
+    return found
+
+
 def masks_of(model: nn.Module) -> dict[str, Mask]:
     """The masks that a model evaluates with, by the masked parameter's name."""
     return {name: masked.mask() for name, masked in masked_weights(model).items()}
@@ -341,62 +442,6 @@ def refuse_adapters(model: nn.Module) -> None:
             "the model has an adapter of PEFT's on it, and a mask needs the plain model",
             hint="Merge it with merge_and_unload(), and save the result as a base of its own.",
         )
-
-
-def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None = None, step: int = 0) -> None:
-    """From now on, what a model's method does after a step follows each step of ``optimizer``.
-
-    That is the decay to the initial scores (L2-SP), the limits of ``sign``, the sparsity's schedule and its penalty;
-    without one of these ``attach`` does nothing. ``steps`` are all steps of the training, which a ``final_sparsity``
-    needs; a decay that goes by the length is 0.007 without. ``step`` is how many are done. Raises TrainingError where
-    the optimizer has no scores of the model, or ``steps`` is below 1.
-    """
-    refuse_adapters(model)
-    masked = list(masked_weights(model).values())
-    _check_sharing(masked)
-    if not masked or not masked[0].method.needs_steps:
-        return
-    progress, method = masked[0].progress, masked[0].method
-    if steps is not None and steps < 1:
-        raise TrainingError(
-            f"attach: steps is {steps}", hint="Give all steps of the training, 1 or more, or leave it out."
-        )
-    if method.final_sparsity is not None and not steps:
-        raise TrainingError("final_sparsity needs to know all steps of the training: attach(..., steps=N)")
-    mine = {id(one.scores) for one in masked}
-    if not any(id(p) in mine for group in optimizer.param_groups for p in group["params"]):
-        raise TrainingError("the optimizer has no scores of the model", hint="Make it after mask_model.")
-    progress.done, progress.total = step, steps
-
-    def after(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        group = next(g for g in optimizer.param_groups if any(id(p) in mine for p in g["params"]))
-        rate, highest = float(group["lr"]), float(group.get("initial_lr", group["lr"]))
-        after_step(masked, rate, rate / highest if highest else 0.0)
-
-    if progress.hooked:  # on the optimizer of an earlier training
-        progress.hooked.remove()
-    progress.hooked = optimizer.register_step_post_hook(after)
-    follow(masked)
-
-
-@torch.no_grad()
-def after_step(masked: Sequence[MaskedWeight], rate: float, share: float) -> None:
-    """What a method does after a step at learning rate ``rate``, which is ``share`` of the highest."""
-    method, progress = masked[0].method, masked[0].progress
-    progress.done += 1
-    decay, shift = method.l2_sp_over(progress.total), 0.0
-    if method.sparsity_penalty:
-        weights = sum(math.prod(one.shape) for one in masked)
-        sparsity = 1 - int(sum(one.kept() for one in masked)) / weights
-        shift = rate * method.sparsity_penalty * (sparsity - sparsity_at(method, progress.share))
-    for one in masked:
-        if decay:
-            one.decay(decay * share)
-        if shift:
-            one.scores.add_(shift)
-        if not math.isinf(one.limit):
-            one.scores.clamp_(-one.limit, one.limit)
-    follow(masked)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskhub.masks.scores import SplitScores, UniformScores
+from maskhub.masks.scores import Initial, SplitScores, UniformScores
 from maskhub.training.settings import PAPER_MARGIN, Method
 
 RAMP = 0.75  # share of the steps in which the sparsity goes from the initial one to the final one
@@ -32,6 +32,13 @@ def starting_scores(method: Method) -> UniformScores:
         return UniformScores.for_sparsity(sparsity, method.cut, method.seed, margin)
     half = method.threshold / 2
     return SplitScores(method.seed, method.cut - half, method.cut + half, sparsity)
+
+
+def known_start(method: Method) -> Initial | None:
+    """The mask that training begins with, where draws alone tell it."""
+    if method.structure != "weights" or method.score_init == "magnitude" or method.binarizer in ("nm", "bernoulli"):
+        return None
+    return starting_scores(method).initial(method.cut)
 
 
 def starting_levels(

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel
 
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint, refuse_quantised
 from maskhub.checkpoints.pruned import task_of, task_type
@@ -22,10 +22,11 @@ from maskhub.masks.mask import MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage.torch import dtype_names, from_torch
 from maskhub.training.layers import check_layers, maskable, select
-from maskhub.training.masking import add_scores, attach, masks_of, plain_name, refuse_adapters, whole
-from maskhub.training.methods import starting_scores
+from maskhub.training.masking import add_scores, masks_of, plain_name, refuse_adapters, whole
+from maskhub.training.methods import known_start
 from maskhub.training.run import learned
 from maskhub.training.saving import save_dense
+from maskhub.training.selection import fit_masks, selected
 from maskhub.training.settings import Method, method_from
 from maskhub.training.trace import trace
 
@@ -49,10 +50,7 @@ class Origin:
     @property
     def initial(self) -> Initial | None:
         """The mask that training begins with, where draws alone tell it."""
-        method = self.method
-        if method.structure != "weights" or method.score_init == "magnitude":
-            return None
-        return None if method.binarizer in ("nm", "bernoulli") else starting_scores(method).initial(method.cut)
+        return known_start(self.method)
 
 
 def mask_model(
@@ -197,9 +195,16 @@ def pack(
     """Write the mask that a model of ``mask_model`` evaluates with, and what was trained besides, to ``path``.
 
     The task is told by the model's class and configuration (labels); ``max_length`` is the length in tokens that
-    examples are cut to. Raises TrainingError where the model is not masked.
+    examples are cut to. Where the method has a size or bits, the flips that matter least are undone, in the model too,
+    until the file fits. Raises TrainingError where the model is not masked.
     """
-    return writer.save(maskset_of(model, max_length, metrics or {}, lineage or {}), path, codec=codec, force=True)
+    given = max_length, metrics or {}, lineage or {}
+    maskset = maskset_of(model, *given)
+    pairs = selected(unwrapped(model))
+    if pairs and (optimizer := pairs[0][0].progress.optimizer) is not None:
+        fit_masks(pairs, optimizer, maskset)
+        maskset = maskset_of(model, *given)
+    return writer.save(maskset, path, codec=codec, force=True)
 
 
 def maskset_of(
@@ -233,18 +238,3 @@ def head_of(model: nn.Module, head: frozenset[str]) -> dict[str, Tensor]:
     """The parameters that travel whole, as they are trained or stay, before their own masks."""
     state = {plain_name(name): tensor for name, tensor in model.state_dict(keep_vars=True).items()}
     return {name: state[name] for name in sorted(head)}
-
-
-class MaskCallback(TrainerCallback):
-    """Lets transformers' Trainer do what a masked model's method does after each step, resumed runs included."""
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        optimizer: Any = None,
-        **_: Any,
-    ) -> None:
-        attach(model, getattr(optimizer, "optimizer", optimizer), state.max_steps, state.global_step)

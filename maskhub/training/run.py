@@ -1,13 +1,16 @@
 """A run folder: what was asked for, what was learned, and the mask set in it. Read without torch.
 
 ``run.json`` (settings, base binding, task), ``config.yaml`` (settings that repeat it), ``run.h5`` (its recording),
-``metrics.json`` and ``mask.msk``; ``checkpoints/`` while it goes on, each with ``scores.safetensors`` and
+``metrics.json``, ``mask.msk`` and,
+where flips were selected, ``flips.safetensors`` (what each of them matters);
+ ``checkpoints/`` while it goes on, each with ``scores.safetensors`` and
 ``head.safetensors`` (what travels whole), by the task model's parameter names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,9 @@ from maskhub.masks.binding import BaseBinding, Task
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.scores import Initial
 from maskhub.storage.atomic import write_atomic
+from maskhub.storage.size import parse_size
 from maskhub.storage.tensor import RawTensor
+from maskhub.training.flips import fit, read_flips
 from maskhub.training.settings import TrainSettings, recorded
 
 RECORD = "run.json"
@@ -30,6 +35,7 @@ SCORES = "scores.safetensors"
 HEAD = "head.safetensors"
 CONFIG = "config.yaml"
 MASK = "mask.msk"
+FLIPS = "flips.safetensors"
 CHECKPOINTS = "checkpoints"
 
 # What of the settings does not belong to a mask's lineage: paths on the trainer's machine, and what becomes of the run.
@@ -74,10 +80,12 @@ def read_record(folder: Path) -> RunRecord:
         raise FormatError(f"{path}: {error}") from error
 
 
-def maskset_from_run(folder: str | Path, base: Checkpoint | None = None) -> MaskSet:
+def maskset_from_run(folder: str | Path, base: Checkpoint | None = None, *, size: str | None = None) -> MaskSet:
     """The mask set that a finished run learned; with ``base``, after checking that it is the run's.
 
-    Raises TrainingError where the run is not finished.
+    With ``size``, as ``40KB``, without the flips that matter least, until its file fits; its metrics are unknown then.
+    Raises TrainingError where the run is not finished, or ``size`` is given and it does not know what flips matter,
+    ArgumentError where no file is so small.
     """
     folder = Path(folder)
     read_record(folder)
@@ -88,7 +96,19 @@ def maskset_from_run(folder: str | Path, base: Checkpoint | None = None) -> Mask
     maskset = MaskFile(folder / MASK).maskset()
     if base is not None:
         dense.verify_base(base, maskset)
-    return maskset
+    return maskset if size is None else _fitted(maskset, folder, parse_size(size))
+
+
+def _fitted(maskset: MaskSet, folder: Path, size: int) -> MaskSet:
+    if not (folder / FLIPS).is_file():
+        raise TrainingError(
+            f"{folder}: the run does not know which flips matter: it has no {FLIPS}",
+            hint="A run that selects flips does (--keep-flips, --bits, --size); this one was told not to.",
+        )
+    flips = read_flips(folder / FLIPS, maskset)
+    smaller = replace(maskset, metrics={}, lineage=maskset.lineage | {"size": size}, masks=maskset.masks)
+    count = fit(smaller, flips, size)
+    return smaller if count == flips.count else replace(smaller, masks=flips.masks(count))
 
 
 def finished(

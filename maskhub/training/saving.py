@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PreTrainedModel
 
-from maskhub.training.masking import MaskedWeight, masked_weights, whole
+from maskhub.training.masking import MaskedWeight, masked_weights, pin_to, whole
 
 
 def save_dense(model: PreTrainedModel) -> None:
@@ -38,10 +38,10 @@ def dense_state(model: nn.Module, state: Mapping[str, Tensor], *, scores: bool =
     """A masked model's ``state_dict`` as that of the dense model; ``scores`` adds those, by their own keys."""
     found = {name: tensor for name, tensor in state.items() if ".parametrizations." not in name}
     for parameter, masked in masked_weights(model).items():
-        weight, score = _keys(parameter)
+        weight, score, places = _keys(parameter)
         found[parameter] = _dense(masked, whole(state[weight]), whole(state[score]))
         if scores:
-            found[score] = state[score]
+            found |= {key: state[key] for key in (score, places) if key in state}
     return found
 
 
@@ -62,13 +62,15 @@ def _without_dense(model: Any, state: dict[str, Any], prefix: str, *_: Any) -> N
     """Before a state is loaded: take the dense weights out of it where scores stand beside them."""
     now = model.state_dict()
     for parameter in masked_weights(model):
-        weight, score = _keys(parameter)
+        weight, score, places = _keys(parameter)
+        if prefix + places in state:  # of a selection
+            pin_to(model, {parameter: state[prefix + places]})
         if prefix + score in state and state.pop(prefix + parameter, None) is not None:
             state.setdefault(prefix + weight, now[weight])
 
 
-def _keys(parameter: str) -> tuple[str, str]:
-    """The keys in a masked model's state of a frozen weight, and of its scores."""
+def _keys(parameter: str) -> tuple[str, str, str]:
+    """The keys in a masked model's state of a frozen weight, of its scores, and of their places."""
     path, _, attribute = parameter.rpartition(".")
     place = f"{path}.parametrizations.{attribute}"
-    return f"{place}.original", f"{place}.0.scores"
+    return f"{place}.original", f"{place}.0.scores", f"{place}.0.places"

@@ -22,6 +22,7 @@ from maskhub.errors import ArgumentError, MaskhubError, check_choice, library, r
 from maskhub.options import Option, nearest
 from maskhub.storage import address
 from maskhub.storage.regular import open_regular
+from maskhub.storage.size import parse_size
 
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Part = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -130,6 +131,19 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = OURS["l2_sp"]
 
+    keep_flips: Annotated[
+        Share | None, Learning("Selection: the share of the flips that is kept, those that matter most.")
+    ] = None
+    bits: Annotated[Share | None, Learning("In its place: the bits a masked weight that masks take.")] = None
+    size: Annotated[str | None, Learning("In its place: the size of the file, all of it, as 60KB.")] = None
+    selection_start: Annotated[Share, Learning("Share of the steps after which flips are first selected.")] = 0.5
+    selection_end: Annotated[Share, Learning("And last.")] = 0.8
+    selection_rounds: Annotated[Number, Learning("How often they are selected from first to last.")] = 3
+    selection_measure: Annotated[
+        Literal["fisher", "distance"],
+        Learning("What matters: the mean square of a score's gradient times its way; or how far past the threshold."),
+    ] = "fisher"
+
     seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32), Training("Of scores, classifier and order.")] = 0
 
     @property
@@ -138,10 +152,15 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
         return self.threshold if self.binarizer == "threshold" else 0.0
 
     @property
+    def selects(self) -> bool:
+        """Whether flips are selected while training goes on."""
+        return self.keep_flips is not None or self.bits is not None or self.size is not None
+
+    @property
     def needs_steps(self) -> bool:
         """Whether something is done after each step of the optimiser."""
         changes = self.final_sparsity is not None or self.sparsity_penalty > 0
-        return self.l2_sp != 0 or changes or self.binarizer == "sign" or self.topk_scope == "global"
+        return self.l2_sp != 0 or changes or self.selects or self.binarizer == "sign" or self.topk_scope == "global"
 
     def l2_sp_over(self, steps: int | None) -> float:
         """The decay in so many steps of training; where none is set, 3 / steps, but 0.0015 to 0.007 (without steps)."""
@@ -345,12 +364,17 @@ def _limits(hint: Any) -> str:
     return " and ".join(f"{word} {limit}" for word, limit in limits if limit is not None)
 
 
-def _conflicts(method: Method) -> list[tuple[bool, str]]:
+def _conflicts(method: Method) -> list[tuple[Any, str]]:
     """What is wrong with values that are each allowed, and whether it is so."""
     binarizer, weights, split = method.binarizer, method.structure == "weights", method.score_init != "uniform"
     penalty, final = method.sparsity_penalty > 0, method.final_sparsity is not None
     simple = binarizer in ("threshold", "sign") and weights and not split
     groups = "not heads, rows or layers"
+    given = [name for name in ("keep_flips", "bits", "size") if getattr(method, name) is not None]
+    own = binarizer if binarizer in ("topk", "nm") else "final_sparsity" if final else "sparsity_penalty"
+    sparse = binarizer in ("topk", "nm") or penalty or final
+    if method.size is not None:
+        parse_size(method.size)
     return [
         (method.score_range is None and method.threshold <= -PAPER_MARGIN, f"threshold must be above {-PAPER_MARGIN}"),
         (split and method.threshold <= 0, f"{method.score_init} scores need a threshold above 0"),
@@ -365,6 +389,10 @@ def _conflicts(method: Method) -> list[tuple[bool, str]]:
         (method.topk_scope == "global" and binarizer != "topk", "topk_scope: the binarizer is not topk"),
         (method.topk_scope == "global" and not weights, f"topk over all tensors masks single weights, {groups}"),
         (final and not penalty and binarizer != "topk", "final_sparsity needs topk, or a sparsity_penalty"),
+        (len(given) > 1, f"{' and '.join(given)} say the same: give one of them"),
+        (given and sparse, f"{own} has a sparsity of its own: leave {' and '.join(given)} out"),
+        (given and not weights, f"{' and '.join(given)}: single weights are selected, {groups}"),
+        (method.selection_start > method.selection_end, "selection_start comes after selection_end"),
         (
             method.score_margin is not None and not simple,
             "score_margin needs threshold or sign, and uniform scores of single weights",

@@ -18,12 +18,16 @@ from maskhub.storage.safetensors import TensorFile, write_tensors
 from maskhub.storage.torch import from_torch, to_torch
 from maskhub.tasks.metrics import IGNORED
 from maskhub.training import checkpoints, processes
-from maskhub.training.masking import follow, masked_weights, masks_of, scores_of
+from maskhub.training.attach import MaskCallback
+from maskhub.training.masking import follow, masked_weights, masks_of, pin_to, places_of, scores_of
 from maskhub.training.methods import RAMP
-from maskhub.training.model import MaskCallback, head_of
+from maskhub.training.model import head_of
 from maskhub.training.processes import Report
 from maskhub.training.recording import Recorder
 from maskhub.training.run import HEAD, SCORES
+from maskhub.training.selection import rounds
+
+PLACES = ".places"  # the end of a name under which the places of scores are saved
 
 
 class MaskTrainer(Trainer):
@@ -60,10 +64,12 @@ class MaskTrainer(Trainer):
         return self.optimizer
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """While the sparsity still goes to its final one, no evaluation is the best."""
+        """None is while the sparsity still goes to its final one, or flips are still to be selected."""
         masked = next(iter(masked_weights(self.masked).values()))
-        ramp = masked.method.final_sparsity is not None and masked.progress.share < RAMP
-        return False if ramp else bool(super()._determine_best_metric(metrics, trial))
+        method, progress = masked.method, masked.progress
+        changing = method.final_sparsity is not None and progress.share < RAMP
+        changing |= progress.done < max(rounds(method, self.state.max_steps), default=0)
+        return False if changing else bool(super()._determine_best_metric(metrics, trial))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler: Any = super()._get_train_sampler(train_dataset)
@@ -166,14 +172,18 @@ class Record(TrainerCallback):
 
 
 def save_weights(model: nn.Module, head: frozenset[str], folder: Path) -> None:
-    """Write a masked model's scores and head into ``folder``."""
-    for filename, tensors in ((SCORES, scores_of(model)), (HEAD, head_of(model, head))):
+    """Write a masked model's scores and head into ``folder``, and where the scores are that a selection left."""
+    places = {f"{name}{PLACES}": tensor for name, tensor in places_of(model).items()}
+    for filename, tensors in ((SCORES, scores_of(model) | places), (HEAD, head_of(model, head))):
         with atomic_file(folder / filename) as file:
             write_tensors(file, {name: from_torch(tensor) for name, tensor in tensors.items()}, {"format": "pt"})
 
 
 def load_weights(model: nn.Module, head: frozenset[str], folder: Path) -> None:
     """Put the scores and head of ``folder`` back into a masked model."""
+    scores = TensorFile(folder / SCORES)
+    names = scores_of(model)
+    pin_to(model, {name: to_torch(scores.read(f"{name}{PLACES}")) for name in names if f"{name}{PLACES}" in scores})
     with torch.no_grad():
         for filename, tensors in ((SCORES, scores_of(model)), (HEAD, head_of(model, head))):
             file = TensorFile(folder / filename)

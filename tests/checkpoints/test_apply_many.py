@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 
 import maskhub
-from maskhub.checkpoints.apply import build, drop, parse_size, tensors
+from maskhub.checkpoints.apply import build, drop, tensors
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.pruned import from_pruned
 from maskhub.errors import ArgumentError, FormatError, MaskhubError, OutputError
 from maskhub.masks.mask import MaskSet
 from maskhub.storage.atomic import atomic_file, atomic_folders
+from maskhub.storage.size import parse_size
 from maskhub.storage.tensor import RawTensor
 from tests import tiny
 from tests.waiting import until

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import maskhub
-from maskhub.checkpoints.apply import parse_size
 from maskhub.checkpoints.checkpoint import Checkpoint
 from maskhub.errors import ArgumentError, MaskhubError, MissingError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.compare import MEASURES, Matrix, diff, matrix
 from maskhub.masks.mask import Mask, MaskSet
 from maskhub.masks.names import ORDER, locate
+from maskhub.storage.size import parse_size
 from tests import tiny
 
 pytest.importorskip("matplotlib")

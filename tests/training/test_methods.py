@@ -17,11 +17,10 @@ from torch import nn
 
 from maskhub.errors import TrainingError
 from maskhub.masks.scores import LEVELS, draw
+from maskhub.training.attach import after_step, attach
 from maskhub.training.masking import (
     MaskedWeight,
     add_scores,
-    after_step,
-    attach,
     masked_weights,
     masks_of,
     scores_of,

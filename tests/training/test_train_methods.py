@@ -46,9 +46,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "rows": {"structure": "rows", "binarizer": "topk", "initial_sparsity": 0.2},
     "layers": {"structure": "layers", "initial_sparsity": 0.3},
     "biases and norms": {"train_biases": True, "train_norms": True, "classifier": "dense", "dense_learning_rate": 1e-3},
+    "selected": {"keep_flips": 0.5},
+    "selected to bits": {"bits": 0.1, "selection_start": 0.3, "selection_rounds": 4, "selection_measure": "distance"},
+    "selected to a size": {"size": "14KB", "l2_sp": 0.0},
+    "selected in a margin": {"keep_flips": 0.5, "score_margin": 0.1},
+    "selected signs": {"keep_flips": 0.5, "binarizer": "sign", "selection_rounds": 1},
+    "selected by chance": {"keep_flips": 0.5, "binarizer": "bernoulli", "learning_rate": 0.1},
+    "selected sizes": {"keep_flips": 0.5, "score_init": "magnitude", "learning_rate": 1e-3},
     "chosen": {"target_modules": "Q,V", "pattern": "layer.1", "classifier": "frozen"},
 }
 DRIFT = {"sign", "topk", "topk over all", "random", "l2_sp", "margin", "penalty", "beta2", "biases and norms", "chosen"}
+DRIFT |= {"selected", "selected to bits", "selected to a size", "selected in a margin", "selected signs"}
 
 
 @pytest.fixture(params=METHODS)

@@ -38,6 +38,8 @@ def packed(call: Call[MaskSet], out: Output) -> None:
         title=str(summary.file),
         fields=to_fields(summary) | {name: gain.text for name, gain in gains.items()},
     )
+    if call.asked.get("size") and not call.asked.get("eval_file"):
+        out.hint("What the smaller mask is worth was not measured: --eval-file FILE does.")
     base = call.asked.get("base")
     if base and exists(summary.base.name):
         out.hint(f"The base is recorded as {summary.base.name}, a path here; --base-name gives it a name for others.")

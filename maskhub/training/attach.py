@@ -1,0 +1,100 @@
+"""What a method does after each step of an optimizer: decay, limits, schedules, selection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from maskhub.errors import TrainingError
+from maskhub.storage.size import parse_size
+from maskhub.training.flips import budget
+from maskhub.training.masking import MaskedWeight, check_sharing, follow, masked_weights, refuse_adapters
+from maskhub.training.methods import sparsity_at
+from maskhub.training.model import maskset_of
+from maskhub.training.selection import rounds, select, selected
+
+
+def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None = None, step: int = 0) -> None:
+    """From now on, what a model's method does after a step follows each step of ``optimizer``.
+
+    That is the decay to the initial scores (L2-SP), the limits of ``sign``, the sparsity's schedule and its penalty;
+    without one of these ``attach`` does nothing. ``steps`` are all steps of the training, which a ``final_sparsity``
+    needs; a decay that goes by the length is 0.007 without. ``step`` is how many are done. Raises TrainingError where
+    the optimizer has no scores of the model, or ``steps`` is below 1.
+    """
+    refuse_adapters(model)
+    masked = list(masked_weights(model).values())
+    check_sharing(masked)
+    if not masked or not masked[0].method.needs_steps:
+        return
+    progress, method = masked[0].progress, masked[0].method
+    if steps is not None and steps < 1:
+        raise TrainingError(
+            f"attach: steps is {steps}", hint="Give all steps of the training, 1 or more, or leave it out."
+        )
+    if method.selects and not steps:
+        raise TrainingError("a selection needs to know all steps of the training: attach(..., steps=N)")
+    if method.final_sparsity is not None and not steps:
+        raise TrainingError("final_sparsity needs to know all steps of the training: attach(..., steps=N)")
+    mine = {id(one.scores) for one in masked}
+    if not any(id(p) in mine for group in optimizer.param_groups for p in group["params"]):
+        raise TrainingError("the optimizer has no scores of the model", hint="Make it after mask_model.")
+    progress.done, progress.total = step, steps
+
+    selections = rounds(method, steps) if steps else []
+    pairs = selected(model)
+    if method.size is not None and progress.budget is None:
+        progress.budget = budget(maskset_of(model, None, {}, {}), parse_size(method.size))  # type: ignore[arg-type]
+
+    def after(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        group = next(g for g in optimizer.param_groups if any(id(p) in mine for p in g["params"]))
+        rate, highest = float(group["lr"]), float(group.get("initial_lr", group["lr"]))
+        after_step(masked, rate, rate / highest if highest else 0.0)
+        if progress.done in selections:
+            select(pairs, optimizer, len(selections) - selections.index(progress.done), progress.budget)
+
+    if progress.hooked:  # on the optimizer of an earlier training
+        progress.hooked.remove()
+    progress.optimizer = optimizer
+    progress.hooked = optimizer.register_step_post_hook(after)
+    follow(masked)
+
+
+@torch.no_grad()
+def after_step(masked: Sequence[MaskedWeight], rate: float, share: float) -> None:
+    """What a method does after a step at learning rate ``rate``, which is ``share`` of the highest."""
+    method, progress = masked[0].method, masked[0].progress
+    progress.done += 1
+    decay, shift = method.l2_sp_over(progress.total), 0.0
+    if method.sparsity_penalty:
+        weights = sum(math.prod(one.shape) for one in masked)
+        sparsity = 1 - int(sum(one.kept() for one in masked)) / weights
+        shift = rate * method.sparsity_penalty * (sparsity - sparsity_at(method, progress.share))
+    for one in masked:
+        if decay and not one.pinned:
+            one.decay(decay * share)
+        if shift:
+            one.scores.add_(shift)
+        if not math.isinf(one.limit):
+            one.scores.clamp_(-one.limit, one.limit)
+    follow(masked)
+
+
+class MaskCallback(TrainerCallback):
+    """Lets transformers' Trainer do what a masked model's method does after each step, resumed runs included."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        optimizer: Any = None,
+        **_: Any,
+    ) -> None:
+        attach(model, getattr(optimizer, "optimizer", optimizer), state.max_steps, state.global_step)

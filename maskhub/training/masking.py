@@ -92,7 +92,7 @@ def _within(gradient: Tensor, scores: Tensor, limit: float) -> Tensor:
 class Steps:
     """How far training has got, for all masked weights of a model.
 
-    ``hooked`` is what ``attach`` put on the ``optimizer``; ``budget`` the bytes that masks may take, if a size is asked.
+    ``hooked`` is what ``attach`` put on the ``optimizer``; ``budget`` the bytes masks may take, if a size is asked.
     """
 
     done: int = 0

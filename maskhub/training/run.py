@@ -9,6 +9,7 @@ where flips were selected, ``flips.safetensors`` (what each of them matters);
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from maskhub.masks.scores import Initial
 from maskhub.storage.atomic import write_atomic
 from maskhub.storage.size import parse_size
 from maskhub.storage.tensor import RawTensor
+from maskhub.tasks import label_names, of_mask
 from maskhub.training.flips import fit, read_flips
 from maskhub.training.settings import TrainSettings, recorded
 
@@ -106,9 +108,11 @@ def _fitted(maskset: MaskSet, folder: Path, size: int) -> MaskSet:
             hint="A run that selects flips does (--keep-flips, --bits, --size); this one was told not to.",
         )
     flips = read_flips(folder / FLIPS, maskset)
-    smaller = replace(maskset, metrics={}, lineage=maskset.lineage | {"size": size}, masks=maskset.masks)
-    count = fit(smaller, flips, size)
-    return smaller if count == flips.count else replace(smaller, masks=flips.masks(count))
+    kind = of_mask(maskset.task)
+    names = (*kind.metrics(label_names(maskset.task)), "majority_accuracy") if maskset.task else ()
+    smaller = replace(maskset, metrics=dict.fromkeys(names, math.pi), lineage=maskset.lineage | {"size": size})
+    count = fit(smaller, flips, size)  # with room for metrics
+    return replace(smaller, metrics={}, masks=maskset.masks if count == flips.count else flips.masks(count))
 
 
 def finished(

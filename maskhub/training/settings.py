@@ -25,6 +25,7 @@ from maskhub.storage.regular import open_regular
 from maskhub.storage.size import parse_size
 
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+WholeShare = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Part = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -132,7 +133,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     ] = OURS["l2_sp"]
 
     keep_flips: Annotated[
-        Share | None, Learning("Selection: the share of the flips that is kept, those that matter most.")
+        WholeShare | None,
+        Learning("Selection: the share of the flips that is kept, those that matter most; 1 selects none."),
     ] = None
     bits: Annotated[Share | None, Learning("In its place: the bits a masked weight that masks take.")] = None
     size: Annotated[str | None, Learning("In its place: the size of the file, all of it, as 60KB.")] = None
@@ -154,7 +156,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def selects(self) -> bool:
         """Whether flips are selected while training goes on."""
-        return self.keep_flips is not None or self.bits is not None or self.size is not None
+        return (self.keep_flips or 1) < 1 or self.bits is not None or self.size is not None
 
     @property
     def needs_steps(self) -> bool:
@@ -358,7 +360,7 @@ def _value(value: Any, plain: Any) -> Any:
 
 def _limits(hint: Any) -> str:
     """The limits of a number's type in words, as "above 0 and below 1"; empty for other types."""
-    words = {"gt": "above", "ge": "at least", "lt": "below"}
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
     metas = [one for place in (hint, *get_args(hint.__origin__)) for one in getattr(place, "__metadata__", ())]
     limits = ((word, getattr(meta, name, None)) for meta in metas for name, word in words.items())
     return " and ".join(f"{word} {limit}" for word, limit in limits if limit is not None)

@@ -6,6 +6,7 @@ import functools
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +120,22 @@ def test_two_processes_learn_the_mask_of_one(settings: TrainSettings, unbroken: 
     together, alone = read_recording(run), read_recording(unbroken.folder)
     assert together.train["loss"].tolist() == pytest.approx(alone.train["loss"].tolist(), rel=1e-3)
     assert together.eval["loss"].tolist() == pytest.approx(alone.eval["loss"].tolist(), rel=1e-3)
+
+
+def test_two_processes_select_the_flips_of_one_and_are_resumed(settings: TrainSettings, tmp_path: Path) -> None:
+    """Scores are left out of DDP's buckets, so that they can become fewer."""
+    settings = msgspec.structs.replace(settings, keep_flips=0.5, keep_checkpoints=True)
+    alone = learn(settings, tmp_path / "alone")
+    run = tmp_path / "run"
+    done = finished([*TORCHRUN, *command(settings, run)[1:]])
+    assert done.returncode == 0, done.stderr
+    assert same_masks(run, alone)
+    for name in (MASK, "checkpoints/checkpoint-20", "checkpoints/checkpoint-24"):  # as killed after the selections
+        path = run / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = finished([*TORCHRUN, *command(settings, run)[1:], "--resume"])
+    assert done.returncode == 0, done.stderr
+    assert same_masks(run, alone)
 
 
 def test_accelerate_launch(settings: TrainSettings, unbroken: TrainResult, tmp_path: Path) -> None:

@@ -1,0 +1,248 @@
+"""Selection: few flips are kept, a file has the size that is asked for, and a run can be packed smaller."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+from torch.optim import SGD, Adam
+
+import maskhub
+import maskhub.training as learning
+from maskhub.container.reader import open_mask
+from maskhub.errors import ArgumentError, TrainingError
+from maskhub.training.flips import read_flips
+from maskhub.training.loop import TrainResult
+from maskhub.training.masking import masked_weights, masks_of, scores_of
+from maskhub.training.run import FLIPS
+from maskhub.training.selection import rounds, selected
+from maskhub.training.settings import method_from
+from maskhub.training.train import learn, ready
+from tests import tiny, toy
+from tests.training.test_train_methods import logits, own_model, packed, rows_of
+
+LONG = {"epochs": 6.0, "l2_sp": 0.0}  # 30 steps, in which much flips
+
+
+def own(model: Any, rows: Any, steps: int, optimizer: torch.optim.Optimizer | None = None) -> torch.optim.Optimizer:
+    """So many steps of a loop of one's own."""
+    if optimizer is None:
+        optimizer = Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    learning.attach(model, optimizer, steps=steps)
+    for step in range(steps):
+        start = 8 * step % 40
+        model(**rows[start : start + 8]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return optimizer
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose masks take more than what else a file holds."""
+    folder = tmp_path_factory.mktemp("wide") / "wide"
+    return tiny.tiny_model("bert", folder, initializer_range=0.1, hidden_size=128, intermediate_size=256)
+
+
+@pytest.fixture(scope="module")
+def run(wide: Path, task: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    return learn(toy.settings(wide, task, keep_flips=0.5, **LONG), tmp_path_factory.mktemp("selected") / "run")
+
+
+@pytest.mark.parametrize(
+    ("given", "steps", "found"),
+    [
+        ({"keep_flips": 0.3}, 100, [50, 65, 80]),
+        ({"bits": 0.03, "selection_rounds": 1}, 100, [50]),
+        ({"size": "60KB", "selection_start": 0.4, "selection_end": 0.4}, 10, [4]),
+        (
+            {"keep_flips": 0.3, "selection_start": 0.2, "selection_end": 0.7, "selection_rounds": 6},
+            10,
+            [2, 3, 4, 5, 6, 7],
+        ),
+        ({"recipe": "paper"}, 100, []),
+        ({"keep_flips": 1.0}, 100, []),
+    ],
+)
+def test_when_flips_are_selected(given: dict[str, Any], steps: int, found: list[int]) -> None:
+    assert rounds(method_from(**given), steps) == found
+
+
+def test_what_is_pinned_is_as_it_began_and_takes_no_memory(bert: Path, task: Path) -> None:
+    model = own_model(bert).train()
+    learning.mask_model(model, l2_sp=0.0, keep_flips=0.25, selection_rounds=1, recipe="paper")
+    first, scores = masks_of(model), sum(s.numel() for s in scores_of(model).values())
+    rows = rows_of(bert, task)
+    optimizer = own(model, rows, 9)  # 10 are told of, and the selection is after the fifth
+    flips = {name: (mask ^ first[name]).kept for name, mask in masks_of(model).items() if name.startswith("bert")}
+    left = {name: s.numel() for name, s in scores_of(model).items() if name.startswith("bert")}
+    assert 0 < sum(left.values()) < 0.05 * scores
+    assert all(flips[name] <= left[name] for name in left)  # what is left may flip back, and nothing else flips
+    for name, one in masked_weights(model).items():
+        state = optimizer.state[one.scores]
+        assert {len(state[key].view(-1)) for key in ("exp_avg", "exp_avg_sq")} == {one.scores.numel()}, name
+    held = sum(b.nbytes for n, one in masked_weights(model).items() if n in left for b in one.buffers())
+    assert held <= 12 * sum(left.values())
+
+
+def test_the_highest_by_fisher_times_way_are_kept(bert: Path, task: Path) -> None:
+    """Two models that train alike: of one, what it would keep is worked out by hand before it selects."""
+    rows = rows_of(bert, task)
+    kept = []
+    for selects in (False, True):
+        torch.manual_seed(3)
+        model = own_model(bert).eval()  # no chance in it
+        start = 0.5 if selects else 0.9
+        learning.mask_model(
+            model, l2_sp=0.0, keep_flips=0.25, selection_start=start, selection_end=start, selection_rounds=1
+        )
+        model.train()
+        for part in model.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+        optimizer = Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+        learning.attach(model, optimizer, steps=10)
+        for step in range(5):
+            model(**rows[8 * step : 8 * step + 8]).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        if selects:
+            kept.append({one.key: one.places.tolist() for one, _ in selected(model)})
+            continue
+        places, matter = [], []
+        for one, _ in selected(model):
+            state, moved = optimizer.state[one.scores], one.scores.detach() - one.first()
+            value = (state["exp_avg_sq"] * moved.abs()).view(-1)
+            flat = torch.nonzero(one.changed().view(-1)).view(-1)
+            places += [(one.key, int(place)) for place in flat]
+            matter += value[flat].tolist()
+        best = np.argsort(-np.array(matter), kind="stable")[: round(0.25 * len(matter))]
+        chosen: dict[str, list[int]] = {one.key: [] for one, _ in selected(model)}
+        for key, place in sorted(places[i] for i in best):
+            chosen[key].append(place)
+        kept.append(chosen)
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("size", ["4.5KB", "5500", "6.5KB"])
+def test_a_file_has_the_size_that_is_asked_for(wide: Path, task: Path, tmp_path: Path, size: str) -> None:
+    result = learn(toy.settings(wide, task, size=size, **LONG), tmp_path / "run")
+    wanted = int(float(size.replace("KB", "")) * (1000 if "KB" in size else 1))
+    assert 0.97 * wanted <= result.mask.stat().st_size <= wanted
+    assert logits(result.model, wide, task) == logits(maskhub.load_model(wide, result.mask), wide, task)
+    measured = maskhub.evaluate(wide, result.mask, file=task / "eval.jsonl")[0].metrics
+    assert measured["accuracy"] == result.metrics["accuracy"]
+
+
+def test_masks_take_the_bits_that_are_asked_for(wide: Path, task: Path, tmp_path: Path) -> None:
+    result = learn(toy.settings(wide, task, bits=0.05, **LONG), tmp_path / "run")
+    assert 0.97 * 0.05 <= maskhub.open(result.mask).summary().bits_per_weight <= 0.05
+
+
+def test_a_size_below_what_else_a_file_holds(wide: Path, task: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ArgumentError, match=r"size: 2,000 bytes, and what a file holds besides flips takes ([\d,]+)"
+    ) as e:
+        ready(toy.settings(wide, task, size="2KB"))
+    least = int(str(e.value.message).rpartition(" ")[2].replace(",", ""))
+    result = learn(toy.settings(wide, task, size=str(round(1.08 * least)), **LONG), tmp_path / "run")
+    assert least < result.mask.stat().st_size <= 1.08 * least
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_size_in_ones_own_loop(wide: Path, task: Path, tmp_path: Path) -> None:
+    model = own_model(wide).train()
+    learning.mask_model(model, l2_sp=0.0, size="5KB")
+    own(model, rows_of(wide, task), 20)
+    packed(model, wide, task, tmp_path / "own.msk")
+    assert 0.96 * 5_000 <= (tmp_path / "own.msk").stat().st_size <= 5_000
+
+
+@pytest.mark.parametrize(
+    ("given", "make", "steps", "message"),
+    [
+        ({"keep_flips": 0.5}, SGD, 10, "selection_measure fisher: SGD keeps no mean square of each gradient"),
+        ({"keep_flips": 0.5, "score_margin": 1e-4}, Adam, 10, "nothing has flipped before the selection"),
+        ({"keep_flips": 1e-9}, Adam, 10, "the selection keeps no flip"),
+        ({"keep_flips": 0.5}, Adam, None, "a selection needs to know all steps of the training"),
+    ],
+)
+def test_selections_that_cannot_be(
+    bert: Path, task: Path, given: dict[str, Any], make: Any, steps: int | None, message: str
+) -> None:
+    model = own_model(bert).train()
+    learning.mask_model(model, l2_sp=0.0, selection_rounds=1, **given)
+    optimizer = make([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    rows = rows_of(bert, task)
+
+    def train() -> None:
+        learning.attach(model, optimizer, steps=steps)
+        for step in range(5):
+            model(**rows[8 * step : 8 * step + 8]).loss.backward()
+            if "score_margin" in given:
+                for scores in scores_of(model).values():
+                    scores.grad.zero_()  # type: ignore[union-attr]
+            optimizer.step()
+            optimizer.zero_grad()
+
+    with pytest.raises(TrainingError, match=message):
+        train()
+
+
+def test_a_run_knows_what_its_flips_matter(run: TrainResult) -> None:
+    mask = open_mask(run.mask)
+    flips = read_flips(run.folder / FLIPS, mask)
+    assert flips.masks(flips.count) == {name: mask[name] for name in flips.first}
+    assert flips.masks(0) == flips.first
+    least = min(value for values in flips.values.values() for value in values)
+    assert least >= 0
+
+
+def test_a_run_is_packed_smaller(run: TrainResult, wide: Path, task: Path, tmp_path: Path) -> None:
+    whole = run.mask.stat().st_size
+    bare = maskhub.open(run.mask)
+    for share in (0.9, 0.8):
+        size = round(share * whole)
+        small = maskhub.pack(run.folder, tmp_path / f"{share}.msk", size=str(size), eval_file=task / "eval.jsonl")
+        assert 0.97 * size <= (tmp_path / f"{share}.msk").stat().st_size <= size
+        assert small.metrics == maskhub.evaluate(wide, small, file=task / "eval.jsonl")[0].metrics
+        assert small.lineage["size"] == size
+        assert maskhub.diff(small, bare).total.differing > 0
+    unmeasured = maskhub.pack(run.folder, tmp_path / "unmeasured.msk", size=str(round(0.9 * whole)))
+    assert unmeasured.metrics == {}
+    same = maskhub.pack(run.folder, tmp_path / "same.msk", size="1MB")
+    assert same.id == bare.id
+    with pytest.raises(ArgumentError, match="size: 2,000 bytes, and what a file holds besides flips takes"):
+        maskhub.pack(run.folder, tmp_path / "x.msk", size="2KB")
+    with pytest.raises(ArgumentError, match="no run's folder, which a size is for"):
+        maskhub.pack(run.mask, tmp_path / "x.msk", size="10KB")
+    with pytest.raises(ArgumentError, match="eval_file is for a size"):
+        maskhub.pack(run.folder, tmp_path / "x.msk", eval_file=task / "eval.jsonl")
+    assert not (tmp_path / "x.msk").exists()
+
+
+def test_a_run_without_a_selection_cannot_be_packed_smaller(bert: Path, task: Path, tmp_path: Path) -> None:
+    learn(toy.settings(bert, task, epochs=1.0), tmp_path / "run")
+    with pytest.raises(TrainingError, match="the run does not know which flips matter"):
+        maskhub.pack(tmp_path / "run", tmp_path / "x.msk", size="10KB")
+
+
+def test_a_record_that_is_damaged(run: TrainResult, tmp_path: Path) -> None:
+    record = tmp_path / FLIPS
+    record.write_bytes((run.folder / FLIPS).read_bytes()[:-4])
+    with pytest.raises(maskhub.MaskhubError, match=str(record)):
+        read_flips(record, open_mask(run.mask))
+
+
+def test_settings_of_a_run_that_selects_are_in_its_lineage(run: TrainResult) -> None:
+    assert open_mask(run.mask).lineage["settings"]["keep_flips"] == 0.5
+    record = json.loads((run.folder / "run.json").read_bytes())
+    assert record["settings"]["selection_start"] == 0.5

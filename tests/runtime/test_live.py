@@ -146,7 +146,7 @@ def test_a_batch_of_many_tasks(tasks: Tasks, expected: dict[str, Any], base: Che
             right = plain(**one).last_hidden_state[0] if name == "__base__" else expected[name](**one).logits[0]
         assert found[row].shape == right.shape
         assert torch.allclose(found[row], right, atol=1e-5), (row, name)
-    assert list(tasks._mixes.values()) == [True]
+    assert list(tasks._batches._mixes.values()) == [True]
     assert tasks.active_task == "trec"
     assert same(tasks["trec"], expected["trec"])
 
@@ -305,7 +305,7 @@ def test_what_torch_does_not_count_as_a_change(tasks: Tasks) -> None:
         tasks.verify()
 
     def switch() -> None:
-        for _ in range(len(tasks._shared.weights) // 4 + 1):
+        for _ in range(len(tasks.shared.weights) // 4 + 1):
             tasks.set_task("trec")
 
     with pytest.raises(BaseChangedError, match=r"encoder\.layer\.1\.output\.dense\.weight was changed by someone else"):
@@ -537,10 +537,10 @@ def test_more_tasks_than_the_budget_has_room_for(base: Checkpoint, memory: int |
         for row, (name, said) in enumerate(zip((a, b), live(**BATCH, task_names=[a, b]).logits, strict=True)):
             assert torch.allclose(said, expected[name][row], atol=1e-5)
         live.set_task(b)
-        used, kept = live.memory(), len(live._decoded)
+        used, kept = live.memory(), len(live.decoded)
         assert used.decoded <= used.budget or kept == 1
-        assert used.decoded == sum(change.nbytes for task in live._decoded.values() for change in task.values())
-    assert len(live._decoded) == {1: 1, 2000: 1, "1MB": 20}[memory]
+        assert used.decoded == sum(change.nbytes for task in live.decoded._kept.values() for change in task.values())
+    assert len(live.decoded) == {1: 1, 2000: 1, "1MB": 20}[memory]
     live.set_task(None)
     live.verify()
 

@@ -138,7 +138,7 @@ def test_after_any_switches_all_is_as_load_model_has_it(made: Callable[[str], Fa
         assert one == two
     with tasks.disable_tasks():
         tasks.verify()
-    assert tasks.memory().base == sum(weight.nbytes for weight in tasks._shared.weights.values())
+    assert tasks.memory().base == sum(weight.nbytes for weight in tasks.shared.weights.values())
 
 
 @pytest.mark.parametrize("family", KINDS)
@@ -164,7 +164,7 @@ def test_rows_of_many_tasks_and_kinds(made: Callable[[str], Family], family: str
                 assert (found[row] - right).abs().max() <= 2e-5 * (1 + right.abs().max()), (row, name)
                 assert name == BASE or torch.equal(found[row].argmax(-1), right.argmax(-1))
     tasks.verify()
-    assert {right for (_, masked), right in tasks._mixes.items() if masked} == {True}
+    assert {right for (_, masked), right in tasks._batches._mixes.items() if masked} == {True}
 
 
 def test_predictions_of_all_kinds_in_one_call(made: Callable[[str], Family]) -> None:
@@ -214,7 +214,7 @@ def test_layers_that_see_tokens_first_are_right(
         batch = inputs("bert", rows, turn, tokens=8)
         for row, said in enumerate(tasks(**batch, task_names=names).logits):
             assert torch.allclose(said, alone(opened, expected, names[row], batch, row), atol=1e-5)
-    assert True not in tasks._mixes.values()
+    assert True not in tasks._batches._mixes.values()
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -273,8 +273,8 @@ def test_halves(tmp_path: Path, dtype: str, stored: bool) -> None:
     for row, said in enumerate(tasks(**batch, task_names=names).logits):
         right = alone(opened, expected, names[row], batch, row)
         assert (said - right).abs().max() <= 0.1 * (1 + right.abs().max())
-    assert tasks.memory().base == sum(weight.nbytes for weight in tasks._shared.weights.values())
-    assert next(iter(tasks._shared.weights.values())).dtype == getattr(torch, dtype)
+    assert tasks.memory().base == sum(weight.nbytes for weight in tasks.shared.weights.values())
+    assert next(iter(tasks.shared.weights.values())).dtype == getattr(torch, dtype)
 
 
 @pytest.mark.parametrize("table", ["word_embeddings", "position_embeddings", "token_type_embeddings"])
@@ -313,12 +313,12 @@ def test_a_task_with_a_pooler_of_its_own(tmp_path: Path) -> None:
     for name in (*sets, *sets):
         assert same(tasks[name], expected[name])
     tasks.delete_task("own")
-    kinds = len(tasks._shared._first)
+    kinds = len(tasks.shared._first)
     assert same(tasks["own again"], expected["own again"])
     for _ in range(3):  # nothing of them stays
         tasks.load_task(sets["own"], "own")
         tasks.delete_task("own")
-    assert len(tasks._shared._first) <= kinds
+    assert len(tasks.shared._first) <= kinds
 
 
 def _with_pooler(base: Checkpoint, maskset: MaskSet) -> MaskSet:

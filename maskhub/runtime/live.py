@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.match import match
 from maskhub.container.codecs.drift import Draws
 from maskhub.container.reader import read_mask
-from maskhub.errors import ArgumentError
+from maskhub.errors import ArgumentError, MaskhubError
 from maskhub.masks.mask import MaskSet
 from maskhub.remote.places import masks_at
 from maskhub.runtime.batches import Batches
@@ -27,6 +29,8 @@ from maskhub.storage.address import distinct_names
 from maskhub.tasks import label_names, of_mask
 from maskhub.tasks.examples import Examples
 from maskhub.tasks.task import Answer
+
+ROW = re.compile(r"(?<=^inputs: row )\d+|(?<=, and row )\d+(?= has )")  # its number, in an error
 
 __all__ = ["BASE", "Memory", "RowOutputs", "Tasks", "load_tasks"]
 
@@ -131,7 +135,9 @@ class Tasks(Store):
         named = self.active_task if names is None else names
         if named is None:
             raise ArgumentError("no task is active", hint="Name one, or one for each input: names.")
-        each = [named] * len(asked) if isinstance(named, str) else list(named)
+        if isinstance(named, str):
+            return self._alone(named, asked, top_k, batch_size)
+        each = list(named)
         if len(each) != len(asked):
             raise ArgumentError(f"{len(each)} task names for {len(asked)} inputs")
         answers: dict[int, Answer] = {}
@@ -140,30 +146,37 @@ class Tasks(Store):
             kind = of_mask(self.mask(name).task, "used to predict")
             together.setdefault((id(self.processor(name)), kind.name), []).append(row)
         for rows in together.values():
-            told = [each[row] for row in rows]
-            found = self._asked([asked[row] for row in rows], told, top_k, batch_size)
-            answers |= zip(rows, found, strict=True)
+            with _numbered(rows):
+                said = self._together([asked[row] for row in rows], [each[row] for row in rows], top_k, batch_size)
+            answers |= zip(rows, said, strict=True)
         return [answers[row] for row in range(len(asked))]
 
-    def _asked(self, asked: list[Any], names: list[str], top_k: int | None, batch_size: int) -> list[Answer]:
+    def _alone(self, name: str, asked: list[Any], top_k: int | None, batch_size: int) -> list[Answer]:
+        """What one task answers, exactly."""
+        maskset, kind = self.mask(name), of_mask(self.mask(name).task, "used to predict")
+        if not asked:
+            return []
+        examples = Examples("inputs", kind.name, kind.given(asked), [])
+        return answers_of(self[name], self.processor(name), maskset, examples, top_k=top_k, batch_size=batch_size)
+
+    def _together(self, asked: list[Any], names: list[str], top_k: int | None, batch_size: int) -> list[Answer]:
         """Answers of tasks that read alike: of one task alone exactly, of several in batches together."""
         kind, processor = of_mask(self.mask(names[0]).task), self.processor(names[0])
+        examples = Examples("inputs", kind.name, kind.given(asked), [])
+        if len(examples) != len(asked):  # of folders, whose images are as many examples
+            raise ArgumentError(f"{len(asked)} inputs hold {len(examples)}", hint="Give each, with its task's name.")
         rows = {name: [row for row, one in enumerate(names) if one == name] for name in dict.fromkeys(names)}
-        parts = {
-            name: Examples("inputs", kind.name, kind.given([asked[row] for row in rows[name]]), []) for name in rows
-        }
         answers: dict[int, Answer] = {}
         if len(rows) == 1 or kind.generates:
-            for name, part in parts.items():
-                said = answers_of(self[name], processor, self.mask(name), part, top_k=top_k, batch_size=batch_size)
-                answers |= zip(rows[name], said, strict=True)
+            for name, own in rows.items():
+                with _numbered(own):
+                    answers |= zip(own, self._alone(name, [asked[row] for row in own], top_k, batch_size), strict=True)
             return [answers[row] for row in range(len(asked))]
-        examples, collate = Examples("inputs", kind.name, kind.given(asked), []), kind.collator(processor)
         encoded: dict[int, dict[str, Any]] = {}
-        for name, part in parts.items():
-            found = kind.encode(part, processor, self._labels(name), self._length(name))
-            encoded |= zip(rows[name], found, strict=True)
-        lengths = [encoded[row].get("length", 1) for row in range(len(asked))]
+        for name, own in rows.items():
+            part = Examples("inputs", kind.name, kind.given([asked[row] for row in own]), [])
+            encoded |= zip(own, kind.encode(part, processor, self._labels(name), self._length(name)), strict=True)
+        lengths, collate = [encoded[row].get("length", 1) for row in range(len(asked))], kind.collator(processor)
         for chosen in in_batches(lengths, batch_size, "inputs", None):
             batch = collate([{k: v for k, v in encoded[row].items() if k != "length"} for row in chosen])
             labels = batch.pop("labels")
@@ -183,3 +196,13 @@ class Tasks(Store):
         task = self.mask(name).task
         assert task is not None
         return task.max_length or LENGTH
+
+
+@contextlib.contextmanager
+def _numbered(rows: Sequence[int]) -> Iterator[None]:
+    """Errors inside number some of the inputs; outside they tell which these are of all."""
+    try:
+        yield
+    except MaskhubError as error:
+        error.message = ROW.sub(lambda found: str(rows[int(found[0]) - 1] + 1), error.message)
+        raise

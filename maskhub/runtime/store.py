@@ -106,7 +106,7 @@ class Store:
         """Add a task. It costs its coded bytes, and is decoded when it is first used.
 
         Raises ArgumentError for a name that is taken, BaseMismatchError where the base is not the mask's, and
-        FormatError where the mask names no task, or one that does not fit transformers.
+        FormatError where the mask names no task, or one that does not fit transformers, or its head.
         """
         maskset = read_mask(mask, draws=self._draws, token=token)
         with self.lock, _of_task(name):
@@ -119,7 +119,7 @@ class Store:
             check_structure(self.base, maskset)
             if self._verify:
                 self._check_base(maskset)
-            if self.shared.is_new(maskset):
+            if not self.shared.check(maskset):
                 self._models[name] = self._made(maskset, name)
             self._masks[name] = maskset
 
@@ -137,8 +137,7 @@ class Store:
         """A task's model, of its own class, with its own head; what is no head is shared with all other tasks.
 
         The model itself, its ``generate``, ``state_dict`` and ``save_pretrained`` switch to its task. Its parts do not:
-        called alone, the encoder is that of the active task. Raises UnknownTaskError, and FormatError where the head
-        does not fit.
+        called alone, the encoder is that of the active task. Raises UnknownTaskError.
         """
         with self.lock:
             maskset = self.mask(name)

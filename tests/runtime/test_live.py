@@ -213,16 +213,23 @@ def test_masks_that_do_not_fit(
         (changed(wide(spam), architecture="BertForTokenClassification"), FormatError, "does not fit BertForToken"),
     ]
 
-    def use(maskset: MaskSet, name: str) -> None:
-        tasks.load_task(maskset, name)
-        tasks[name]
-
     for number, (maskset, error, told) in enumerate(wrong):
         with pytest.raises(error, match=f"^task 'wrong {number}': .*{told}"):
-            use(maskset, f"wrong {number}")
+            tasks.load_task(maskset, f"wrong {number}")
+    assert tasks.task_names == list(NAMES)
     for name in NAMES:
         assert same(tasks[name], expected[name])
     tasks.verify()
+
+
+def test_a_head_is_looked_at_before_its_model_is_made(tasks: Tasks, masks: dict[str, MaskSet]) -> None:
+    four = {"id2label": {str(i): f"l{i}" for i in range(4)}, "label2id": {f"l{i}": i for i in range(4)}}
+    with pytest.raises(FormatError, match=r"classifier.weight has the shape \[3, 32\], not \[4, 32\]"):
+        tasks.load_task(changed(masks["trec"], config=four), "more labels than the head has")
+    with pytest.raises(FormatError, match=r"^task 'odd': the mask does not fit BertForSequenceClassification: "):
+        tasks.load_task(changed(masks["trec"], config={"id2label": 5}), "odd")
+    tasks.load_task(masks["trec"], "more")
+    assert "more" not in tasks._models
 
 
 def test_a_deleted_task(tasks: Tasks, masks: dict[str, MaskSet], expected: dict[str, Any]) -> None:

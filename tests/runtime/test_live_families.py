@@ -17,9 +17,11 @@ pytest.importorskip("transformers")
 import numpy as np
 import torch
 import transformers
+from PIL import Image
 from torch import Tensor
 
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.errors import ArgumentError, DataError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.live import BASE, Tasks, load_tasks
@@ -177,6 +179,36 @@ def test_predictions_of_all_kinds_in_one_call(made: Callable[[str], Family]) -> 
     for name, answer in zip(names, said, strict=True):
         (right,) = predict(base, masks[name], [asked[name]])
         assert _rounded(answer) == _rounded(right)
+
+
+def test_errors_tell_rows_of_the_callers_list(made: Callable[[str], Family]) -> None:
+    base, masks, _ = made("gpt2")
+    tasks, (writer, _, one, two, *_) = live(base, masks), masks
+    texts = ["who", "is", "the", ""]
+    for names in (one, [one] * 4, [two, one, one, one], [two, two, one, one], [one, one, one, writer], [writer] * 4):
+        with pytest.raises(DataError, match=r"^inputs: row 4 has no text that the tokenizer knows"):
+            tasks.predict(texts, names)
+
+
+def test_errors_tell_rows_of_the_callers_list_where_two_are_told(made: Callable[[str], Family]) -> None:
+    base, masks, _ = made("bert")
+    tasks = live(base, masks)
+    chosen, texts = ([name for name in masks if kind in name] for kind in ("Choice", "Sequence"))
+    asked = ["a", {"prompt": "b", "choices": ["c", "d"]}, "e", {"prompt": "f", "choices": ["g"]}]
+    for other in chosen:
+        with pytest.raises(DataError, match=r"^inputs: row 4 has 1 choices, and row 2 has 2"):
+            tasks.predict(asked, [texts[0], chosen[0], texts[1], other])
+
+
+def test_a_folder_of_images_is_an_input_for_each(made: Callable[[str], Family], tmp_path: Path) -> None:
+    base, masks, _ = made("vit")
+    tasks, (one, two) = live(base, masks), masks
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    assert tasks.predict([tmp_path], one) == predict(base, masks[one], [tmp_path])
+    for names in ([one, one], [one, two]):
+        with pytest.raises(ArgumentError, match=r"^2 inputs hold 3\. Give each"):
+            tasks.predict([tmp_path / "a.png", tmp_path], names)
 
 
 def _rounded(answer: Any) -> Any:

@@ -31,7 +31,7 @@ class Decoded:
         return sum(change.nbytes for changes in self._kept.values() for change in changes.values())
 
     def of(self, name: str, masks: MaskSet, weights: Mapping[str, Tensor]) -> Changes:
-        """What a task drops: decoded before, or now, and checked, while the live weights are the base's."""
+        """What a task drops: decoded before, or now, and checked."""
         if name in self._kept:
             self._kept.move_to_end(name)
             return self._kept[name]

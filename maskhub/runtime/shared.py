@@ -118,8 +118,7 @@ class Shared:
                 place, _, leaf = name.rpartition(".")
                 model.get_submodule(place)._buffers[leaf] = first.get_buffer(name)
         model.generation_config = getattr(first, "generation_config", None)
-        model.eval()  # type: ignore[no-untyped-call]
-        return model.requires_grad_(False)
+        return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
 def _inside(config: dict[str, Any], maskset: MaskSet) -> bool:
@@ -155,7 +154,7 @@ def _same(parameter: torch.Tensor, tensor: torch.Tensor) -> bool:
     return torch.equal(words(parameter), words(tensor.to(device=parameter.device, dtype=parameter.dtype)))
 
 
-def _blank(first: PreTrainedModel, config: dict[str, Any]) -> PreTrainedModel:
+def _blank(first: PreTrainedModel, config: dict[str, Any]) -> Any:
     """A model like the first of its kind, which has its parts; of its own is a head without values."""
     kind: Any = type(first)
     with quiet_transformers(), torch.device("meta"):
@@ -163,7 +162,7 @@ def _blank(first: PreTrainedModel, config: dict[str, Any]) -> PreTrainedModel:
             own = kind.config_class.from_dict(config)
             own._attn_implementation = first.config._attn_implementation
             own.return_dict = True
-            model: PreTrainedModel = kind(own)
+            model = kind(own)
         except Exception as error:  # transformers and torch raise many kinds for a configuration that cannot be
             raise FormatError(f"the mask does not fit {kind.__name__}: {reason(error)}") from error
     prefix = kind.base_model_prefix

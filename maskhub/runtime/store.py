@@ -155,8 +155,6 @@ class Store:
             self.live.check()
             if name == self._active and (name is not None or not self.live.applied):
                 return
-            if name is not None and name not in self.decoded:
-                self._swap(None, {})
             self._swap(name, {} if name is None else self.changes(name))
 
     @contextlib.contextmanager
@@ -176,7 +174,7 @@ class Store:
                 self.set_task(before if before in self._masks else None)
 
     def changes(self, name: str) -> Changes:
-        """What a task drops, while the live weights are the base's, or it was decoded before."""
+        """What a task drops, decoded now if it is not yet."""
         return self.decoded.of(name, self.mask(name), self.shared.weights)
 
     def verify(self) -> None:

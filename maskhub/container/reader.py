@@ -9,9 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from maskhub.container import cache, codecs
 from maskhub.container.codecs.delta import Delta
-from maskhub.container.codecs.drift import Draws
+from maskhub.container.codecs.drift import Draws, Drift
 from maskhub.container.codecs.gaps import Gaps
 from maskhub.container.manifest import FORMAT, MANIFEST, MASKS, check_shape, check_version, parse, unpack
 from maskhub.errors import (
@@ -23,7 +26,7 @@ from maskhub.errors import (
     OutOfMemoryError,
     ParentError,
 )
-from maskhub.masks.mask import LazyMask, Mask, MaskSet, Stored, count_ones, packed_size
+from maskhub.masks.mask import LazyMask, Mask, MaskSet, Stored, count_ones, ones, packed_size
 from maskhub.storage import address, digest
 from maskhub.storage.safetensors import TensorFile
 from maskhub.storage.source import InMemory, LocalFile, Source, read
@@ -149,16 +152,31 @@ class MaskFile:
             entry.shape,
             lambda: self._bits(name),
             keeps_all=lambda: self._keeps_all(name),
+            dropped=lambda: self._dropped(name),
             trust_shape=lambda: self._trusted.add(name),
             kept=entry.kept,
             digest=entry.digest,
         )
 
     def _bits(self, name: str) -> Bytes:
+        return self._read(name)[0]
+
+    def _dropped(self, name: str) -> NDArray[np.integer]:
+        bits, dropped = self._read(name, places=True)
+        entry = self.manifest.masks[name]
+        count = math.prod(entry.shape) - entry.kept
+        if dropped is None:
+            return ones(~bits)[:count]
+        if dropped.size != count:  # where a change is there twice
+            raise self._other_mask(name)
+        return dropped
+
+    def _read(self, name: str, *, places: bool = False) -> tuple[Bytes, NDArray[np.integer] | None]:
+        """The bits of a mask, checked, and if wanted, where the dropped weights are, if the codec tells them, too."""
         entry = self.manifest.masks[name]
         if self._decoded is not None and self._decoded.manifest.masks[name].kept == entry.kept:  # digests make ids
             with contextlib.suppress(MaskhubError):  # it was damaged after it was opened
-                return self._decoded._bits(name)
+                return self._decoded._bits(name), None
         self._check_size(name)
         payload = self._file.part(MASKS, *self._places[name])
         with self._explained(name):
@@ -167,11 +185,15 @@ class MaskFile:
             if parent is not None and name in self._trusted and parent.shape == entry.shape:
                 parent.trust_shape()
             target = codecs.Target(name, entry.shape, entry.kept, self.manifest.initial, parent, self._draws)
-            bits = codec.decode(payload, target)
+            dropped: NDArray[np.integer] | None = None
+            if places and isinstance(codec, Drift) and target.draws:
+                bits, dropped = codec.dropped(payload, target)
+            else:
+                bits = codec.decode(payload, target)
         if digest.mask_digest(entry.shape, bits) != entry.digest or count_ones(bits) != entry.kept:
             raise self._other_mask(name)
         try:
-            return Mask(entry.shape, bits).bits
+            return Mask(entry.shape, bits).bits, dropped
         except ArgumentError as error:  # padding that is not 0
             raise FormatError(f"{self.path}: {name}: {error.message}") from error
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskhub.container.codecs.pco import ones
 from maskhub.masks.mask import Mask
 
 MANY = 0.2  # share of dropped weights from which bits take less memory than positions
@@ -18,12 +17,15 @@ WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Dropped(Protocol):
-    """What one task drops of one tensor. ``words`` are the tensor's elements as integers, flat, in place."""
+    """What one task drops of one tensor. ``words`` are the tensor's elements as integers, flat, in place.
+
+    ``nbytes`` counts the base's values, too, which are kept from the first use on.
+    """
 
     nbytes: int
 
     def drop(self, words: Tensor) -> None:
-        """Set them to 0; what they were the first time is what ``restore`` puts back."""
+        """Set them to 0. What they are the first time, the base's, is what ``restore`` puts back."""
 
     def restore(self, words: Tensor) -> None:
         """Give them the base's values again."""
@@ -35,13 +37,12 @@ def words(weight: Tensor) -> Tensor:
 
 
 def dropped(mask: Mask, words: Tensor) -> Dropped | None:
-    """What a mask drops, while ``words`` are the base's; None where it keeps all."""
+    """What a mask drops of a tensor, by its bits or its places; None where it keeps all."""
     if mask.keeps_all:
         return None
-    count, bits = mask.size - mask.kept, mask.bits
-    if count > MANY * mask.size:
-        return Bits(torch.from_numpy(np.array(bits)).to(words.device), words)
-    return Places(torch.from_numpy(ones(~bits)[:count]).to(words.device), words)
+    if (count := mask.size - mask.kept) > MANY * mask.size:
+        return Bits(torch.from_numpy(np.array(mask.bits)).to(words.device), count, words)
+    return Places(torch.from_numpy(mask.dropped()).to(words.device), words)
 
 
 class Places:
@@ -49,19 +50,19 @@ class Places:
 
     def __init__(self, places: Tensor, words: Tensor) -> None:
         self.places = places.to(torch.int32) if words.numel() < 1 << 31 else places
-        self.values = words.gather(0, places)
+        self.values: Tensor | None = None
         self._rows: Tensor | None = None
-        self.nbytes = self.places.nbytes + self.values.nbytes
+        self.nbytes = self.places.nbytes + self.places.numel() * words.element_size()
 
     def rows(self, weight: Tensor, *, transposed: bool = False) -> Tensor:
         """The dropped values of a matrix alone, as a sparse one by rows (of its transpose); made once, and kept.
 
-        Floats that sparse products lack become 32-bit ones.
+        The matrix is the base's. Floats that sparse products lack become 32-bit ones.
         """
         if self._rows is None:
             height, width = weight.shape
             down, along = self.places // width, self.places % width
-            values = self.values.view(weight.dtype)
+            values = self._base(words(weight), self.places.long()).view(weight.dtype)
             if transposed:
                 order = along.argsort(stable=True)
                 height, width, down, along, values = width, height, along[order], down[order], values[order]
@@ -79,19 +80,27 @@ class Places:
         return self._rows
 
     def drop(self, words: Tensor) -> None:
-        words.scatter_(0, self.places.long(), 0)
+        places = self.places.long()
+        self._base(words, places)
+        words.scatter_(0, places, 0)
 
     def restore(self, words: Tensor) -> None:
-        words.scatter_(0, self.places.long(), self.values)
+        places = self.places.long()
+        words.scatter_(0, places, self._base(words, places))
+
+    def _base(self, words: Tensor, places: Tensor) -> Tensor:
+        if self.values is None:
+            self.values = words.gather(0, places)
+        return self.values
 
 
 class Bits:
     """Many dropped weights, as patterns have: the packed bits of the kept ones, and the base's values of the others."""
 
-    def __init__(self, bits: Tensor, words: Tensor) -> None:
+    def __init__(self, bits: Tensor, count: int, words: Tensor) -> None:
         self.bits = bits
-        self.values = words[self.flags(words)]
-        self.nbytes = self.bits.nbytes + self.values.nbytes
+        self.values: Tensor | None = None
+        self.nbytes = bits.nbytes + count * words.element_size()
 
     def flags(self, words: Tensor) -> Tensor:
         """Which weights are dropped."""
@@ -99,10 +108,18 @@ class Bits:
         return (self.bits[:, None] >> shifts & 1 == 0).view(-1)[: words.numel()]
 
     def drop(self, words: Tensor) -> None:
-        words[self.flags(words)] = 0
+        flags = self.flags(words)
+        self._base(words, flags)
+        words[flags] = 0
 
     def restore(self, words: Tensor) -> None:
-        words[self.flags(words)] = self.values
+        flags = self.flags(words)
+        words[flags] = self._base(words, flags)
+
+    def _base(self, words: Tensor, flags: Tensor) -> Tensor:
+        if self.values is None:
+            self.values = words[flags]
+        return self.values
 
 
 Changes = Mapping[str, Dropped]  # by the base's tensor names

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from maskhub.checkpoints.beside import LABELS, task_config
+from maskhub.checkpoints.beside import COUNTS, LABELS, task_config
 from maskhub.checkpoints.checkpoint import Checkpoint
-from maskhub.errors import FormatError, listed
+from maskhub.errors import FormatError, listed, reason
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.dropped import words
 from maskhub.runtime.load import build_model, model_class
@@ -36,10 +36,28 @@ class Shared:
         self._device, self._dtype = device, dtype
         # Of each kind the first model, and the base's tensors that its parameters are.
         self._first: dict[str, tuple[PreTrainedModel, dict[str, str]]] = {}
+        # Of each kind, and number of labels, its parameters: the shapes of those that are a task's own, and else None.
+        self._shapes: dict[tuple[str, str], dict[str, tuple[int, ...] | None]] = {}
 
-    def is_new(self, maskset: MaskSet) -> bool:
-        """Whether no model of the kind that a task needs was made yet."""
-        return self._kind(task_config(self.base, maskset), maskset) not in self._first
+    def check(self, maskset: MaskSet) -> bool:
+        """Whether a model of the kind that a task needs was made before. Then FormatError where this task does not fit.
+
+        That is told without making its model.
+        """
+        config = task_config(self.base, maskset)
+        kind = self._kind(config, maskset)
+        if kind not in self._first:
+            return False
+        first, bound = self._first[kind]
+        _check_bound(maskset, bound, first)
+        key = kind, json.dumps({key: _count(config[key]) for key in sorted(COUNTS & config.keys())})
+        if key not in self._shapes:
+            blank = _blank(first, config)
+            own = ((n, p) for n, p in blank.named_parameters() if p.is_meta and n not in bound)
+            names = dict.fromkeys(name for name, _ in blank.named_parameters(remove_duplicate=False))
+            self._shapes[key] = names | {name: tuple(parameter.shape) for name, parameter in own}
+        _check_head(maskset, self._shapes[key], type(first))
+        return True
 
     def forget(self, maskset: MaskSet) -> None:
         """Let go of a task's own kind, if it has one."""
@@ -89,23 +107,11 @@ class Shared:
         self, first: PreTrainedModel, bound: Mapping[str, str], config: dict[str, Any], maskset: MaskSet
     ) -> PreTrainedModel:
         """A model like the first of its kind, from its parts and a new head."""
-        kind: Any = type(first)
-        _check_bound(maskset, bound, first)
-        with quiet_transformers(), torch.device("meta"):
-            own = kind.config_class.from_dict(config)
-            own._attn_implementation = first.config._attn_implementation
-            own.return_dict = True
-            model = kind(own)
-        prefix = kind.base_model_prefix
-        if isinstance(getattr(first, prefix, None), nn.Module):
-            setattr(model, prefix, getattr(first, prefix))
-        model.tie_weights()
+        model = _blank(first, config)
         of_base = {place: self.weights[tensor] for place, tensor in bound.items()}
-        if unknown := sorted(maskset.dense.keys() - dict(model.named_parameters(remove_duplicate=False)).keys()):
-            raise FormatError(f"the mask does not fit {kind.__name__}: parameters unknown: {listed(unknown)}")
         for name, parameter in list(model.named_parameters()):
             if parameter.is_meta:
-                new = of_base[name] if name in of_base else _head(name, parameter, first, maskset.dense)
+                new = of_base[name] if name in of_base else _head(maskset.dense[name], first.get_parameter(name))
                 _replace(model, parameter, new)
         for name, buffer in list(model.named_buffers()):
             if buffer.is_meta:
@@ -148,16 +154,42 @@ def _same(parameter: torch.Tensor, tensor: torch.Tensor) -> bool:
     return torch.equal(words(parameter), words(tensor.to(device=parameter.device, dtype=parameter.dtype)))
 
 
-def _head(name: str, parameter: torch.Tensor, first: PreTrainedModel, dense: Mapping[str, RawTensor]) -> nn.Parameter:
-    if name not in dense:
-        raise FormatError(f"the mask does not fit {type(first).__name__}: it has no {name}")
-    like, found = first.get_parameter(name), to_torch(dense[name])
-    if found.shape != parameter.shape:
-        raise FormatError(
-            f"the mask does not fit {type(first).__name__}: {name} has the shape {list(found.shape)}, "
-            f"not {list(parameter.shape)}"
-        )
-    return nn.Parameter(found.to(device=like.device, dtype=like.dtype), requires_grad=False)
+def _blank(first: PreTrainedModel, config: dict[str, Any]) -> Any:
+    """A model like the first of its kind, which has its parts; of its own is a head without values."""
+    kind: Any = type(first)
+    with quiet_transformers(), torch.device("meta"):
+        try:
+            own = kind.config_class.from_dict(config)
+            own._attn_implementation = first.config._attn_implementation
+            own.return_dict = True
+            model = kind(own)
+        except Exception as error:  # transformers and torch raise many kinds for a configuration that cannot be
+            raise FormatError(f"the mask does not fit {kind.__name__}: {reason(error)}") from error
+    prefix = kind.base_model_prefix
+    if isinstance(getattr(first, prefix, None), nn.Module):
+        setattr(model, prefix, getattr(first, prefix))
+    model.tie_weights()
+    return model
+
+
+def _check_head(maskset: MaskSet, shapes: Mapping[str, tuple[int, ...] | None], kind: type) -> None:
+    """FormatError where a mask's dense tensors are not those that the model of its task has beside the base's."""
+    fault = f"the mask does not fit {kind.__name__}"
+    if unknown := sorted(maskset.dense.keys() - shapes.keys()):
+        raise FormatError(f"{fault}: parameters unknown: {listed(unknown)}")
+    for name, shape in shapes.items():
+        if shape is not None and name not in maskset.dense:
+            raise FormatError(f"{fault}: it has no {name}")
+        if shape is not None and (found := maskset.dense[name].shape) != shape:
+            raise FormatError(f"{fault}: {name} has the shape {list(found)}, not {list(shape)}")
+
+
+def _count(labels: Any) -> Any:
+    return len(labels) if isinstance(labels, dict | list) else labels
+
+
+def _head(tensor: RawTensor, like: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(to_torch(tensor).to(device=like.device, dtype=like.dtype), requires_grad=False)
 
 
 def _replace(model: nn.Module, old: torch.Tensor, new: nn.Parameter) -> None:

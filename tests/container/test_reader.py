@@ -15,12 +15,15 @@ import zstandard
 from safetensors.numpy import load_file, save_file
 
 import maskhub
+from maskhub.container.codecs import rice
+from maskhub.container.codecs.drift import Draws, Drift
 from maskhub.container.manifest import MAX_WEIGHTS, MOST
-from maskhub.container.reader import MaskFile
+from maskhub.container.reader import MaskFile, read_mask
 from maskhub.container.writer import save
 from maskhub.errors import CodecError, FormatError, IntegrityError, MaskhubError, MissingError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import Mask, MaskSet
+from maskhub.masks.scores import Initial, draw
 from maskhub.storage import digest
 from maskhub.storage.tensor import RawTensor
 from tests.tiny import read_parts, sealed, write_parts
@@ -385,3 +388,25 @@ def test_a_mask_file_says_its_sizes(small: Path) -> None:
     assert file.file_size == os.path.getsize(small)
     assert file.maskset().stored.sizes["c.bits"] == 3
     assert json.loads(file.maskset().stored.manifest) == read_parts(small)[0]
+
+
+def test_a_change_that_is_coded_twice_is_no_place_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice it changes no bit, so that the digest is right; the list of places lacks it."""
+    initial, size = Initial(seed=7, cut=6000, low=0, high=1), 1000
+    drawn = draw(7, "w", size).astype(int)
+    mask = Mask.from_bool(drawn >= initial.cut)
+    twice = int(np.argmin(drawn))  # which starts dropped
+    distance = np.where(drawn >= initial.cut, drawn - initial.cut, initial.cut - 1 - drawn)
+    rank = int(np.flatnonzero(np.argsort(distance, kind="stable") == twice)[0])
+    payload = b"\x80\x80\x04\x01\x01" + b"".join(rice.compress(np.array([number])) for number in (rank, twice))
+    monkeypatch.setattr(Drift, "encode", lambda mask, target: (Drift(), payload))
+    base = BaseBinding.of(
+        "b", {"w": digest.tensor_digest("F32", (size,), np.zeros(4 * size, np.uint8))}, {"w": "w"}, None
+    )
+    save(MaskSet(base, {"w": mask}, initial=initial), tmp_path / "twice.msk", codec="drift")
+    draws = Draws()
+    read_mask(tmp_path / "twice.msk", draws=draws)["w"].dropped()
+    again = read_mask(tmp_path / "twice.msk", draws=draws)["w"]
+    assert np.array_equal(again.bits, mask.bits)
+    with pytest.raises(IntegrityError, match="w: the decoded mask does not match its digest"):
+        again.dropped()

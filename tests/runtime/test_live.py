@@ -146,7 +146,7 @@ def test_a_batch_of_many_tasks(tasks: Tasks, expected: dict[str, Any], base: Che
             right = plain(**one).last_hidden_state[0] if name == "__base__" else expected[name](**one).logits[0]
         assert found[row].shape == right.shape
         assert torch.allclose(found[row], right, atol=1e-5), (row, name)
-    assert list(tasks._mixes.values()) == [True]
+    assert list(tasks._batches._mixes.values()) == [True]
     assert tasks.active_task == "trec"
     assert same(tasks["trec"], expected["trec"])
 
@@ -213,16 +213,23 @@ def test_masks_that_do_not_fit(
         (changed(wide(spam), architecture="BertForTokenClassification"), FormatError, "does not fit BertForToken"),
     ]
 
-    def use(maskset: MaskSet, name: str) -> None:
-        tasks.load_task(maskset, name)
-        tasks[name]
-
     for number, (maskset, error, told) in enumerate(wrong):
         with pytest.raises(error, match=f"^task 'wrong {number}': .*{told}"):
-            use(maskset, f"wrong {number}")
+            tasks.load_task(maskset, f"wrong {number}")
+    assert tasks.task_names == list(NAMES)
     for name in NAMES:
         assert same(tasks[name], expected[name])
     tasks.verify()
+
+
+def test_a_head_is_looked_at_before_its_model_is_made(tasks: Tasks, masks: dict[str, MaskSet]) -> None:
+    four = {"id2label": {str(i): f"l{i}" for i in range(4)}, "label2id": {f"l{i}": i for i in range(4)}}
+    with pytest.raises(FormatError, match=r"classifier.weight has the shape \[3, 32\], not \[4, 32\]"):
+        tasks.load_task(changed(masks["trec"], config=four), "more labels than the head has")
+    with pytest.raises(FormatError, match=r"^task 'odd': the mask does not fit BertForSequenceClassification: "):
+        tasks.load_task(changed(masks["trec"], config={"id2label": 5}), "odd")
+    tasks.load_task(masks["trec"], "more")
+    assert "more" not in tasks._models
 
 
 def test_a_deleted_task(tasks: Tasks, masks: dict[str, MaskSet], expected: dict[str, Any]) -> None:
@@ -305,7 +312,7 @@ def test_what_torch_does_not_count_as_a_change(tasks: Tasks) -> None:
         tasks.verify()
 
     def switch() -> None:
-        for _ in range(len(tasks._shared.weights) // 4 + 1):
+        for _ in range(len(tasks.shared.weights) // 4 + 1):
             tasks.set_task("trec")
 
     with pytest.raises(BaseChangedError, match=r"encoder\.layer\.1\.output\.dense\.weight was changed by someone else"):
@@ -537,10 +544,10 @@ def test_more_tasks_than_the_budget_has_room_for(base: Checkpoint, memory: int |
         for row, (name, said) in enumerate(zip((a, b), live(**BATCH, task_names=[a, b]).logits, strict=True)):
             assert torch.allclose(said, expected[name][row], atol=1e-5)
         live.set_task(b)
-        used, kept = live.memory(), len(live._decoded)
+        used, kept = live.memory(), len(live.decoded)
         assert used.decoded <= used.budget or kept == 1
-        assert used.decoded == sum(change.nbytes for task in live._decoded.values() for change in task.values())
-    assert len(live._decoded) == {1: 1, 2000: 1, "1MB": 20}[memory]
+        assert used.decoded == sum(change.nbytes for task in live.decoded._kept.values() for change in task.values())
+    assert len(live.decoded) == {1: 1, 2000: 1, "1MB": 20}[memory]
     live.set_task(None)
     live.verify()
 

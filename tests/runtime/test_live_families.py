@@ -17,9 +17,11 @@ pytest.importorskip("transformers")
 import numpy as np
 import torch
 import transformers
+from PIL import Image
 from torch import Tensor
 
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from maskhub.errors import ArgumentError, DataError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.live import BASE, Tasks, load_tasks
@@ -138,7 +140,7 @@ def test_after_any_switches_all_is_as_load_model_has_it(made: Callable[[str], Fa
         assert one == two
     with tasks.disable_tasks():
         tasks.verify()
-    assert tasks.memory().base == sum(weight.nbytes for weight in tasks._shared.weights.values())
+    assert tasks.memory().base == sum(weight.nbytes for weight in tasks.shared.weights.values())
 
 
 @pytest.mark.parametrize("family", KINDS)
@@ -164,7 +166,7 @@ def test_rows_of_many_tasks_and_kinds(made: Callable[[str], Family], family: str
                 assert (found[row] - right).abs().max() <= 2e-5 * (1 + right.abs().max()), (row, name)
                 assert name == BASE or torch.equal(found[row].argmax(-1), right.argmax(-1))
     tasks.verify()
-    assert {right for (_, masked), right in tasks._mixes.items() if masked} == {True}
+    assert {right for (_, masked), right in tasks._batches._mixes.items() if masked} == {True}
 
 
 def test_predictions_of_all_kinds_in_one_call(made: Callable[[str], Family]) -> None:
@@ -177,6 +179,36 @@ def test_predictions_of_all_kinds_in_one_call(made: Callable[[str], Family]) -> 
     for name, answer in zip(names, said, strict=True):
         (right,) = predict(base, masks[name], [asked[name]])
         assert _rounded(answer) == _rounded(right)
+
+
+def test_errors_tell_rows_of_the_callers_list(made: Callable[[str], Family]) -> None:
+    base, masks, _ = made("gpt2")
+    tasks, (writer, _, one, two, *_) = live(base, masks), masks
+    texts = ["who", "is", "the", ""]
+    for names in (one, [one] * 4, [two, one, one, one], [two, two, one, one], [one, one, one, writer], [writer] * 4):
+        with pytest.raises(DataError, match=r"^inputs: row 4 has no text that the tokenizer knows"):
+            tasks.predict(texts, names)
+
+
+def test_errors_tell_rows_of_the_callers_list_where_two_are_told(made: Callable[[str], Family]) -> None:
+    base, masks, _ = made("bert")
+    tasks = live(base, masks)
+    chosen, texts = ([name for name in masks if kind in name] for kind in ("Choice", "Sequence"))
+    asked = ["a", {"prompt": "b", "choices": ["c", "d"]}, "e", {"prompt": "f", "choices": ["g"]}]
+    for other in chosen:
+        with pytest.raises(DataError, match=r"^inputs: row 4 has 1 choices, and row 2 has 2"):
+            tasks.predict(asked, [texts[0], chosen[0], texts[1], other])
+
+
+def test_a_folder_of_images_is_an_input_for_each(made: Callable[[str], Family], tmp_path: Path) -> None:
+    base, masks, _ = made("vit")
+    tasks, (one, two) = live(base, masks), masks
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    assert tasks.predict([tmp_path], one) == predict(base, masks[one], [tmp_path])
+    for names in ([one, one], [one, two]):
+        with pytest.raises(ArgumentError, match=r"^2 inputs hold 3\. Give each"):
+            tasks.predict([tmp_path / "a.png", tmp_path], names)
 
 
 def _rounded(answer: Any) -> Any:
@@ -214,7 +246,7 @@ def test_layers_that_see_tokens_first_are_right(
         batch = inputs("bert", rows, turn, tokens=8)
         for row, said in enumerate(tasks(**batch, task_names=names).logits):
             assert torch.allclose(said, alone(opened, expected, names[row], batch, row), atol=1e-5)
-    assert True not in tasks._mixes.values()
+    assert True not in tasks._batches._mixes.values()
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -273,8 +305,8 @@ def test_halves(tmp_path: Path, dtype: str, stored: bool) -> None:
     for row, said in enumerate(tasks(**batch, task_names=names).logits):
         right = alone(opened, expected, names[row], batch, row)
         assert (said - right).abs().max() <= 0.1 * (1 + right.abs().max())
-    assert tasks.memory().base == sum(weight.nbytes for weight in tasks._shared.weights.values())
-    assert next(iter(tasks._shared.weights.values())).dtype == getattr(torch, dtype)
+    assert tasks.memory().base == sum(weight.nbytes for weight in tasks.shared.weights.values())
+    assert next(iter(tasks.shared.weights.values())).dtype == getattr(torch, dtype)
 
 
 @pytest.mark.parametrize("table", ["word_embeddings", "position_embeddings", "token_type_embeddings"])
@@ -313,12 +345,12 @@ def test_a_task_with_a_pooler_of_its_own(tmp_path: Path) -> None:
     for name in (*sets, *sets):
         assert same(tasks[name], expected[name])
     tasks.delete_task("own")
-    kinds = len(tasks._shared._first)
+    kinds = len(tasks.shared._first)
     assert same(tasks["own again"], expected["own again"])
     for _ in range(3):  # nothing of them stays
         tasks.load_task(sets["own"], "own")
         tasks.delete_task("own")
-    assert len(tasks._shared._first) <= kinds
+    assert len(tasks.shared._first) <= kinds
 
 
 def _with_pooler(base: Checkpoint, maskset: MaskSet) -> MaskSet:

@@ -11,7 +11,7 @@ import numpy as np
 from maskhub.container.codecs import pco
 from maskhub.container.codecs.codec import Target
 from maskhub.errors import CodecError
-from maskhub.masks.mask import Mask
+from maskhub.masks.mask import Mask, ones
 from maskhub.storage.tensor import Bytes
 
 
@@ -26,7 +26,7 @@ class Delta:
 
     @classmethod
     def encode(cls, mask: Mask, target: Target) -> tuple[Self, bytes]:
-        gaps = pco.distances(pco.ones(mask.bits ^ _parent(target).bits))
+        gaps = pco.distances(ones(mask.bits ^ _parent(target).bits))
         width = pco.width_for(int(gaps.max(initial=0)))
         return cls(gaps.size, width), pco.compress(gaps, width)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from functools import partial
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 from maskhub.container.codecs import pco, rice
 from maskhub.container.codecs.codec import Target
 from maskhub.errors import CodecError
-from maskhub.masks.mask import Mask, packed_size
+from maskhub.masks.mask import Mask, ones, packed_size
 from maskhub.masks.scores import LEVELS, Initial, draw
 from maskhub.storage.tensor import Bytes
 
 BLOCK = 1 << 20  # weights that are put in order together: bounds memory, and fits a cache
 FAR = 0.001  # share of changes that may lie beyond the window, which then is small and quick to sort
+MANY = 0.2  # share of weights that start dropped, of which no list of places is kept
 LIMIT = 1 << 31  # weights in a tensor: no sum of distances below 2**32 overflows
 
 
@@ -40,7 +42,7 @@ class Drift:
         for start, keep, distance in _blocks(initial, target):
             place = slice(start // 8, start // 8 + (keep.size + 7) // 8)
             changes[place] = mask.bits[place] ^ np.packbits(keep, bitorder="little")
-            nearness.append(distance[pco.ones(changes[place])])
+            nearness.append(distance[ones(changes[place])])
         distances = np.concatenate([*nearness, np.empty(0, np.uint16)])
         window = 1 + int(np.quantile(distances, 1 - FAR, method="higher")) if distances.size else 0
         ranks: list[NDArray[np.int64]] = []
@@ -59,6 +61,22 @@ class Drift:
         return cls(), head + b"".join(map(rice.compress, lists))
 
     def decode(self, payload: Bytes, target: Target) -> Bytes:
+        return self._read(payload, target)[0]
+
+    def dropped(self, payload: Bytes, target: Target) -> tuple[Bytes, NDArray[np.int32] | None]:
+        """What ``decode`` gives, and where the dropped weights are, rising; None where that takes as long as by bits.
+
+        They are those that started dropped or changed sides, and not both.
+        """
+        bits, at_first, changes = self._read(payload, target)
+        if at_first is None:
+            return bits, None
+        return bits, np.setxor1d(np.concatenate(at_first), np.concatenate(changes), assume_unique=True)
+
+    def _read(
+        self, payload: Bytes, target: Target
+    ) -> tuple[Bytes, list[NDArray[np.int32]] | None, list[NDArray[np.int32]]]:
+        """The bits, the places of weights that started dropped, where these are at hand, and those of changes."""
         initial = _initial(target)
         try:
             window, rest = _read_leb128(payload)
@@ -76,33 +94,44 @@ class Drift:
         if rest.size:
             raise CodecError(f"codec 'drift': {rest.size} bytes follow the end of the payload")
         bits = np.empty(packed_size(target.shape), np.uint8)
+        ranks = np.cumsum(gaps + np.int64(1), dtype=np.int64) - 1
         before = taken = 0
-        last = -1  # the rank of the change taken last
-        blocks = target.draws.blocks(initial, target, window) if target.draws else _near(initial, target, window)
-        for start, packed, count, order in blocks:
-            first = start // 8
-            bits[first : first + packed.size] = packed
-            if taken < near:
-                ranks = np.cumsum(gaps[taken : taken + count] + np.int64(1), dtype=np.int64) + last
-                ranks = ranks[: np.searchsorted(ranks, before + count)]
-                if ranks.size:  # to put weights in order takes most of the time
-                    _invert(bits[first : first + packed.size], order()[ranks - before])
-                    taken, last = taken + ranks.size, int(ranks[-1])
-                before += count
+        at_first: list[NDArray[np.int32]] | None = [np.empty(0, np.int32)]
+        changes = [beyond.astype(np.int32)]
+        for block in target.draws.blocks(initial, target, window) if target.draws else _near(initial, target, window):
+            first = block.start // 8
+            bits[first : first + block.packed.size] = block.packed
+            stop = int(np.searchsorted(ranks, before + block.near))
+            if stop > taken:  # to put weights in order takes most of the time
+                changed = block.order().take(ranks[taken:stop] - before)
+                _invert(bits[first : first + block.packed.size], changed)
+                changes.append(changed.astype(np.int32) + np.int32(block.start))
+            taken, before = stop, before + block.near
+            at_first = None if at_first is None or block.dropped is None else [*at_first, block.dropped]
         if taken < near:
             raise CodecError("codec 'drift': a change lies past the end of the tensor")
         _invert(bits, beyond)
-        return bits
+        return bits, at_first, changes
 
 
-Block = tuple[int, Bytes, int, Callable[[], NDArray[np.integer]]]  # start, initial mask, near weights, their order
+class Block(NamedTuple):
+    """Weights from ``start`` on: their initial mask, how many are near the cut, and what puts these in order.
+
+    ``dropped`` are the places in the tensor of those that start dropped, where a list of them is kept.
+    """
+
+    start: int
+    packed: Bytes
+    near: int
+    order: Callable[[], NDArray[np.integer]]
+    dropped: NDArray[np.int32] | None = None
 
 
 class Draws:
     """What masks have in common that began with the same scores: kept from the second on, so that more decode quickly.
 
-    For each tensor that is its initial mask, and the order of the weights near the cut, up to the farthest that a mask
-    asked for.
+    For each tensor that is its initial mask, as bits and, where it drops few, as places, and the order of the weights
+    near the cut, up to the farthest that a mask asked for.
     """
 
     def __init__(self) -> None:
@@ -127,7 +156,7 @@ class Draws:
             self._known[key] = window, known
         for one in known:
             count = int(one.counts[window])
-            yield one.start, one.packed, count, lambda one=one, count=count: one.order[:count]  # type: ignore[misc]
+            yield Block(one.start, one.packed, count, partial(one.nearest, count), one.dropped)
 
 
 @dataclass(frozen=True)
@@ -138,24 +167,31 @@ class _Known:
     packed: Bytes
     order: NDArray[np.int32]
     counts: NDArray[np.int64]
+    dropped: NDArray[np.int32] | None
 
     @classmethod
     def of(cls, start: int, keep: Bytes, distance: NDArray[np.uint16], window: int) -> _Known:
         order = _order(distance, window).astype(np.int32)
         counts = np.zeros(window + 1, np.int64)
         np.cumsum(np.bincount(distance[order], minlength=window)[:window], out=counts[1:])
-        return cls(start, np.packbits(keep, bitorder="little"), order, counts)
+        few = np.count_nonzero(keep) >= (1 - MANY) * keep.size
+        dropped = (start + np.flatnonzero(keep == 0)).astype(np.int32) if few else None
+        return cls(start, np.packbits(keep, bitorder="little"), order, counts, dropped)
+
+    def nearest(self, count: int) -> NDArray[np.int32]:
+        return self.order[:count]
 
     @property
     def nbytes(self) -> int:
-        return self.packed.nbytes + self.order.nbytes + self.counts.nbytes
+        dropped = 0 if self.dropped is None else self.dropped.nbytes
+        return self.packed.nbytes + self.order.nbytes + self.counts.nbytes + dropped
 
 
 def _near(initial: Initial, target: Target, window: int) -> Iterator[Block]:
     for start, keep, distance in _blocks(initial, target):
         count = int(np.count_nonzero(distance < window))
         packed = np.packbits(keep, bitorder="little")
-        yield start, packed, count, lambda distance=distance: _order(distance, window)  # type: ignore[misc]
+        yield Block(start, packed, count, partial(_order, distance, window))
 
 
 def _invert(bits: Bytes, places: NDArray[np.integer]) -> None:

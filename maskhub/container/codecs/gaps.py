@@ -9,7 +9,7 @@ import numpy as np
 
 from maskhub.container.codecs import pco
 from maskhub.container.codecs.codec import Target
-from maskhub.masks.mask import Mask, clear_padding, packed_size
+from maskhub.masks.mask import Mask, clear_padding, ones, packed_size
 from maskhub.storage.tensor import Bytes
 
 
@@ -28,7 +28,7 @@ class Gaps:
     @classmethod
     def encode(cls, mask: Mask, target: Target) -> tuple[Self, bytes]:
         rarer, count = _rarer(mask.size, mask.kept)
-        gaps = pco.distances(pco.ones(mask.bits if rarer else ~mask.bits)[:count])  # the inverted padding comes last
+        gaps = pco.distances(ones(mask.bits if rarer else ~mask.bits)[:count])  # the inverted padding comes last
         width = pco.width_for(int(gaps.max(initial=0)))
         return cls(width), pco.compress(gaps, width)
 

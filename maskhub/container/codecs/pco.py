@@ -107,14 +107,6 @@ def _check_expansion(size: int, count: int, width: Width) -> None:
         raise CodecError(f"pcodec payload: {size} bytes for {count} values of {width} bits")
 
 
-def ones(bits: Bytes) -> NDArray[np.int64]:
-    """Where the ones of packed bits are. Bytes of zeros are left out first: a third of the time for sparse bits."""
-    places = np.flatnonzero(bits != 0)
-    found = np.flatnonzero(np.unpackbits(bits[places], bitorder="little").view(np.bool_))
-    positions: NDArray[np.int64] = places[found >> 3] * 8 + (found & 7)
-    return positions
-
-
 def distances(positions: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many other places lie between each position and the one before it (or the start)."""
     return np.diff(positions, prepend=-1) - 1

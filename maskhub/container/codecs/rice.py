@@ -45,21 +45,21 @@ def decompress(payload: Bytes, count: int) -> tuple[NDArray[np.uint32], Bytes]:
     chunks = -(-count // CHUNK)
     total = np.cumsum(np.bitwise_count(payload), dtype=np.int64)
     end = int(np.searchsorted(total, chunks + count)) + 1  # bytes with all that is in unary
-    ones = pco.ones(payload[:end])
+    ones = np.flatnonzero(np.unpackbits(payload[:end], bitorder="little").view(np.bool_))
     if ones.size < chunks + count:
         raise CodecError(f"a list of {count} values is cut short")
     unary = pco.distances(ones)
     if ones.size > chunks + count:
         raise CodecError("a list has bits behind its last value")
-    zigzag, high = unary[:chunks], unary[chunks:]
-    chosen = np.cumsum(np.where(zigzag % 2, -(zigzag + 1) // 2, zigzag // 2))
-    if chosen.min() < 0 or chosen.max() >= PARAMETERS:
+    zigzag, high = unary[:chunks], np.zeros((chunks, CHUNK), np.int64)
+    high.reshape(-1)[:count] = unary[chunks:]
+    k = np.cumsum(np.where(zigzag % 2, -(zigzag + 1) // 2, zigzag // 2))
+    if k.min() < 0 or k.max() >= PARAMETERS:
         raise CodecError("a list has a parameter that is not below 32")
-    k = np.repeat(chosen, CHUNK)[:count]
-    if (high >> (32 - k)).any():
+    if (high.max(axis=1) >> (32 - k)).any():
         raise CodecError("a list has a value of 2**32 or more")
-    ends = np.cumsum(k)
-    size = int(ends[-1])
+    begin = np.cumsum(k * CHUNK) - k * CHUNK  # of each chunk its first bit
+    size = int(begin[-1] + k[-1] * (count - (chunks - 1) * CHUNK))
     stop = end + (size + 7) // 8
     if stop > payload.size:
         raise CodecError(f"a list of {count} values is cut short")
@@ -67,9 +67,12 @@ def decompress(payload: Bytes, count: int) -> tuple[NDArray[np.uint32], Bytes]:
         raise CodecError("a list has bits behind its last value")
     low = np.concatenate([payload[end:stop], np.zeros(8, np.uint8)])
     words: NDArray[np.uint64] = np.ndarray(low.size - 7, "<u8", low, strides=(1,))  # one begins at each byte
-    first = ends - k
-    found = words[first >> 3] >> (first & 7).astype(np.uint64) & ((1 << k) - 1).astype(np.uint64)
-    return ((high << k) | found.astype(np.int64)).astype(np.uint32), payload[stop:]
+    first = begin[:, None] + np.arange(CHUNK) * k[:, None]
+    found = words.take(first >> 3, mode="clip")  # no value is behind the last one
+    found >>= (first & 7).view(np.uint64)
+    found &= ((1 << k) - 1).view(np.uint64)[:, None]
+    found |= (high << k[:, None]).view(np.uint64)
+    return found.reshape(-1)[:count].astype(np.uint32), payload[stop:]
 
 
 def _choose(values: NDArray[np.integer]) -> NDArray[np.int64]:

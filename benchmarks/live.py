@@ -46,6 +46,7 @@ INITIAL, REACH = Initial(seed=0, cut=800, low=-0.02, high=0.58), 600  # 1.3 % dr
 LABELS = {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
 DECODED = 8  # tasks that are used in turn before memory is looked at
 SWITCHES, LOOKS, SMALL = 10_000, 100, 20
+PICTURE = Path(__file__).parent / "live.png"  # memory, as measured
 DATA = {"sms_spam": "test", "sst2": "validation", "trec": "test"}  # what the trained masks were evaluated on
 
 
@@ -216,8 +217,11 @@ def _memory(report: Report, base: Path, masks: Mapping[str, Path]) -> None:
     paths = [*map(str, masks.values())]
     held = {"the base's model alone, all weights read": _held(ALONE + TOUCH, base)}
     held["the same, after one text: rows of embeddings stay on the disk"] = _held(ALONE, base)
-    held |= {f"live tasks: {n:,}": _held(LIVE, base, str(n), *paths) for n in (1, TASKS, 100, MANY)}
-    whole, *_, hundred, thousand = held.values()
+    live = {n: _held(LIVE, base, str(n), *paths) for n in (1, TASKS, 100, MANY)}
+    dense = {n: _held(DENSE, base, str(n), *paths) for n in (1, 2, 4, 8)}
+    held |= {f"live tasks: {n:,}": mb for n, mb in live.items()}
+    held |= {f"dense copies, a model for each task: {n}": mb for n, mb in dense.items()}
+    whole, hundred, thousand = next(iter(held.values())), live[100], live[MANY]
     report.table(
         "memory",
         "Memory of a process that has answered",
@@ -225,8 +229,33 @@ def _memory(report: Report, base: Path, masks: Mapping[str, Path]) -> None:
         note=f"VmRSS, with Python and its libraries; memory='32MB', and {DECODED} tasks used. transformers maps the "
         "file, and live tasks have all of it in memory.",
     )
+    _draw_memory(dense, live, whole)
     report.check("live: memory of 100 tasks over the base's model alone", hundred / whole, at_most=1.25)
     report.check("live: memory of 1,000 tasks over that", thousand / whole, at_most=2.5)
+
+
+def _draw_memory(dense: Mapping[int, float], live: Mapping[int, float], base: float) -> None:
+    """What was measured, over the number of tasks; a model for each is drawn on to where it fits no machine."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    each = (dense[8] - dense[1]) / 7
+    axes.plot([8, MANY], [dense[8], dense[8] + each * (MANY - 8)], ":", color="#D55E00", linewidth=1)
+    axes.plot([*dense], [*dense.values()], "s-", color="#D55E00", label="a model for each task (dotted: not run)")
+    axes.plot([*live], [*live.values()], "o-", color="#0072B2", label="live tasks on one base")
+    axes.axhline(base, color="0.4", linewidth=0.8, linestyle="--", label="the base's model alone")
+    axes.set(xscale="log", yscale="log", xlabel="tasks", ylabel="memory of the process, MB (measured)")
+    for ticks in (axes.xaxis, axes.yaxis):
+        ticks.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    for count in (1, 100, MANY):
+        axes.annotate(f"{live[count]:,.0f} MB", (count, live[count]), (0, -14), textcoords="offset points", ha="center")
+    axes.annotate(f"{dense[8]:,.0f} MB", (8, dense[8]), (-8, 4), textcoords="offset points", ha="right")
+    axes.set_title("Tasks on a base of BERT-base's shape", fontsize=11)
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", fontsize=9, frameon=False)
+    figure.savefig(PICTURE, dpi=150)
 
 
 def _held(program: str, base: Path, *arguments: str) -> float:
@@ -248,6 +277,13 @@ base, count, *paths = sys.argv[1:]
 tasks = maskhub.load_tasks(base, {{f"task{{i}}": paths[i % len(paths)] for i in range(int(count))}}, memory="32MB")
 for name in tasks.task_names[:{DECODED}]:
     tasks[name](input_ids=torch.arange(1000, 1032)[None])
+"""
+DENSE = """
+import sys, torch, maskhub
+base, count, *paths = sys.argv[1:]
+models = [maskhub.load_model(base, path) for path in paths[: int(count)]]
+for model in models:
+    model(input_ids=torch.arange(1000, 1032)[None])
 """
 TOUCH = "for weight in model.parameters(): weight.sum()\n"
 HELD = """

@@ -1,0 +1,91 @@
+"""Which rates a method trains with: those with the best mean over all tasks on held-out training examples.
+
+First the rate of what the method trains, with the head at ``HEAD_RATE``; where the best is at the edge of the grid, the
+grid goes on. Then the head's, at that rate. Methods that share a pick take another's.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from benchmarks.accuracy.plan import HEAD_RATE, HEAD_RATES, METHODS, PICK_SEED, PICK_TASKS, SCALES, Job
+
+
+class Rates(NamedTuple):
+    """Of what the method trains, and of the head."""
+
+    rate: float
+    head: float
+
+
+class Pick(NamedTuple):
+    """What is decided: the best rates of those tried, each with its mean; or what has to be run first."""
+
+    rates: Rates | None
+    jobs: list[Job]
+    means: dict[Rates, float]
+
+
+def pick(method: str, settings: dict[str, Any] | None = None) -> Pick:
+    """The pick of a method, as far as the results that are kept decide it."""
+    if (other := METHODS[method].shares) and method != "compeft":
+        return pick(other, settings)
+    if method == "compeft":
+        return _compressed()
+    grid, means = sorted(METHODS[method].rates), {}
+    while True:
+        if missing := _missing(method, [Rates(rate, HEAD_RATE) for rate in grid], means, settings):
+            return Pick(None, missing, means)
+        best = max(grid, key=lambda rate: means[Rates(rate, HEAD_RATE)])
+        if best == grid[0]:
+            grid.insert(0, best / 2)
+        elif best == grid[-1]:
+            grid.append(best * 2)
+        else:
+            break
+    tried = [Rates(best, best if head is None else head) for head in HEAD_RATES]
+    if missing := _missing(method, tried, means, settings):
+        return Pick(None, missing, means)
+    return Pick(max(tried, key=lambda rates: means[rates]), [], means)
+
+
+def scale_of(kept: float) -> float | None:
+    """The scale of a compressed task vector that keeps so many values; None where none was picked."""
+    found = pick("compeft")
+    if found.rates is None:
+        return None
+    results = [json.loads(job.path.read_text()) for job in _jobs("compeft", found.rates, None)]
+    return max(
+        SCALES,
+        key=lambda scale: statistics.mean(r["shipped"][f"compeft-{kept:g}-{scale:g}"]["metric"] for r in results),
+    )
+
+
+def _compressed() -> Pick:
+    """Finetuning once more, at its rates, with all scales tried."""
+    rates, means = pick("finetuning").rates, {}
+    if rates is None:
+        return Pick(None, [], means)
+    missing = _missing("compeft", [rates], means, None)
+    return Pick(None if missing else rates, missing, means)
+
+
+def _missing(
+    method: str, tried: Iterable[Rates], means: dict[Rates, float], settings: dict[str, Any] | None
+) -> list[Job]:
+    """Jobs whose results are not there yet; means of the rates that were tried on all tasks are noted."""
+    missing = []
+    for rates in tried:
+        jobs = _jobs(method, rates, settings)
+        if lacking := [job for job in jobs if not job.path.exists()]:
+            missing += lacking
+        else:
+            means[rates] = statistics.mean(json.loads(job.path.read_text())["metric"] for job in jobs)
+    return missing
+
+
+def _jobs(method: str, rates: Rates, settings: dict[str, Any] | None) -> list[Job]:
+    return [Job(task, method, PICK_SEED, *rates, pick=True, settings=settings or {}) for task in PICK_TASKS]

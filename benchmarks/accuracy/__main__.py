@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -15,9 +16,13 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from benchmarks.accuracy.picks import pick
-from benchmarks.accuracy.plan import METHODS, SEEDS, TASKS, Job
+from benchmarks.accuracy.picks import Rates, jobs, pick
+from benchmarks.accuracy.picture import draw
+from benchmarks.accuracy.plan import METHODS, PICK_SEED, PICK_TASKS, RESULTS, SEEDS, TASKS, Job
+from benchmarks.accuracy.table import Comparison, brief, check, costs, markdown, rates, tests
+from benchmarks.report import Report
 
 
 def main() -> int:
@@ -30,24 +35,55 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, each with one thread")
     parser.add_argument("--only-picks", action="store_true", help="only pick the rates")
     parser.add_argument("--long", action="store_true", help="three times the epochs, at the same rates")
+    parser.add_argument("--table", action="store_true", help="only print the tables and draw the picture")
+    parser.add_argument("--sweep", nargs="+", type=json.loads, metavar="JSON", help="masking with these settings each")
+    parser.add_argument("--at", nargs=2, type=float, metavar="RATE", help="its rate and the head's; default: the pick")
     arguments = parser.parse_args()
+    if arguments.table:
+        return show(long=arguments.long)
     if arguments.data is None:
         parser.error("--data is needed to run anything")
     queue = Queue(arguments.data, arguments.base or _minilm(), arguments.jobs)
+    if arguments.sweep:
+        at = Rates(*arguments.at) if arguments.at else pick("masking").rates
+        if at is None:
+            parser.error("masking has no pick yet: name rates by --at")
+        sweep(queue, at, arguments.sweep, arguments.tasks)
+        return 1 if queue.failed else 0
     for method in arguments.methods:
-        while jobs := pick(method).jobs:
-            if not queue.run(jobs):
+        while lacking := pick(method).jobs:
+            if not queue.run(lacking):
                 break
         print(f"{method}: {pick(method).rates or 'no rates yet'}", flush=True)
     if not arguments.only_picks:
         for seed in arguments.seeds:
-            queue.run(
-                Job(task, method, seed, *rates, long=arguments.long)
-                for method in arguments.methods
-                if method != "compeft" and (rates := pick(method).rates)
-                for task in arguments.tasks
-            )
+            for method in arguments.methods:
+                queue.run(jobs(method, [seed], arguments.tasks, long=arguments.long))
     return 1 if queue.failed else 0
+
+
+def sweep(queue: Queue, at: Rates, settings: list[dict[str, Any]], tasks: list[str]) -> None:
+    """Masking with each of the settings, on the held-out parts that rates are picked on; prints the means."""
+    for given in settings:
+        lot = [Job(task, "masking", PICK_SEED, *at, pick=True, settings=given) for task in tasks if task in PICK_TASKS]
+        if queue.run(lot):
+            found = [json.loads(job.path.read_text()) for job in lot]
+            means = {key: statistics.mean(r[key] for r in found) for key in ("metric", "bytes", "bits_per_weight")}
+            print(given, ", ".join(f"{key} {mean:,.4f}" for key, mean in means.items()), flush=True)
+
+
+def show(*, long: bool) -> int:
+    """Print the tables, draw the picture and hold masking against its targets; what is missing is named."""
+    found = Comparison(long=long)
+    print(brief(found), markdown(found), tests(found), costs(found), rates(), sep="\n\n")
+    if found.whole:
+        draw(found, RESULTS / ("long.png" if long else "accuracy.png"))
+    if found.missing:
+        print(f"\nMissing: {', '.join(found.missing)}")
+    report = Report()
+    check(found, report)
+    report.summary()
+    return 0 if report.passed else 1
 
 
 class Queue:
@@ -57,10 +93,10 @@ class Queue:
         self.data, self.base, self.processes = data, base, processes
         self.failed: list[Job] = []
 
-    def run(self, jobs: Iterable[Job]) -> bool:
+    def run(self, given: Iterable[Job]) -> bool:
         """Whether all were done; one that failed is named, and those after it are run."""
         with ThreadPoolExecutor(self.processes) as pool:
-            return all(list(pool.map(self._run, jobs)))
+            return all(list(pool.map(self._run, given)))
 
     def _run(self, job: Job) -> bool:
         if job.path.exists() and json.loads(job.path.read_text())["budget"] == asdict(job.budget):

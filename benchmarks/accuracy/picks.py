@@ -11,7 +11,18 @@ import statistics
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from benchmarks.accuracy.plan import HEAD_RATE, HEAD_RATES, METHODS, PICK_SEED, PICK_TASKS, SCALES, Job
+from benchmarks.accuracy.plan import (
+    HEAD_RATE,
+    HEAD_RATES,
+    MASKS,
+    METHODS,
+    PICK_SEED,
+    PICK_TASKS,
+    SCALES,
+    SEEDS,
+    TASKS,
+    Job,
+)
 
 
 class Rates(NamedTuple):
@@ -29,15 +40,15 @@ class Pick(NamedTuple):
     means: dict[Rates, float]
 
 
-def pick(method: str, settings: dict[str, Any] | None = None) -> Pick:
+def pick(method: str) -> Pick:
     """The pick of a method, as far as the results that are kept decide it."""
     if (other := METHODS[method].shares) and method != "compeft":
-        return pick(other, settings)
+        return pick(other)
     if method == "compeft":
         return _compressed()
     grid, means = sorted(METHODS[method].rates), {}
     while True:
-        if missing := _missing(method, [Rates(rate, HEAD_RATE) for rate in grid], means, settings):
+        if missing := _missing(method, [Rates(rate, HEAD_RATE) for rate in grid], means):
             return Pick(None, missing, means)
         best = max(grid, key=lambda rate: means[Rates(rate, HEAD_RATE)])
         if best == grid[0]:
@@ -47,9 +58,26 @@ def pick(method: str, settings: dict[str, Any] | None = None) -> Pick:
         else:
             break
     tried = [Rates(best, best if head is None else head) for head in HEAD_RATES]
-    if missing := _missing(method, tried, means, settings):
+    if missing := _missing(method, tried, means):
         return Pick(None, missing, means)
     return Pick(max(tried, key=lambda rates: means[rates]), [], means)
+
+
+def settings_of(method: str) -> tuple[dict[str, Any], ...]:
+    """What a method is run with: masking with several settings, which share a pick."""
+    return MASKS if method == "masking" else ({},)
+
+
+def jobs(method: str, seeds: Iterable[int] = SEEDS, tasks: Iterable[str] = TASKS, *, long: bool = False) -> list[Job]:
+    """The trainings of a method that are compared, at the rates that were picked; none before they are."""
+    rates = None if method == "compeft" else pick(method).rates  # compeft is a form of finetuning
+    return [
+        Job(task, method, seed, *rates, long=long, settings=settings)
+        for settings in settings_of(method)
+        for seed in seeds
+        for task in tasks
+        if rates
+    ]
 
 
 def scale_of(kept: float) -> float | None:
@@ -57,7 +85,7 @@ def scale_of(kept: float) -> float | None:
     found = pick("compeft")
     if found.rates is None:
         return None
-    results = [json.loads(job.path.read_text()) for job in _jobs("compeft", found.rates, None)]
+    results = [json.loads(job.path.read_text()) for job in _jobs("compeft", found.rates)]
     return max(
         SCALES,
         key=lambda scale: statistics.mean(r["shipped"][f"compeft-{kept:g}-{scale:g}"]["metric"] for r in results),
@@ -69,17 +97,15 @@ def _compressed() -> Pick:
     rates, means = pick("finetuning").rates, {}
     if rates is None:
         return Pick(None, [], means)
-    missing = _missing("compeft", [rates], means, None)
+    missing = _missing("compeft", [rates], means)
     return Pick(None if missing else rates, missing, means)
 
 
-def _missing(
-    method: str, tried: Iterable[Rates], means: dict[Rates, float], settings: dict[str, Any] | None
-) -> list[Job]:
+def _missing(method: str, tried: Iterable[Rates], means: dict[Rates, float]) -> list[Job]:
     """Jobs whose results are not there yet; means of the rates that were tried on all tasks are noted."""
     missing = []
     for rates in tried:
-        jobs = _jobs(method, rates, settings)
+        jobs = _jobs(method, rates)
         if lacking := [job for job in jobs if not job.path.exists()]:
             missing += lacking
         else:
@@ -87,5 +113,5 @@ def _missing(
     return missing
 
 
-def _jobs(method: str, rates: Rates, settings: dict[str, Any] | None) -> list[Job]:
-    return [Job(task, method, PICK_SEED, *rates, pick=True, settings=settings or {}) for task in PICK_TASKS]
+def _jobs(method: str, rates: Rates) -> list[Job]:
+    return [Job(task, method, PICK_SEED, *rates, pick=True) for task in PICK_TASKS]

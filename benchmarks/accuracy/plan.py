@@ -90,6 +90,9 @@ METHODS = {
 }
 BASELINES = tuple(name for name in METHODS if name != "masking")
 
+# Masking is run with each of these settings, at one pick; the first is the recipe's, the others draw its line.
+MASKS: tuple[dict[str, Any], ...] = ({},)
+
 # What a compressed task vector keeps of the values, the largest; its scale is so many times the mean size of those.
 KEPT = (0.003, 0.01, 0.03, 0.1, 0.3)
 SCALES = (1.0, 1.5, 2.0, 3.0)

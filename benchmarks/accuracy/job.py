@@ -21,7 +21,7 @@ import torch
 import transformers
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from benchmarks.accuracy import compressed, peft_methods
+from benchmarks.accuracy import compressed, peft_methods, plan
 from benchmarks.accuracy.data import cut
 from benchmarks.accuracy.picks import scale_of
 from benchmarks.accuracy.plan import BATCH, KEPT, PRECISION, SCALES, Job
@@ -261,4 +261,6 @@ def run(job: Job, data: Path, base: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 4:
+        plan.RESULTS = Path(sys.argv[4])  # where the scales of compressed vectors were picked
     print(json.dumps(run(Job(**json.loads(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))))

@@ -17,8 +17,9 @@ from peft import (
 )
 from safetensors.torch import save
 
-ALL = ["query", "key", "value", "dense"]  # every linear layer of the encoder, with the pooler
-PLACEMENTS = {"all": ALL, "qv": ["query", "value"]}
+# Every linear layer of BERT, with the pooler, and of Llama; and query and value.
+ALL = ["query", "key", "value", "dense", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+PLACEMENTS = {"all": ALL, "qv": ["query", "value", "q_proj", "v_proj"]}
 
 
 def heads(model: Any) -> set[str]:
@@ -44,9 +45,9 @@ def adapted(model: Any, method: str) -> PeftModel:
     elif kind == "vera":  # its two random matrices are drawn again from a seed by who loads it
         config = VeraConfig(r=256, target_modules=ALL, save_projection=False, **common)
     elif kind == "ia3":
-        config = IA3Config(
-            target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"], **common
-        )
+        inner = ["output.dense", "down_proj"]
+        outer = ["key", "value", "k_proj", "v_proj"]
+        config = IA3Config(target_modules=outer + inner, feedforward_modules=inner, **common)
     elif kind == "fourierft":
         config = FourierFTConfig(n_frequency=1000, target_modules=PLACEMENTS["qv"], init_weights=True, **common)
     elif kind == "unilora":

@@ -15,7 +15,7 @@ from benchmarks.accuracy import picks, plan, table
 from benchmarks.accuracy.data import cut
 from benchmarks.accuracy.picks import Rates, jobs, pick
 from benchmarks.accuracy.plan import KEPT, METHODS, PICK_TASKS, SCALES, SEEDS, TASKS, Job
-from tests import toy
+from tests import tiny, toy
 
 Metric = Callable[[Job], float]
 
@@ -306,3 +306,25 @@ def test_a_job_trains_and_tells_each_form_that_is_shipped(
         sizes = [result["shipped"][form]["bytes"] for form in ("float32", "bf16")]
         assert sizes[1] < sizes[0]
     assert all(0 <= form["metric"] <= 1 for form in result["shipped"].values())
+
+
+@pytest.mark.parametrize(("family", "linear"), [("bert", 6 * 2 + 1), ("llama", 7 * 2)])
+def test_lora_is_on_every_linear_layer_but_the_head(family: str, linear: int, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    import torch
+    from transformers import AutoModelForSequenceClassification as Auto
+
+    from benchmarks.accuracy.peft_methods import adapted, file_bytes, heads
+
+    for method in ("lora-all-2", "ia3", "fourierft", "unilora", "vera"):
+        model = Auto.from_pretrained(
+            tiny.tiny_model(family, tmp_path / f"{family}-{method}", hidden_size=64), num_labels=3
+        )
+        (head,) = heads(model)
+        adapter = adapted(model, method)
+        if method == "lora-all-2":
+            assert sum(name.endswith("lora_A.default") for name, _ in adapter.named_modules()) == linear
+        trained = [name for name, parameter in adapter.named_parameters() if parameter.requires_grad]
+        assert any(head in name for name in trained)
+        numbers = sum(p.numel() for p in adapter.parameters() if p.requires_grad)
+        assert 0 <= file_bytes(adapter, torch.float32) - 4 * numbers < 20_000  # nothing that was not trained

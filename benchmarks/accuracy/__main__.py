@@ -72,7 +72,7 @@ def sweep(queue: Queue, at: Rates, settings: list[dict[str, Any]], tasks: list[s
     for given in settings:
         lot = [Job(task, "masking", PICK_SEED, *at, pick=True, settings=given) for task in tasks if task in PICK_TASKS]
         if queue.run(lot):
-            found = [json.loads(job.path.read_text()) for job in lot]
+            found = [result for job in lot if (result := job.result())]
             means = {key: statistics.mean(r[key] for r in found) for key in ("metric", "bytes", "bits_per_weight")}
             print(given, ", ".join(f"{key} {mean:,.4f}" for key, mean in means.items()), flush=True)
 
@@ -104,7 +104,7 @@ class Queue:
             return all(list(pool.map(self._run, given)))
 
     def _run(self, job: Job) -> bool:
-        if job.path.exists() and json.loads(job.path.read_text())["budget"] == asdict(job.budget):
+        if job.result():
             return True
         name, start = f"{job.method}/{job.path.stem}", time.monotonic()
         done = subprocess.run(

@@ -6,7 +6,6 @@ grid goes on. Then the head's, at that rate. Methods that share a pick take anot
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -85,7 +84,7 @@ def scale_of(kept: float) -> float | None:
     found = pick("compeft")
     if found.rates is None:
         return None
-    results = [json.loads(job.path.read_text()) for job in _jobs("compeft", found.rates)]
+    results = [result for job in _jobs("compeft", found.rates) if (result := job.result())]
     return max(
         SCALES,
         key=lambda scale: statistics.mean(r["shipped"][f"compeft-{kept:g}-{scale:g}"]["metric"] for r in results),
@@ -106,10 +105,10 @@ def _missing(method: str, tried: Iterable[Rates], means: dict[Rates, float]) -> 
     missing = []
     for rates in tried:
         jobs = _jobs(method, rates)
-        if lacking := [job for job in jobs if not job.path.exists()]:
-            missing += lacking
-        else:
-            means[rates] = statistics.mean(json.loads(job.path.read_text())["metric"] for job in jobs)
+        found = [job.result() for job in jobs]
+        missing += [job for job, result in zip(jobs, found, strict=True) if result is None]
+        if all(found):
+            means[rates] = statistics.mean(result["metric"] for result in found if result)
     return missing
 
 

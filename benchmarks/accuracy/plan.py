@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,18 @@ class Budget:
     max_length: int
     metric: str
     rows: int | None = None  # of the training file, the first of a shuffle; None: all
-    pick_rows: int = 1200  # of these, at most, where rates are picked
+    pick_rows: int = 1200  # of these, at most, where rates are picked: more where they are cheap, or else learn nothing
     held_out: bool = False  # no decision, of rates or of anything else, looks at this task
 
 
 TASKS = {
     "trec": Budget("test", 4, 64, "accuracy"),
-    "cola": Budget("validation", 4, 64, "matthews_correlation"),
-    "mrpc": Budget("test", 3, 128, "accuracy"),
+    "cola": Budget("validation", 4, 64, "matthews_correlation", pick_rows=2000),
+    "mrpc": Budget("test", 3, 128, "accuracy", pick_rows=800),
     "sst2": Budget("validation", 3, 64, "accuracy", rows=8000),
-    "conll2003": Budget("test", 4, 64, "f1"),
-    "ewt_pos": Budget("test", 3, 64, "accuracy"),
-    "codah": Budget("test", 3, 64, "accuracy", pick_rows=600),
+    "conll2003": Budget("test", 4, 64, "f1", pick_rows=1000),
+    "ewt_pos": Budget("test", 3, 64, "accuracy", pick_rows=1000),
+    "codah": Budget("test", 3, 64, "accuracy", pick_rows=400),
     "sms_spam": Budget("test", 2, 64, "accuracy", held_out=True),
 }
 PICK_TASKS = tuple(task for task, budget in TASKS.items() if not budget.held_out)
@@ -129,3 +130,10 @@ class Job:
         parts += ["long"] if self.long else []
         parts += ["pick" if self.pick else str(self.seed)]
         return RESULTS / self.method / f"{'-'.join(parts)}.json"
+
+    def result(self) -> dict[str, Any] | None:
+        """What is kept of it; None without, and where it was run with another budget."""
+        if not self.path.exists():
+            return None
+        found: dict[str, Any] = json.loads(self.path.read_text())
+        return found if found["budget"] == asdict(self.budget) else None

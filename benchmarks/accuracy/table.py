@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -70,12 +69,11 @@ class Comparison:
             if not (planned := jobs(method, long=self.long)):
                 self.missing.append(f"{method}: no rates were picked")
             for job in planned:
-                if not job.path.exists():
+                if (result := job.result()) is None:
                     self.missing.append(f"{method}/{job.path.stem}")
                     continue
                 rates = Rates(job.learning_rate, job.head_learning_rate)
                 suffix = "".join(f", {key} {value}" for key, value in job.settings.items())
-                result = json.loads(job.path.read_text())
                 for form, shipped in result["shipped"].items():
                     more = FORMS.get(form, f", {form}")
                     line = LINES.get(form, METHODS[method].title.rpartition(", r = ")[0] or METHODS[method].title)

@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -32,18 +33,8 @@ def keep(job: Job, metric: float, size: int = 1000, **shipped: float) -> None:
     forms = {"float32": {"metric": metric, "bytes": size}}
     forms |= {form: {"metric": value, "bytes": size // 2} for form, value in shipped.items()}
     job.path.parent.mkdir(parents=True, exist_ok=True)
-    job.path.write_text(
-        json.dumps(
-            {
-                "metric": metric,
-                "bytes": size,
-                "seconds": 1,
-                "peak_memory_mb": 1,
-                "bits_per_weight": 0.1,
-                "shipped": forms,
-            }
-        )
-    )
+    numbers = {"metric": metric, "bytes": size, "seconds": 1, "peak_memory_mb": 1, "bits_per_weight": 0.1}
+    job.path.write_text(json.dumps({"budget": asdict(job.budget), "shipped": forms, **numbers}))
 
 
 def decide(method: str, metric: Metric) -> Rates:
@@ -328,3 +319,13 @@ def test_lora_is_on_every_linear_layer_but_the_head(family: str, linear: int, tm
         assert any(head in name for name in trained)
         numbers = sum(p.numel() for p in adapter.parameters() if p.requires_grad)
         assert 0 <= file_bytes(adapter, torch.float32) - 4 * numbers < 20_000  # nothing that was not trained
+
+
+def test_a_result_of_another_budget_counts_as_missing(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decide("finetuning", near(1e-4, 1e-3))
+
+    monkeypatch.setitem(plan.TASKS, "trec", plan.Budget("test", 5, 64, "accuracy"))
+
+    found = pick("finetuning")
+    assert found.rates is None
+    assert {job.task for job in found.jobs} == {"trec"}

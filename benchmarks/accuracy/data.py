@@ -7,7 +7,7 @@ import json
 import random
 from pathlib import Path
 
-from benchmarks.accuracy.plan import HELD_OUT, PICK_ROWS, PICK_SEED, TASKS, Job
+from benchmarks.accuracy.plan import HELD_OUT, PICK_SEED, TASKS, Job
 
 
 def cut(job: Job, data: Path, folder: Path) -> tuple[Path, Path]:
@@ -17,7 +17,7 @@ def cut(job: Job, data: Path, folder: Path) -> tuple[Path, Path]:
     random.Random(PICK_SEED).shuffle(rows)
     rows = rows[: budget.rows]
     if job.pick:
-        rows = rows[:PICK_ROWS]
+        rows = rows[: budget.pick_rows]
         evaluation, rows = rows[::HELD_OUT], [row for i, row in enumerate(rows) if i % HELD_OUT]
     else:
         evaluation = _rows(data / job.task / f"{budget.evaluation}.jsonl.gz")

@@ -58,6 +58,9 @@ from maskhub.training.selection import fit_masks, selected
 from maskhub.training.settings import TrainSettings
 from maskhub.training.trainer import MaskTrainer, Record, Reporter, StopOnInterrupt
 
+# transformers' names of learning-rate schedules; its "constant" would leave the warm-up out.
+SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -312,8 +315,9 @@ def _arguments(settings: TrainSettings, folder: Path, rows: Any, steps: int, met
             per_device_train_batch_size=own_size,
             per_device_eval_batch_size=own_size,
             gradient_accumulation_steps=settings.gradient_accumulation_steps,
-            lr_scheduler_type="linear",
-            warmup_steps=round(steps * settings.warmup_ratio),
+            lr_scheduler_type=SCHEDULES[settings.schedule],
+            warmup_steps=round(steps * settings.warmup),
+            max_grad_norm=settings.max_grad_norm,
             seed=settings.seed,
             bf16=settings.precision == "bf16",
             fp16=settings.precision == "fp16",

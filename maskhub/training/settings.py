@@ -46,6 +46,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         "score_range": 0.6,  # as wide as the paper's: the same share of the scores lies within reach of the threshold
         "layers": "all",
         "classifier": "dense",
+        "schedule": "linear",
+        "warmup": 0.1,
+        "max_grad_norm": 1.0,
     },
     "paper": {
         "learning_rate": 1e-3,
@@ -55,6 +58,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         "score_range": None,
         "layers": "upper",
         "classifier": "masked",
+        "schedule": "constant",
+        "warmup": 0.0,
+        "max_grad_norm": 0.0,
     },
 }
 # What scores have learned fades by the decay. A long training is to forget no sooner, in parts of its length; but the
@@ -75,7 +81,11 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     """How masks are learned; docs/training.md says what each does. Make one by ``method_from``."""
 
     layers: Annotated[
-        str, Weights("all, upper (all but the lowest sixth), 2-11, 0,3,5 or top:4, and what is outside all layers.")
+        str,
+        Weights(
+            "all, upper (all but the lowest sixth: 2-11 of 12 and 1-5 of 6, where the authors' code has 2-5), 0,3,5 or "
+            "top:4, and what is outside all layers."
+        ),
     ] = OURS["layers"]
     target_modules: Annotated[
         tuple[str, ...] | None,
@@ -98,9 +108,10 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     recipe: Annotated[
         Literal["default", "paper"],
         Learning(
-            "Sets the defaults of --learning-rate, --beta2, --l2-sp, --initial-sparsity, --score-range, --layers and "
-            "--classifier: 4e-3, 0.95, by length, 0.005, 0.6, all, dense; or those of Zhao et al. 2020: 1e-3, 0.999, "
-            "0, 0.05, as wide as that gives, upper, masked."
+            "Sets the defaults of --learning-rate, --beta2, --l2-sp, --initial-sparsity, --score-range, --layers, "
+            "--classifier, --schedule, --warmup and --max-grad-norm: 4e-3, 0.95, by length, 0.005, 0.6, all, dense, "
+            "linear, 0.1, 1; or those of Zhao et al. 2020: 1e-3, 0.999, 0, 0.05, as wide as that gives, upper, masked, "
+            "constant, 0, 0."
         ),
     ] = "default"
     binarizer: Annotated[
@@ -209,7 +220,13 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     batch_size: Annotated[Number, Training("Examples a batch, of all processes together.")] = 32
     gradient_accumulation_steps: Annotated[Number, Training("Batches a step.")] = 1
     max_length: Annotated[Number, Training("Tokens an example is cut to.")] = 128
-    warmup_ratio: Annotated[Part, Training("Share of the steps in which the rate rises.")] = 0.1
+    schedule: Annotated[
+        Literal["constant", "linear", "cosine"], Training("The learning rate's after the warm-up; the others end at 0.")
+    ] = OURS["schedule"]
+    warmup: Annotated[Part, Training("Share of the steps in which the rate rises.")] = OURS["warmup"]
+    max_grad_norm: Annotated[NotNegative, Training("Gradients' norm is cut to this; 0 leaves it.")] = OURS[
+        "max_grad_norm"
+    ]
     eval_steps: Annotated[Number, Training("Steps between evaluations and checkpoints.")] = 60
     metric: Annotated[
         str | None,

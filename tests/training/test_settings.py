@@ -34,6 +34,7 @@ def test_the_recipe_of_the_paper() -> None:
     assert (settings.threshold, settings.initial_sparsity, settings.learning_rate) == (1e-2, 0.05, 1e-3)
     assert (settings.batch_size, settings.epochs, settings.max_length, settings.eval_steps) == (32, 10, 128, 60)
     assert (settings.layers, settings.classifier, settings.l2_sp) == ("upper", "masked", 0)
+    assert (settings.schedule, settings.warmup, settings.max_grad_norm) == ("constant", 0, 0)
     scores = starting_scores(settings)
     assert (scores.low, scores.high) == (-0.02, pytest.approx(0.58))
 
@@ -62,7 +63,10 @@ def test_recipes_differ_in_the_same_settings() -> None:
         ({"threshold": -0.02, "recipe": "paper"}, "threshold must be above -0.02", None),
         ({"beta2": 1.0}, "beta2: 1.0 is not at least 0 and below 1", None),
         ({"score_range": 0.0}, "score_range: 0.0 is not above 0", None),
-        ({"warmup_ratio": 1.0}, "warmup_ratio: 1.0 is not at least 0 and below 1", None),
+        ({"warmup": 1.0}, "warmup: 1.0 is not at least 0 and below 1", None),
+        ({"max_grad_norm": -1.0}, "max_grad_norm: -1.0 is not at least 0", None),
+        ({"max_grad_norm": "none"}, "max_grad_norm: 'none' is not a number at least 0", None),
+        ({"schedule": "steps"}, "schedule: there is no 'steps'", "It is one of: constant, linear, cosine."),
         ({"batch_size": 0}, "batch_size: 0 is not at least 1", None),
         ({"seed": 1 << 32}, "seed: 4294967296 is not at least 0 and below 4294967296", None),
         ({"seed": -1}, "seed: -1 is not at least 0 and below 4294967296", None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -27,6 +28,7 @@ from maskhub.errors import ArgumentError, MissingError, TrainingError
 from maskhub.runtime.evaluate import logits_of
 from maskhub.tasks.data import read_file
 from maskhub.training.masking import masks_of, scores_of
+from maskhub.training.recording import read_recording
 from maskhub.training.train import learn, ready
 from tests import tiny, toy
 
@@ -110,6 +112,33 @@ def test_beta2_reaches_the_optimizer(
     learn(toy.settings(bert, task, classifier="dense", keep_checkpoints=True, **given), tmp_path / "run")
     saved = torch.load(tmp_path / "run/checkpoints/checkpoint-10/optimizer.pt", weights_only=True)
     assert [group["betas"] for group in saved["param_groups"]] == [(0.9, beta2)] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "rates"),
+    [
+        ({}, [1e-2] * 10),  # the authors' own loop
+        ({"schedule": "linear"}, [1e-2 * (1 - step / 10) for step in range(10)]),
+        ({"schedule": "constant", "warmup": 0.4}, [0, 2.5e-3, 5e-3, 7.5e-3, *[1e-2] * 6]),
+        ({"schedule": "cosine"}, [1e-2 * (1 + math.cos(math.pi * step / 10)) / 2 for step in range(10)]),
+        ({"recipe": "default"}, [0, *[1e-2 * (9 - step) / 9 for step in range(9)]]),
+    ],
+)
+def test_the_learning_rate_goes_by_the_schedule(
+    bert: Path, task: Path, tmp_path: Path, given: dict[str, Any], rates: list[float]
+) -> None:
+    learn(toy.settings(bert, task, eval_steps=1, **given), tmp_path / "run")
+    assert read_recording(tmp_path / "run").train["learning_rate"] == pytest.approx(np.array(rates), abs=1e-9)
+
+
+@pytest.mark.parametrize(("norm", "clipped"), [(None, False), (0, False), (1e-4, True)])
+def test_gradients_are_clipped_where_that_is_asked(
+    bert: Path, task: Path, tmp_path: Path, norm: float | None, clipped: bool
+) -> None:
+    learn(toy.settings(bert, task, keep_checkpoints=True, max_grad_norm=norm), tmp_path / "run")
+    saved = torch.load(tmp_path / "run/checkpoints/checkpoint-10/optimizer.pt", weights_only=True)
+    means = torch.cat([state["exp_avg"].flatten() for state in saved["state"].values()])
+    assert (float(means.norm()) <= 1e-4) == clipped
 
 
 def test_what_methods_do_to_a_mask(bert: Path, task: Path, tmp_path: Path) -> None:

@@ -121,8 +121,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     topk_scope: Annotated[Literal["tensor", "global"], Learning("What has the sparsity exactly, by topk.")] = "tensor"
     nm: Annotated[str, Learning("Keep N of M neighbouring inputs, by nm.", "N:M")] = "2:4"
     score_init: Annotated[
-        Literal["uniform", "magnitude", "random"],
-        Learning("Scores spread evenly; or near the threshold, the smallest or random weights dropped."),
+        Literal["uniform", "magnitude"],
+        Learning("Which weights start dropped: any, or the smallest. Scores are spread evenly by either."),
     ] = "uniform"
     initial_sparsity: Annotated[Share, Learning("Share of the weights that start dropped.")] = OURS["initial_sparsity"]
     score_range: Annotated[Positive | None, Learning("Width of the range that uniform scores start in.")] = OURS[
@@ -383,9 +383,9 @@ def _limits(hint: Any) -> str:
 
 def _conflicts(method: Method) -> list[tuple[Any, str]]:
     """What is wrong with values that are each allowed, and whether it is so."""
-    binarizer, weights, split = method.binarizer, method.structure == "weights", method.score_init != "uniform"
+    binarizer, weights, by_size = method.binarizer, method.structure == "weights", method.score_init == "magnitude"
     penalty, final = method.sparsity_penalty > 0, method.final_sparsity is not None
-    simple = binarizer in ("threshold", "sign") and weights and not split
+    simple = binarizer in ("threshold", "sign") and weights and not by_size
     groups = "not heads, rows or layers"
     given = [name for name in ("keep_flips", "bits", "size") if getattr(method, name) is not None]
     own = binarizer if binarizer in ("topk", "nm") else "final_sparsity" if final else "sparsity_penalty"
@@ -394,8 +394,7 @@ def _conflicts(method: Method) -> list[tuple[Any, str]]:
         parse_size(method.size)
     return [
         (method.score_range is None and method.threshold <= -PAPER_MARGIN, f"threshold must be above {-PAPER_MARGIN}"),
-        (split and method.threshold <= 0, f"{method.score_init} scores need a threshold above 0"),
-        (binarizer == "bernoulli" and split, "bernoulli starts all scores alike: leave score_init out"),
+        (binarizer == "bernoulli" and by_size, "bernoulli starts all scores alike: leave score_init out"),
         (
             binarizer == "nm" and method.nm not in PATTERNS,
             f"nm: {method.nm!r} is not N:M, as 2:4, with M 2, 4, 8 or 16",

@@ -80,7 +80,7 @@ def test_recipes_differ_in_the_same_settings() -> None:
             None,
         ),
         (
-            {"binarizer": "bernoulli", "score_init": "random"},
+            {"binarizer": "bernoulli", "score_init": "magnitude"},
             "bernoulli starts all scores alike: leave score_init out",
             None,
         ),
@@ -92,7 +92,7 @@ def test_recipes_differ_in_the_same_settings() -> None:
             None,
         ),
         ({"topk_scope": "global"}, "topk_scope: the binarizer is not topk", None),
-        ({"score_init": "random", "threshold": 0.0}, "random scores need a threshold above 0", None),
+        ({"score_init": "random"}, "score_init: there is no 'random'", "It is one of: uniform, magnitude."),
         ({"l2_sp": 1.0}, "l2_sp: 1.0 is not at least 0 and below 1", None),
         ({"train_file": None}, "give either a training file or a dataset", "As train_file or dataset: exactly one."),
     ],

@@ -38,8 +38,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "topk": {"binarizer": "topk", "final_sparsity": 0.3},
     "topk over all": {"binarizer": "topk", "topk_scope": "global", "final_sparsity": 0.3},
     "nm": {"binarizer": "nm", "score_init": "magnitude"},
-    "magnitude": {"score_init": "magnitude", "learning_rate": 1e-3},
-    "random": {"score_init": "random", "learning_rate": 1e-3},
+    "magnitude": {"score_init": "magnitude"},
     "l2_sp": {"l2_sp": 0.05},
     "margin": {"score_margin": 0.1, "l2_sp": 0.05},
     "penalty": {"sparsity_penalty": 5.0, "final_sparsity": 0.3, "sparsity_schedule": "steps"},
@@ -54,10 +53,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "selected in a margin": {"keep_flips": 0.5, "score_margin": 0.1},
     "selected signs": {"keep_flips": 0.5, "binarizer": "sign", "selection_rounds": 1},
     "selected by chance": {"keep_flips": 0.5, "binarizer": "bernoulli", "learning_rate": 0.1},
-    "selected sizes": {"keep_flips": 0.5, "score_init": "magnitude", "learning_rate": 1e-3},
+    "selected sizes": {"keep_flips": 0.5, "score_init": "magnitude"},
     "chosen": {"target_modules": "Q,V", "pattern": "layer.1", "classifier": "frozen"},
 }
-DRIFT = {"sign", "topk", "topk over all", "random", "l2_sp", "margin", "penalty", "beta2", "biases and norms", "chosen"}
+DRIFT = {"sign", "topk", "topk over all", "l2_sp", "margin", "penalty", "beta2", "biases and norms", "chosen"}
 DRIFT |= {"selected", "selected to bits", "selected to a size", "selected in a margin", "selected signs"}
 
 
@@ -129,6 +128,20 @@ def test_the_learning_rate_goes_by_the_schedule(
 ) -> None:
     learn(toy.settings(bert, task, eval_steps=1, **given), tmp_path / "run")
     assert read_recording(tmp_path / "run").train["learning_rate"] == pytest.approx(np.array(rates), abs=1e-9)
+
+
+def test_by_the_recipes_own_rate_no_more_flip_where_the_smallest_weights_start_dropped(
+    bert: Path, task: Path, tmp_path: Path
+) -> None:
+    flips: dict[str, np.ndarray] = {}
+    for score_init in ("uniform", "magnitude"):
+        given = {"recipe": "default", "learning_rate": None, "score_init": score_init, "epochs": 12.0, "eval_steps": 20}
+        run = learn(toy.settings(bert, task, **given), tmp_path / score_init).folder
+        recording = read_recording(run)
+        assert recording.mask_steps.tolist() == [0, 20, 40, 60]
+        flips[score_init] = recording.flips.sum(1) / recording.weights.sum()
+    assert (flips["magnitude"] <= flips["uniform"] * 1.2).all()
+    assert flips["magnitude"][1] < 0.03
 
 
 @pytest.mark.parametrize(("norm", "clipped"), [(None, False), (0, False), (1e-4, True)])

@@ -17,7 +17,8 @@ from maskhub.masks.names import ORDER, locate
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.tensor import FLOATS
 from maskhub.tasks.task import TaskType
-from maskhub.training.model import Origin, mask_on_base, task_layers
+from maskhub.training.model import Origin, inner_weights, mask_on_base, task_layers
+from maskhub.training.plan import size
 from maskhub.training.processes import Say
 from maskhub.training.settings import TrainSettings
 
@@ -36,7 +37,15 @@ def prepare(
     model, head = _load(base, kind, changes, processor, settings, say)
     if not kind.images:
         _check_lengths(model, base, processor, settings)
+    inner = inner_weights(model, head) if settings.classifier == "dense" else []
+    whole = {name: model.get_parameter(name).nbytes for name in inner}
     origin = mask_on_base(model, base, head, settings, settings.base_name)
+    of_base = {origin.binding.parameter(name): name for name in origin.binding.tensors}
+    for name in inner:
+        if name in of_base:
+            say(f"Classifier: {name} is the base's {of_base[name]}, and masked")
+        else:
+            say(f"Classifier: {name} travels whole, {size(whole[name])}: the base has no matrix of its shape to spare")
     architecture = type(model).__name__
     task = Task(task_type(architecture), architecture, changes, max_length=None if kind.images else settings.max_length)
     return model, origin, task

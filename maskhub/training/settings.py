@@ -100,7 +100,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     )
     classifier: Annotated[
         Literal["masked", "frozen", "dense"],
-        Weights("The task's new layer: random and masked, random as it is, or trained."),
+        Weights("The task's new layer: random and masked, random as it is, or trained (layers before it masked)."),
     ] = OURS["classifier"]
     train_biases: Annotated[bool, Weights("Train the base's biases, too.")] = False
     train_norms: Annotated[bool, Weights("Train its LayerNorms, too.")] = False

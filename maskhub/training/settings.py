@@ -224,9 +224,9 @@ class TrainSettings(Method, frozen=True, kw_only=True):
         Literal["constant", "linear", "cosine"], Training("The learning rate's after the warm-up; the others end at 0.")
     ] = OURS["schedule"]
     warmup: Annotated[Part, Training("Share of the steps in which the rate rises.")] = OURS["warmup"]
-    max_grad_norm: Annotated[NotNegative, Training("Gradients' norm is cut to this; 0 leaves it.")] = OURS[
-        "max_grad_norm"
-    ]
+    max_grad_norm: Annotated[
+        NotNegative, Training("The norm that the scores' gradients, and all others', are cut to; 0: none.")
+    ] = OURS["max_grad_norm"]
     eval_steps: Annotated[Number, Training("Steps between evaluations and checkpoints.")] = 60
     metric: Annotated[
         str | None,

@@ -18,7 +18,7 @@ from maskhub.storage.safetensors import TensorFile, write_tensors
 from maskhub.storage.torch import from_torch, to_torch
 from maskhub.tasks.metrics import IGNORED
 from maskhub.training import checkpoints, processes
-from maskhub.training.attach import MaskCallback
+from maskhub.training.attach import MaskCallback, clip_grad_norm_
 from maskhub.training.masking import follow, masked_weights, masks_of, pin_to, places_of, scores_of
 from maskhub.training.methods import RAMP
 from maskhub.training.model import head_of
@@ -62,6 +62,10 @@ class MaskTrainer(Trainer):
             groups = [{"params": scores}, *([{"params": others, "lr": self._dense_rate}] if others else [])]
             self.optimizer = kind(groups, **options)
         return self.optimizer
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        self.accelerator.unscale_gradients()
+        return clip_grad_norm_(model, self.args.max_grad_norm)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """None is while the sparsity still goes to its final one, or flips are still to be selected."""
@@ -116,6 +120,7 @@ class _Steps(MaskCallback):
     """
 
     def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
         self._generator = generator
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -67,7 +67,7 @@ def test_inner_layers_are_the_bases_and_masked_and_the_last_is_trained(
 
 
 def test_they_are_so_in_ones_own_loop(pretrained: tuple[Path, str, str], tmp_path: Path) -> None:
-    base, inner, spare = pretrained
+    base, inner, _ = pretrained
     model = AutoModelForSequenceClassification.from_pretrained(base)
     learning.mask_model(model)
     assert f"{inner}.weight" in scores_of(model)

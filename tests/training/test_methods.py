@@ -18,7 +18,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from maskhub.errors import TrainingError
-from maskhub.training.attach import after_step, attach
+from maskhub.training.attach import after_step, attach, clip_grad_norm_
 from maskhub.training.masking import (
     MaskedWeight,
     add_scores,
@@ -138,6 +138,24 @@ def test_nm_by_magnitude_starts_with_the_largest(layer: nn.Module, inputs: int, 
 def test_nm_on_a_width_that_it_does_not_divide() -> None:
     with pytest.raises(TrainingError, match=r"^nm 2:4: weight has 6 inputs, which 4 does not divide\. "):
         add_scores(nn.Linear(6, 4), {"weight": "w"}, paper(binarizer="nm"))
+
+
+def test_gradients_of_scores_and_of_all_else_are_clipped_apart() -> None:
+    model = two_layers(paper())
+    model[2].bias.requires_grad_(True)
+    (model(INPUT).pow(2).sum() + 1e6 * model[2].bias.sum()).backward()
+    scores = list(scores_of(model).values())
+    before = [score.grad.clone() for score in scores]
+    norm = torch.cat([g.flatten() for g in before]).norm()
+    both = torch.stack([norm, model[2].bias.grad.norm()]).norm()
+    assert clip_grad_norm_(model, 2 * float(norm)) == pytest.approx(float(both))
+    assert all(torch.equal(score.grad, g) for score, g in zip(scores, before, strict=True))
+    assert float(model[2].bias.grad.norm()) == pytest.approx(2 * float(norm))
+    clip_grad_norm_(model, 0.5)
+    assert float(torch.cat([score.grad.flatten() for score in scores]).norm()) == pytest.approx(0.5, rel=1e-4)
+    for wrong in (0, -1, math.nan):
+        with pytest.raises(TrainingError, match=f"^clip_grad_norm_: max_norm is {wrong}. Give one above 0"):
+            clip_grad_norm_(model, wrong)
 
 
 def test_bernoulli_samples_in_training_and_is_certain_in_evaluation() -> None:

@@ -154,6 +154,15 @@ def test_gradients_are_clipped_where_that_is_asked(
     assert (float(means.norm()) <= 1e-4) == clipped
 
 
+def test_scores_and_what_is_trained_besides_are_clipped_apart(bert: Path, task: Path, tmp_path: Path) -> None:
+    given = {"classifier": "dense", "max_grad_norm": 1e-4, "epochs": 0.2, "keep_checkpoints": True}
+    learn(toy.settings(bert, task, **given), tmp_path / "run")
+    saved = torch.load(tmp_path / "run/checkpoints/checkpoint-1/optimizer.pt", weights_only=True)
+    for group in saved["param_groups"]:
+        means = torch.cat([saved["state"][i]["exp_avg"].flatten() for i in group["params"]])
+        assert float(means.norm()) == pytest.approx(1e-5, rel=0.02)  # a tenth of one gradient
+
+
 def test_what_methods_do_to_a_mask(bert: Path, task: Path, tmp_path: Path) -> None:
     def masks(name: str, **more: Any) -> dict[str, np.ndarray]:
         settings = toy.settings(bert, task, **METHODS[name], **more)
@@ -331,6 +340,26 @@ def test_a_trainer_of_ones_own(bert: Path, task: Path, tmp_path: Path, given: di
     if "final_sparsity" in given:
         masks = masks_of(model).values()
         assert sum(m.size - m.kept for m in masks) == round(0.3 * sum(m.size for m in masks))
+
+
+def test_a_trainer_of_ones_own_clips_apart(bert: Path, task: Path, tmp_path: Path) -> None:
+    model = own_model(bert)
+    learning.mask_model(model, bert)
+    arguments = TrainingArguments(
+        str(tmp_path / "out"), max_steps=1, per_device_train_batch_size=8, use_cpu=True, report_to="none",
+        save_strategy="no", disable_tqdm=True, max_grad_norm=0,
+    )  # fmt: skip
+    callbacks = [learning.MaskCallback(max_grad_norm=1e-4)]
+    trainer = Trainer(model, arguments, train_dataset=rows_of(bert, task), callbacks=callbacks)
+    trainer.train()
+    state = trainer.optimizer.state
+    scores = {id(score) for score in scores_of(model).values()}
+    for mine in (True, False):
+        means = [state[p]["exp_avg"].flatten() for p in state if (id(p) in scores) == mine]
+        assert float(torch.cat(means).norm()) == pytest.approx(1e-5, rel=0.02)
+    arguments.max_grad_norm = 1.0
+    with pytest.raises(TrainingError, match=r"^the Trainer itself clips all gradients together, at 1\.0\. Give its"):
+        Trainer(model, arguments, train_dataset=rows_of(bert, task), callbacks=callbacks).train()
 
 
 def test_models_that_cannot_be_masked_or_packed(bert: Path, tmp_path: Path) -> None:

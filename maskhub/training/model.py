@@ -41,12 +41,13 @@ KEPT_AS = "_maskhub"  # the attribute of a masked model that says what it belong
 
 @dataclass(frozen=True)
 class Origin:
-    """What a masked model belongs to; ``head`` names its parameters that travel whole."""
+    """What a masked model belongs to; ``head`` names its parameters that travel whole, of which some are ``new``."""
 
     binding: BaseBinding
     head: frozenset[str]
     method: Method
     base_config: dict[str, Any]
+    new: frozenset[str] = frozenset()
 
     @property
     def initial(self) -> Initial | None:
@@ -137,20 +138,7 @@ def mask_on_base(
 
     ``head`` names the parameters that the base does not hold.
     """
-    refuse_quantised(base)
-    found = digests(base)
-    state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in head}
-    try:
-        traced = trace(state.items(), found, base.name)
-    except TrainingError as error:
-        own = {dtype_names()[tensor.dtype] for tensor in state.values() if tensor.is_floating_point()}
-        if own == base.floats:
-            raise
-        raise TrainingError(
-            f"{error.message}: it is stored in {' and '.join(sorted(base.floats))}, and loaded in "
-            f"{' and '.join(sorted(own))}",
-            hint="Load it with the dtype that it is stored in; where that is several, save it in one first.",
-        ) from error
+    found, traced = traced_to(model, base, head)
     inner = _from_spare(model, base, head, traced) if method.classifier == "dense" else {}
     head, traced = head - inner.keys(), traced | {name: parameter for parameter, name in inner.items()}
     keys = {parameter: name for name, parameter in traced.items()}
@@ -174,6 +162,24 @@ def mask_on_base(
     setattr(model, KEPT_AS, origin)
     save_dense(model)
     return origin
+
+
+def traced_to(model: PreTrainedModel, base: Checkpoint, head: set[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The digests of a base's tensors, and of those that are parameters of the model, but for ``head``, which."""
+    refuse_quantised(base)
+    found = digests(base)
+    state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in head}
+    try:
+        return found, trace(state.items(), found, base.name)
+    except TrainingError as error:
+        own = {dtype_names()[tensor.dtype] for tensor in state.values() if tensor.is_floating_point()}
+        if own == base.floats:
+            raise
+        raise TrainingError(
+            f"{error.message}: it is stored in {' and '.join(sorted(base.floats))}, and loaded in "
+            f"{' and '.join(sorted(own))}",
+            hint="Load it with the dtype that it is stored in; where that is several, save it in one first.",
+        ) from error
 
 
 def inner_weights(model: nn.Module, head: Collection[str]) -> list[str]:

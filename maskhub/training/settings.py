@@ -67,6 +67,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 # weaker the decay, the further scores walk at random, and the larger the mask.
 LOWEST_L2_SP, HIGHEST_L2_SP = 0.0015, 0.007
 L2_SP_OVER_TRAINING = 3.0
+# AdamW on all weights, as the benchmark picked it; its weight decay is in ``finetune``.
+FINETUNING: dict[str, Any] = {"learning_rate": 1e-4, "beta2": 0.999}
 PATTERNS = {f"{n}:{m}" for m in (2, 4, 8, 16) for n in range(1, m)}
 OURS = RECIPES["default"]
 
@@ -193,6 +195,13 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     """
 
     base: Annotated[str, Option("A checkpoint folder or file, or a model on the Hub.", "BASE")]
+    method: Annotated[
+        Literal["mask", "finetune"],
+        Learning("Learn a mask, or train all weights as AdamW does (rate 1e-4, beta2 0.999) into RUN/model."),
+    ] = "mask"
+    start_from: Annotated[
+        str | None, Learning("Finetune on top of this mask: what it drops stays dropped.", "MASK")
+    ] = None
     keep_head: Annotated[bool, Weights("Begin with the task's layer that the base has, in place of a new one.")] = False
     revision: Annotated[str | None, Result("Branch, tag or commit of a base on the Hub.", "REVISION")] = None
 
@@ -242,6 +251,9 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     push_to_hub: Annotated[str | None, Result("Push the mask there when it is learned.", "REPO")] = None
 
 
+# What a finetuning has no use for.
+OF_MASKS = tuple(name for name in (*Method.__struct_fields__, "push_to_hub") if name != "seed")
+
 M = TypeVar("M", bound=Method)
 
 
@@ -251,6 +263,14 @@ def settings_from(**given: Any) -> TrainSettings:
     Numbers may come as texts, lists as texts with commas, and paths as paths. Raises ArgumentError naming the first
     field that there is not, or whose value cannot be.
     """
+    if given.get("method") == "finetune":
+        if of_masks := [name for name in OF_MASKS if given.get(name) is not None]:
+            raise ArgumentError(
+                f"training settings: {of_masks[0]}: a finetuning learns no mask", hint="Leave it out, or method."
+            )
+        given = FINETUNING | {name: value for name, value in given.items() if value is not None}
+    elif given.get("start_from") is not None:
+        raise ArgumentError("training settings: start_from needs a finetuning", hint="Give method=finetune as well.")
     settings = _made(TrainSettings, given)
     if (settings.train_file is None) == (settings.dataset is None):
         raise ArgumentError(

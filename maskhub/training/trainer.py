@@ -109,7 +109,8 @@ class MaskTrainer(Trainer):
         best = self.state.best_global_step or 0  # not best_model_checkpoint: the run may have moved since
         checkpoint = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{best}"
         checkpoints.check(checkpoint)
-        next(iter(masked_weights(self.masked).values())).progress.done = best
+        for one in masked_weights(self.masked).values():  # all have the same
+            one.progress.done = best
         load_weights(self.masked, self.head, checkpoint)
 
 

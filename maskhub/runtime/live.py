@@ -37,7 +37,7 @@ from maskhub.runtime.threads import Threads
 from maskhub.storage.address import distinct_names
 from maskhub.storage.size import parse_size
 from maskhub.storage.torch import to_torch
-from maskhub.tasks import label_names, of_mask
+from maskhub.tasks import TaskType, label_names, of_mask
 from maskhub.tasks.examples import Examples
 from maskhub.tasks.task import Answer
 
@@ -395,10 +395,10 @@ class Tasks:
         if len(each) != len(asked):
             raise ArgumentError(f"{len(each)} task names for {len(asked)} inputs")
         answers: dict[int, Answer] = {}
-        together: dict[tuple[int, str], list[int]] = {}
+        together: dict[tuple[int, TaskType], list[int]] = {}
         for row, name in enumerate(each):
             kind = of_mask(self.mask(name).task, "used to predict")
-            together.setdefault((id(self.processor(name)), kind.name), []).append(row)
+            together.setdefault((id(self.processor(name)), kind), []).append(row)
         for rows in together.values():
             told = [each[row] for row in rows]
             found = self._asked([asked[row] for row in rows], told, top_k, batch_size)

@@ -44,7 +44,7 @@ from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.atomic import write_atomic
 from maskhub.storage.size import parse_size
 from maskhub.storage.torch import from_torch
-from maskhub.tasks import REGISTRY, TaskType
+from maskhub.tasks import TaskType
 from maskhub.tasks.metrics import LOWER_IS_BETTER
 from maskhub.training import checkpoints, processes
 from maskhub.training.examples import Data
@@ -107,7 +107,7 @@ def ready(
 
     ``before`` is the record of a run that goes on. Raises as ``learn`` does before it starts.
     """
-    kind, labels = REGISTRY[data.training.task], data.training.label_names
+    kind, labels = data.kind, data.training.label_names
     say(f"Reading the base: {settings.base}")
     base = _named(open_checkpoint(settings.base, revision=settings.revision, token=token), settings, say, token)
     processor = processor_from(base.folder, base.name, kind.type, images=kind.images)

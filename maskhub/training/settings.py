@@ -218,6 +218,11 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     pair_column: Annotated[str | None, Data("The second text, or the choices.", "COLUMN")] = None
     label_column: Annotated[str | None, Data("Each example's class, tags, right choice or number.", "COLUMN")] = None
 
+    tag_piece: Annotated[Literal["first", "last"], Data("Which sub-word of a token has its tag.")] = "first"
+    ignore_tags: Annotated[
+        tuple[str, ...] | None, Data("Tags that are neither learned nor measured, as O,X.", "TAGS")
+    ] = None
+
     learning_rate: Annotated[Positive, Training("Of the scores (Adam).")] = OURS["learning_rate"]
     beta2: Annotated[Part, Training("Adam's: the share that its mean square of gradients keeps in a step.")] = OURS[
         "beta2"

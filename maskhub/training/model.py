@@ -155,7 +155,7 @@ def mask_on_base(
         traced,
         base.hub,
     )
-    add_scores(model, names, method, head | inner.keys())
+    add_scores(model, names, method, head | (inner.keys() if method.structure == "heads" else set()))
     for parameter in trained | (head if method.classifier == "dense" else set()):
         model.get_parameter(parameter).requires_grad_(True)
     origin = Origin(binding, frozenset(head | trained), method, base.config())

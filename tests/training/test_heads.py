@@ -66,6 +66,18 @@ def test_inner_layers_are_the_bases_and_masked_and_the_last_is_trained(
     assert answers(built, base, task) == answers(loaded, base, task) == answers(result.model, base, task)
 
 
+@pytest.mark.parametrize(
+    "given", [{"structure": "heads"}, {"score_margin": 0.1}, {"keep_flips": 0.5}, {"binarizer": "nm"}]
+)
+def test_they_are_so_by_each_method(
+    pretrained: tuple[Path, str, str], task: Path, tmp_path: Path, given: dict[str, Any]
+) -> None:
+    base, _, spare = pretrained
+    result = learn(toy.settings(base, task, classifier="dense", **given), tmp_path / "run")
+    assert 0 < open_mask(result.mask)[f"{spare}.weight"].kept < 32 * 32
+    assert answers(maskhub.load_model(base, result.mask), base, task) == answers(result.model, base, task)
+
+
 def test_they_are_so_in_ones_own_loop(pretrained: tuple[Path, str, str], tmp_path: Path) -> None:
     base, inner, _ = pretrained
     model = AutoModelForSequenceClassification.from_pretrained(base)

@@ -102,7 +102,7 @@ def write_task(folder: Path, classes: int = 2, *, pairs: bool = False, count: in
 
 def paper(**given: Any) -> Method:
     """The paper's method, but for what is given."""
-    return method_from(recipe="paper", **given)
+    return method_from(**{"recipe": "paper"} | given)
 
 
 def settings(base: Path, folder: Path, **given: Any) -> TrainSettings:

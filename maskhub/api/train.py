@@ -72,7 +72,7 @@ def train(
         return ready(asked, output, resume=resume, say=say, token=token).plan
     assert output is not None
     result = learn(asked, output, resume=resume, report=report, say=say, token=token)
-    if asked.push_to_hub and processes.is_first():
+    if asked.push_to_hub and result.mask is not None and processes.is_first():
         pushed = push(result.mask, asked.push_to_hub, token=token)
         if say:
             say(f"Pushed: {pushed.address}")

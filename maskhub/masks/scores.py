@@ -86,29 +86,3 @@ class UniformScores(msgspec.Struct, frozen=True):
         # Rounded operations in float64, one after the other, then one to float32: the same on every platform.
         step = (self.high - self.low) / LEVELS
         return ((np.arange(LEVELS) + 0.5) * step + self.low).astype(np.float32)
-
-
-class SplitScores(UniformScores, frozen=True):
-    """Scores close to the threshold on either side: uniform on the lowest, or highest, two fifths of ``[low, high)``.
-
-    Which side is given, or else draws below ``LEVELS * sparsity`` are on the lower one (maskbert's other
-    initialisations, with scores in [0.5, 0.9] or [1.1, 1.5] of the threshold).
-    """
-
-    sparsity: float
-
-    def levels(self, name: str, count: int, dropped: NDArray[np.bool_] | None = None) -> NDArray[np.uint16]:
-        draws = draw(self.seed, name, count).astype(np.uint32)
-        side = LEVELS * 2 // 5
-        cut = self.cut()
-        if dropped is None:
-            dropped = draws < cut
-            above = side * (np.maximum(draws, cut) - cut) // max(LEVELS - cut, 1)
-            levels = np.where(dropped, side * draws // max(cut, 1), LEVELS - side + above)
-        else:
-            levels = side * draws // LEVELS + np.where(dropped, 0, LEVELS - side)
-        return levels.astype(np.uint16)
-
-    def cut(self, threshold: float = 0) -> int:
-        """The first draw that starts kept."""
-        return round(LEVELS * self.sparsity)

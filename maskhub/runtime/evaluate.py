@@ -88,7 +88,7 @@ def evaluate(
         names = tasks.label_names(first.task)
         batches = outputs(
             [models[one] for one in group], load_processor(checkpoint, first), examples, names,
-            ensemble=ensemble, max_length=first.task.max_length, batch_size=batch_size,
+            kind=kinds[number], ensemble=ensemble, max_length=first.task.max_length, batch_size=batch_size,
             progress=_part(progress, number, len(together)),
         )  # fmt: skip
         metrics.append(kinds[number].measure(*_gathered(batches, kinds[number]), names))
@@ -120,7 +120,7 @@ def check_ensemble(masksets: Sequence[MaskSet], ensemble: str) -> None:
     for number, other in enumerate(masksets[1:], 2):
         if other.base.root != masksets[0].base.root:
             raise FormatError(f"mask {number} of the ensemble has another base than the first")
-        if tasks.of_mask(other.task) is not kind or _asked(other) != _asked(masksets[0]):
+        if tasks.of_mask(other.task) != kind or _asked(other) != _asked(masksets[0]):
             what = "its kind, labels, tokenizer or length differ"
             raise FormatError(f"mask {number} of the ensemble is for another task than the first: {what}")
 
@@ -137,6 +137,7 @@ def outputs(
     examples: Examples,
     names: tuple[str, ...],
     *,
+    kind: TaskType | None = None,
     ensemble: str | None = None,
     max_length: int | None = None,
     batch_size: int = BATCH,
@@ -145,11 +146,11 @@ def outputs(
     """Batches of examples of like length, the longest first: which rows, and their logits and labels, on one device.
 
     The rows are what the examples' kind of task encodes: one an example, but for blocks of running text. ``names`` are
-    the classes that the models know.
+    the classes that the models know, ``kind`` how their task reads, where that is not as all of its kind do.
     """
     from datasets import Dataset  # takes 80 MB of memory, which not everyone who has live tasks needs
 
-    kind = tasks.REGISTRY[examples.task]
+    kind = kind or tasks.REGISTRY[examples.task]
     rows = kind.encode(examples, processor, names, max_length or LENGTH)
     collate = kind.collator(processor)
     lengths = rows["length"] if isinstance(rows, Dataset) else [1] * len(rows)

@@ -26,7 +26,7 @@ from maskhub.runtime.load import load_processor, pipeline_kind
 from maskhub.runtime.predict import answers_of, check_counts
 from maskhub.runtime.store import BASE, MEMORY, Memory, Store
 from maskhub.storage.address import distinct_names
-from maskhub.tasks import label_names, of_mask
+from maskhub.tasks import TaskType, label_names, of_mask
 from maskhub.tasks.examples import Examples
 from maskhub.tasks.task import Answer
 
@@ -141,10 +141,10 @@ class Tasks(Store):
         if len(each) != len(asked):
             raise ArgumentError(f"{len(each)} task names for {len(asked)} inputs")
         answers: dict[int, Answer] = {}
-        together: dict[tuple[int, str], list[int]] = {}
+        together: dict[tuple[int, TaskType], list[int]] = {}
         for row, name in enumerate(each):
             kind = of_mask(self.mask(name).task, "used to predict")
-            together.setdefault((id(self.processor(name)), kind.name), []).append(row)
+            together.setdefault((id(self.processor(name)), kind), []).append(row)
         for rows in together.values():
             with _numbered(rows):
                 said = self._together([asked[row] for row in rows], [each[row] for row in rows], top_k, batch_size)

@@ -92,7 +92,7 @@ def answers_of(
     answers: dict[int, Answer] = {}
     for chosen, logits, labels in outputs(
         [model], processor, examples, names,
-        max_length=maskset.task.max_length, batch_size=batch_size, progress=progress,
+        kind=kind, max_length=maskset.task.max_length, batch_size=batch_size, progress=progress,
     ):  # fmt: skip
         for row, said, label in zip(chosen, logits.cpu().numpy(), labels.cpu().numpy(), strict=True):
             answers[row] = kind.answer(examples[row], processor, said, label, names, top_k or 0)

@@ -51,7 +51,7 @@ def of_mask(task: Task | None, use: str = "evaluated") -> TaskType:
         )
     if "id2label" in kind.config(()) and not label_names(task):
         raise FormatError(f"the mask names no labels, so it cannot be {use}")
-    return kind
+    return kind.told(task.config)
 
 
 def label_names(task: Task) -> tuple[str, ...]:

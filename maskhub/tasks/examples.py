@@ -18,6 +18,7 @@ from blake3 import blake3
 
 from maskhub.errors import DataError, listed
 from maskhub.storage.regular import open_regular
+from maskhub.tasks.metrics import IGNORED
 
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "intent", "sentiment")
 GIVE = "Give each row one, or leave it out."
@@ -55,9 +56,9 @@ class Columns:
 class Examples:
     """What a task reads and its labels, one entry an example in each sequence.
 
-    ``inputs`` are named as the task's module says; ``labels`` are names of classes, lists of them for tokens, indices
-    of choices, or numbers, and there are none where answers are asked for. ``label_names`` holds the classes in the
-    source's own numbering, else sorted. ``columns`` are those that were read.
+    ``inputs`` are named as the task's module says; ``labels`` are names of classes, lists of them for tokens (None
+    where one does not count), indices of choices, or numbers, and there are none where answers are asked for.
+    ``label_names`` holds the classes in the source's own numbering, else sorted. ``columns`` are those that were read.
     """
 
     source: str
@@ -386,7 +387,9 @@ def in_names(examples: Examples, label_names: Sequence[str]) -> Examples:
         alike.setdefault(_unspelled(name), []).append(name)
     taken = []
 
-    def found(label: str, row: int) -> str:
+    def found(label: str | None, row: int) -> str | None:
+        if label is None:  # one that does not count
+            return None
         if label not in known:
             meant = alike.get(_unspelled(label), [])
             if len(meant) != 1:
@@ -418,6 +421,6 @@ def label_ids(examples: Examples, label_names: Sequence[str]) -> list[Any]:
     """
     if not examples.labels:
         return examples.targets()
-    index = {name: i for i, name in enumerate(label_names)}
+    index: dict[str | None, int] = {name: i for i, name in enumerate(label_names)} | {None: IGNORED}
     labels = in_names(examples, label_names).labels
     return [[index[one] for one in label] if isinstance(label, list) else index[label] for label in labels]

@@ -40,6 +40,14 @@ class TaskType:
     # likeliest to name: what it was asked and what it answers.
     answer: Callable[[Answer, Any, Array, Array, Names, int], Answer]
 
+    def told(self, config: dict[str, Any]) -> TaskType:
+        """This kind of task with what a mask's ``config`` says of how it reads; raises FormatError."""
+        return self
+
+    def counted(self, examples: Examples) -> Examples:
+        """The examples without the labels that this task leaves out: None in their places."""
+        return examples
+
     def config(self, names: Names) -> dict[str, Any]:
         """What it overrides in the base's config.json."""
         return {}

@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from maskhub.errors import ArgumentError, CheckpointError, DataError
+from maskhub.errors import ArgumentError, CheckpointError, DataError, FormatError
 from maskhub.tasks.examples import WRITE, Examples, Inputs, Table, label_ids
 from maskhub.tasks.metrics import IGNORED, are_entities, tagging_metrics
 from maskhub.tasks.task import Answer, Array, Names, TaskType, classes_config, padded_labels, rows, softmax
 from maskhub.tasks.text_classification import TEXT_COLUMNS
 
+PIECE, IGNORE = "tag_piece", "ignored_tags"  # in a task's configuration
+PIECES = ("first", "last")
 TOKEN_COLUMNS = ("tokens", "words")
 TAG_COLUMNS = ("tags", "ner_tags", "pos_tags", "upos", "labels", "label")
 
 
+@dataclass(frozen=True)
 class TokenClassification(TaskType):
-    """A tag for each word of a text."""
+    """A tag for each word of a text: at its first sub-word, or at its last ``piece``.
+
+    Tags that are ``ignored`` are neither learned, nor measured, nor answered.
+    """
+
+    piece: str = "first"
+    ignored: tuple[str, ...] = ()
 
     name = "token-classification"
     type = "token-classification"
@@ -52,11 +62,28 @@ class TokenClassification(TaskType):
                 )
         return tags, names
 
+    def told(self, config: dict[str, Any]) -> TokenClassification:
+        piece, ignored = config.get(PIECE, "first"), config.get(IGNORE, [])
+        if piece not in PIECES:
+            raise FormatError(f"the mask's task has tags at the {piece!a} piece of a word", hint="It is first or last.")
+        if not isinstance(ignored, list) or not all(isinstance(tag, str) for tag in ignored):
+            raise FormatError(f"the mask's task has {IGNORE} that are no list of tags")
+        told = replace(self, piece=piece, ignored=tuple(ignored))
+        return self if told == self else told
+
+    def counted(self, examples: Examples) -> Examples:
+        if not self.ignored or not examples.labels:
+            return examples
+        labels = [[None if tag in self.ignored else tag for tag in tags] for tags in examples.labels]
+        names = tuple(name for name in examples.label_names if name not in self.ignored)
+        return replace(examples, labels=labels, label_names=names)
+
     def config(self, names: Names) -> dict[str, Any]:
-        return classes_config(names)
+        own = {PIECE: self.piece} if self.piece != "first" else {}
+        return classes_config(names) | own | ({IGNORE: list(self.ignored)} if self.ignored else {})
 
     def encode(self, examples: Examples, processor: Any, names: Names, max_length: int) -> Any:
-        """A token's tag goes to the first of its sub-words; the others, and what is cut off, do not count.
+        """A token's tag goes to the first of its sub-words, or the last; the others, and what is cut off, do not count.
 
         Where no tags are known, the token's number takes its place.
         """
@@ -66,15 +93,23 @@ class TokenClassification(TaskType):
         tokens = list(examples.inputs.get("tokens", ())) or [
             [text[start:end] for start, end in _spans(processor, text)] for text in texts
         ]
-        tags = label_ids(examples, names) if examples.labels else [range(len(words)) for words in tokens]
+        tags = label_ids(self.counted(examples), names) if examples.labels else [range(len(words)) for words in tokens]
         encoded = processor(tokens, is_split_into_words=True, truncation=True, max_length=max_length)
         labels = []
         for row, ids in enumerate(encoded["input_ids"]):
             words = encoded.word_ids(row)
-            first = [word is not None and word != before for before, word in zip([None, *words], words, strict=False)]
-            labels.append([tags[row][words[i]] if first[i] else IGNORED for i in range(len(ids))])
+            beside, cut = [None, *words], set()
+            if self.piece == "last":
+                beside = [*words[1:], None]
+                cut = {word for rest in encoded[row].overflowing for word in rest.word_ids}
+            shown = [
+                word is not None and word != other and word not in cut
+                for other, word in zip(beside, words, strict=False)
+            ]
+            labels.append([tags[row][words[i]] if shown[i] else IGNORED for i in range(len(ids))])
         if examples.labels and all(label == IGNORED for row in labels for label in row):
-            raise DataError(f"{examples.source}: no token is left of what is cut to {max_length} sub-words")
+            left_out = " and is not ignored" if self.ignored else ""
+            raise DataError(f"{examples.source}: no token is left of what is cut to {max_length} sub-words{left_out}")
         return rows({**encoded, "labels": labels}, [len(ids) for ids in encoded["input_ids"]])
 
     def collator(self, processor: Any) -> Any:
@@ -110,8 +145,8 @@ class TokenClassification(TaskType):
             for word in asked["tokens"]:
                 start = spans[-1][1] + 1 if spans else 0
                 spans.append((start, start + len(word)))
-        first = labels != IGNORED
-        spans, scores = [spans[number] for number in labels[first]], softmax(logits[first])
+        at = labels != IGNORED
+        spans, scores = [spans[number] for number in labels[at]], softmax(logits[at])
         tags = [names[i] for i in scores.argmax(-1)] if spans else []
         entities = are_entities(names)
         if entities:

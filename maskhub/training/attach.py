@@ -7,13 +7,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from maskhub.errors import TrainingError
 from maskhub.storage.size import parse_size
 from maskhub.training.flips import budget
-from maskhub.training.masking import MaskedWeight, check_sharing, follow, masked_weights, refuse_adapters
+from maskhub.training.masking import (
+    MaskedWeight,
+    check_sharing,
+    follow,
+    masked_weights,
+    refuse_adapters,
+    scores_of,
+    whole,
+)
 from maskhub.training.methods import sparsity_at
 from maskhub.training.model import maskset_of
 from maskhub.training.selection import rounds, select, selected
@@ -66,6 +74,22 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
 
 
 @torch.no_grad()
+def clip_grad_norm_(model: nn.Module, max_norm: float) -> Tensor:
+    """Cut the norm of the scores' gradients to ``max_norm``, and that of all other gradients: each for itself.
+
+    A new layer's gradients are large at first, and by one norm for all they would shorten the scores'. Gives the norm
+    of all before that. Raises TrainingError where ``max_norm`` is not above 0.
+    """
+    if not max_norm > 0:
+        raise TrainingError(f"clip_grad_norm_: max_norm is {max_norm}", hint="Give one above 0, or leave it out.")
+    mine = {id(score) for score in scores_of(model).values()}
+    trained = [p for p in model.parameters() if p.grad is not None]
+    groups = [[p for p in trained if id(p) in mine], [p for p in trained if id(p) not in mine]]
+    norms = [whole(nn.utils.clip_grad_norm_(group, max_norm)) for group in groups if group]
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.tensor(0.0)
+
+
+@torch.no_grad()
 def after_step(masked: Sequence[MaskedWeight], rate: float, share: float) -> None:
     """What a method does after a step at learning rate ``rate``, which is ``share`` of the highest."""
     method, progress = masked[0].method, masked[0].progress
@@ -86,7 +110,13 @@ def after_step(masked: Sequence[MaskedWeight], rate: float, share: float) -> Non
 
 
 class MaskCallback(TrainerCallback):
-    """Lets transformers' Trainer do what a masked model's method does after each step, resumed runs included."""
+    """Lets transformers' Trainer do what a masked model's method does after each step, resumed runs included.
+
+    ``max_grad_norm`` clips as ``clip_grad_norm_`` does, in place of the Trainer's own, which is to be 0 then.
+    """
+
+    def __init__(self, max_grad_norm: float | None = None) -> None:
+        self._max_norm = max_grad_norm
 
     def on_train_begin(
         self,
@@ -97,4 +127,15 @@ class MaskCallback(TrainerCallback):
         optimizer: Any = None,
         **_: Any,
     ) -> None:
+        if self._max_norm is not None and args.max_grad_norm:
+            raise TrainingError(
+                f"the Trainer itself clips all gradients together, at {args.max_grad_norm}",
+                hint="Give its TrainingArguments max_grad_norm=0.",
+            )
         attach(model, getattr(optimizer, "optimizer", optimizer), state.max_steps, state.global_step)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        if self._max_norm is not None:
+            clip_grad_norm_(model, self._max_norm)

@@ -9,20 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from maskhub.errors import ArgumentError, DataError
-from maskhub.tasks import REGISTRY
+from maskhub.errors import ArgumentError, DataError, listed
+from maskhub.tasks import REGISTRY, TaskType
 from maskhub.tasks.data import read_dataset, read_file, split_names
 from maskhub.tasks.examples import Columns, Examples, in_names
+from maskhub.tasks.token_classification import IGNORE, PIECE, TokenClassification
 from maskhub.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
 class Data:
-    """Examples to train and to evaluate on, and the metric that picks the best evaluation."""
+    """Examples to train and to evaluate on, the metric that picks the best evaluation, and how their task reads."""
 
     training: Examples
     evaluation: Examples | None
     metric: str
+    kind: TaskType
 
 
 def read(settings: TrainSettings, token: str | None) -> Data:
@@ -40,20 +42,43 @@ def read(settings: TrainSettings, token: str | None) -> Data:
         evaluation = read_file(settings.eval_file, columns, training.task)
     elif settings.dataset and split:
         evaluation = read_dataset(settings.dataset, split, columns, token, training.task)
-    distinct = {one for label in training.labels for one in (label if isinstance(label, list) else [label])}
+    kind = kind_of(settings, training)
+    training, evaluation = kind.counted(training), kind.counted(evaluation) if evaluation else None
+    distinct = {one for label in training.labels for one in (label if isinstance(label, list) else [label])} - {None}
     if len(distinct) == 1:
         raise DataError(f"{training.source}: all examples have the label {distinct.pop()!r}; a task needs two or more")
     if settings.eval_split is not None:
         training, evaluation = held_out(training, settings.eval_split, settings.seed)
     if evaluation and training.label_names:
         evaluation = in_names(evaluation, training.label_names)
-    kind = REGISTRY[training.task]
     known = (*kind.metrics(training.label_names), "loss")
     if settings.metric is not None and settings.metric not in known:
         raise ArgumentError(
             f"training settings: metric: {kind.name} has no {settings.metric!r}", hint=f"It has: {', '.join(known)}."
         )
-    return Data(training, evaluation, settings.metric or known[0])
+    return Data(training, evaluation, settings.metric or known[0], kind)
+
+
+def kind_of(settings: TrainSettings, training: Examples) -> TaskType:
+    """The examples' kind of task, as the settings say that it reads. Raises ArgumentError where it cannot."""
+    kind, ignored = REGISTRY[training.task], settings.ignore_tags or ()
+    given: dict[str, Any] = {PIECE: settings.tag_piece} if settings.tag_piece != "first" else {}
+    if ignored:
+        given |= {IGNORE: list(ignored)}
+    if not given:
+        return kind
+    if not isinstance(kind, TokenClassification):
+        name = "ignore_tags" if ignored else "tag_piece"
+        raise ArgumentError(f"training settings: {name}: {kind.name} has no tags", hint="Leave it out.")
+    tags = {tag for row in training.labels for tag in row if tag is not None}
+    if wrong := [tag for tag in ignored if tag not in {*tags, *training.label_names}]:
+        raise ArgumentError(
+            f"training settings: ignore_tags: no token has the tag {wrong[0]!r}",
+            hint=f"There are: {listed(sorted(tags))}.",
+        )
+    if tags <= set(ignored):
+        raise ArgumentError("training settings: ignore_tags: no tag is left to learn", hint="Name fewer.")
+    return kind.told(given)
 
 
 def held_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
@@ -90,7 +115,7 @@ def classes(examples: Examples) -> dict[str, int]:
         return {}
     counts = Counter(dict.fromkeys(examples.label_names, 0))
     for label in examples.labels:
-        counts.update(label if isinstance(label, list) else [label])
+        counts.update(one for one in (label if isinstance(label, list) else [label]) if one is not None)
     return dict(counts.most_common())
 
 

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.checkpoints.identify import base_warning, identify
+from maskhub.checkpoints.match import match
 from maskhub.container import codecs, writer
 from maskhub.container.manifest import Manifest
-from maskhub.container.reader import MaskFile
+from maskhub.container.reader import MaskFile, open_mask
 from maskhub.errors import (
     ArgumentError,
     MissingError,
@@ -42,10 +44,11 @@ from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.atomic import write_atomic
 from maskhub.storage.size import parse_size
 from maskhub.storage.torch import from_torch
-from maskhub.tasks import REGISTRY, TaskType
+from maskhub.tasks import TaskType
 from maskhub.tasks.metrics import LOWER_IS_BETTER
 from maskhub.training import checkpoints, processes
 from maskhub.training.examples import Data
+from maskhub.training.finetune import FinetuneTrainer, save
 from maskhub.training.flips import Flips, budget, write_flips
 from maskhub.training.masking import masked_weights, masks_of
 from maskhub.training.model import Origin, head_of
@@ -53,22 +56,27 @@ from maskhub.training.plan import Plan, plan_of, size
 from maskhub.training.prepare import prepare
 from maskhub.training.processes import Report, Say
 from maskhub.training.recording import Recorder, read_recording
-from maskhub.training.run import CHECKPOINTS, FLIPS, MASK, METRICS, RunRecord, finished, write_record
+from maskhub.training.run import CHECKPOINTS, FLIPS, MASK, METRICS, MODEL, RunRecord, finished, unmeasured, write_record
 from maskhub.training.selection import fit_masks, selected
 from maskhub.training.settings import TrainSettings
 from maskhub.training.trainer import MaskTrainer, Record, Reporter, StopOnInterrupt
+
+# transformers' names of learning-rate schedules; its "constant" would leave the warm-up out.
+SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """A finished run: its folder, the packed mask and its manifest, the metrics, and the model still in memory.
 
+    A finetuning has a dense ``checkpoint``, a folder, in place of mask and manifest.
     ``tokenizer`` is an image processor where the task is one on images.
     """
 
     folder: Path
-    mask: Path
-    manifest: Manifest
+    mask: Path | None
+    manifest: Manifest | None
+    checkpoint: Path | None
     metrics: dict[str, float]
     model: PreTrainedModel
     tokenizer: Any
@@ -99,19 +107,23 @@ def ready(
 
     ``before`` is the record of a run that goes on. Raises as ``learn`` does before it starts.
     """
-    kind, labels = REGISTRY[data.training.task], data.training.label_names
+    kind, labels = data.kind, data.training.label_names
     say(f"Reading the base: {settings.base}")
     base = _named(open_checkpoint(settings.base, revision=settings.revision, token=token), settings, say, token)
     processor = processor_from(base.folder, base.name, kind.type, images=kind.images)
     set_seed(settings.seed)
-    model, origin, task = prepare(base, kind, labels, processor, settings, say)
+    fixed = open_mask(settings.start_from, whole=True, token=token) if settings.start_from else None
+    if fixed is not None:
+        base = match(base, [fixed])
+    model, origin, task = prepare(base, kind, labels, processor, settings, say, fixed)
     if settings.gradient_checkpointing:
         _checkpoint_gradients(model)
-    record = RunRecord(settings, origin.binding, task, origin.initial, *_named_examples(data))
+    initial = None if settings.method == "finetune" else origin.initial
+    record = RunRecord(settings, origin.binding, task, initial, *_named_examples(data))
     if before and (changed := _changed(before, record)):
         raise TrainingError(f"{folder}: the run's {changed} changed since it was started", hint="Start a new run.")
     if settings.size is not None:
-        measured = dict.fromkeys(_measured(kind, labels, data.evaluation), math.pi)
+        measured = unmeasured(_measured(kind, labels, data.evaluation))
         limit = budget(_maskset(record, model, origin, measured), parse_size(settings.size))
         next(iter(masked_weights(model).values())).progress.budget = limit
     say(f"Encoding {len(data.training) + (len(data.evaluation) if data.evaluation else 0):,} examples")
@@ -135,7 +147,10 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
     if ready.eval_rows is not None:
         callbacks.append(EarlyStoppingCallback(settings.patience))
     try:
-        trainer = MaskTrainer(
+        made: Any = MaskTrainer
+        if settings.method == "finetune":
+            made = partial(FinetuneTrainer, new=ready.origin.new)
+        trainer: MaskTrainer = made(
             model=ready.model,
             args=ready.arguments,
             train_dataset=ready.rows,
@@ -177,7 +192,7 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
         say(f"Kept: step {best:,} of the {trainer.state.global_step:,} done, the first with the best evaluation")
 
     reported = _measured(kind, labels, ready.eval_rows)
-    flips = _fitted(ready, trainer, dict.fromkeys(reported, math.pi))
+    flips = _fitted(ready, trainer, unmeasured(reported))
     metrics: dict[str, float] = {}
     if ready.eval_rows is not None:
         measured = trainer.evaluate()
@@ -187,8 +202,10 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
     result = _finish(ready, trainer, flips, metrics, seconds, say) if processes.is_first() else None
     trainer.accelerator.wait_for_everyone()
     ready.model.eval()  # type: ignore[no-untyped-call]
+    if settings.method == "finetune":
+        return TrainResult(folder, None, None, folder / MODEL, metrics, ready.model, ready.processor)
     manifest = result or MaskFile(folder / MASK).manifest
-    return TrainResult(folder, folder / MASK, manifest, metrics, ready.model, ready.processor)
+    return TrainResult(folder, folder / MASK, manifest, None, metrics, ready.model, ready.processor)
 
 
 def _measured(kind: TaskType, labels: tuple[str, ...], rows: Any) -> tuple[str, ...]:
@@ -213,15 +230,19 @@ def _maskset(record: RunRecord, model: PreTrainedModel, origin: Origin, metrics:
 
 def _finish(
     ready: Ready, trainer: MaskTrainer, flips: Flips | None, metrics: dict[str, float], seconds: float, say: Say
-) -> Manifest:
-    """Write what is kept of a run, the mask last, and delete its checkpoints."""
+) -> Manifest | None:
+    """Write what is kept of a run, the mask or the finetuned model last, and delete its checkpoints."""
     folder, state = ready.folder, trainer.state
     history = {"steps": state.global_step, "seconds": round(seconds, 3), "history": state.log_history}
     write_atomic(folder / METRICS, json.dumps({"metrics": metrics, **history}, indent=2).encode() + b"\n")
     if flips is not None:
         write_flips(folder / FLIPS, flips)
-    maskset = _maskset(ready.record, ready.model, ready.origin, metrics)
-    manifest = writer.save(maskset, folder / MASK, codec=codecs.AUTO)
+    manifest = None
+    if ready.record.settings.method == "finetune":
+        save(ready.model, ready.processor, folder)
+    else:
+        maskset = _maskset(ready.record, ready.model, ready.origin, metrics)
+        manifest = writer.save(maskset, folder / MASK, codec=codecs.AUTO)
     if not ready.record.settings.keep_checkpoints:
         left = checkpoints.found(folder / CHECKPOINTS)
         bytes_of_them = sum(p.stat().st_size for one in left for p in one.rglob("*") if p.is_file())
@@ -312,8 +333,9 @@ def _arguments(settings: TrainSettings, folder: Path, rows: Any, steps: int, met
             per_device_train_batch_size=own_size,
             per_device_eval_batch_size=own_size,
             gradient_accumulation_steps=settings.gradient_accumulation_steps,
-            lr_scheduler_type="linear",
-            warmup_steps=round(steps * settings.warmup_ratio),
+            lr_scheduler_type=SCHEDULES[settings.schedule],
+            warmup_steps=round(steps * settings.warmup),
+            max_grad_norm=settings.max_grad_norm,
             seed=settings.seed,
             bf16=settings.precision == "bf16",
             fp16=settings.precision == "fp16",

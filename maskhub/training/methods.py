@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskhub.masks.scores import Initial, SplitScores, UniformScores
+from maskhub.masks.scores import LEVELS, Initial, UniformScores
 from maskhub.training.settings import PAPER_MARGIN, Method
 
 RAMP = 0.75  # share of the steps in which the sparsity goes from the initial one to the final one
@@ -21,17 +21,14 @@ TEMPERATURE = 0.05  # of bernoulli's sigmoid: steps of the usual rates get score
 def starting_scores(method: Method) -> UniformScores:
     """Where the initial scores come from.
 
-    ``bernoulli`` starts all where the sparsity is the chance to be dropped; the others as maskbert's initialisations.
+    ``bernoulli`` starts all where the sparsity is the chance to be dropped; the others as maskbert's own scores do.
     """
     sparsity = method.initial_sparsity
     if method.binarizer == "bernoulli":
         start = TEMPERATURE * math.log((1 - sparsity) / sparsity)
         return UniformScores(method.seed, start, start)
-    if method.score_init == "uniform":
-        margin = PAPER_MARGIN if method.score_range is None else sparsity * method.score_range - method.cut
-        return UniformScores.for_sparsity(sparsity, method.cut, method.seed, margin)
-    half = method.threshold / 2
-    return SplitScores(method.seed, method.cut - half, method.cut + half, sparsity)
+    margin = PAPER_MARGIN if method.score_range is None else sparsity * method.score_range - method.cut
+    return UniformScores.for_sparsity(sparsity, method.cut, method.seed, margin)
 
 
 def known_start(method: Method) -> Initial | None:
@@ -46,18 +43,39 @@ def starting_levels(
 ) -> NDArray[np.uint16]:
     """The levels of the ``count`` initial scores of tensor ``key``.
 
-    With ``magnitude`` the weights (or groups) of the smallest ``size`` start dropped: a share of the tensor, or of each
-    group of ``nm`` along ``inputs``, the dimension that the layer's inputs go to.
+    With ``magnitude`` those that start dropped go to the weights (or groups) of the smallest ``size``, in the tensor or
+    in each group of ``nm`` along ``inputs``, the dimension that the layer's inputs go to; the others to the others.
     """
     scores = starting_scores(method)
+    levels = scores.levels(key, count)
     if method.score_init != "magnitude":
-        return scores.levels(key, count)
-    assert isinstance(scores, SplitScores)
+        return levels
+    sizes = size().cpu()
     if method.binarizer == "nm":
-        keep = keep_n_of_m(size(), *method.group, inputs)
-    else:
-        keep = keep_highest(size(), dropped(count, method.initial_sparsity))
-    return scores.levels(key, count, ~keep.reshape(-1).cpu().numpy())
+        return _by_size_in_groups(levels, sizes, method.group, inputs)
+    low = levels < scores.cut(method.cut)
+    if method.binarizer == "topk":
+        wanted = dropped(count, method.initial_sparsity)
+        low = ~keep_highest(torch.from_numpy(levels.astype(np.int32)), wanted).numpy()
+    small = ~keep_highest(sizes, int(low.sum())).numpy().reshape(-1)
+    placed = np.empty_like(levels)
+    placed[small], placed[~small] = levels[low], levels[~low]
+    return placed
+
+
+def _by_size_in_groups(
+    levels: NDArray[np.uint16], sizes: Tensor, group: tuple[int, int], inputs: int
+) -> NDArray[np.uint16]:
+    """The ``n`` highest levels of each ``m`` neighbours go to the ``n`` largest, and are above the others'."""
+    last = sizes.movedim(inputs, -1)
+    large = keep_n_of_m(last, *group).reshape(-1, group[1]).numpy()
+    drawn = np.moveaxis(np.minimum(levels, LEVELS - 2).reshape(sizes.shape), inputs, -1).reshape(large.shape)
+    high = keep_n_of_m(torch.from_numpy(drawn.astype(np.int32)), *group).numpy()
+    placed = np.empty_like(drawn)
+    placed[large], placed[~large] = drawn[high], drawn[~high]
+    highest = np.where(large, 0, placed).max(1, keepdims=True)
+    placed = np.where(large, np.maximum(placed, highest + 1), placed)  # where draws are equal
+    return np.moveaxis(placed.reshape(last.shape), -1, inputs).reshape(-1).astype(np.uint16)
 
 
 def dropped(count: int, sparsity: float) -> int:

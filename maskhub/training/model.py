@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint, refuse_quantised
+from maskhub.checkpoints.match import common_tail
 from maskhub.checkpoints.pruned import task_of, task_type
 from maskhub.checkpoints.scan import digests
 from maskhub.container import codecs, writer
@@ -20,7 +21,7 @@ from maskhub.errors import TrainingError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import MaskSet
 from maskhub.masks.scores import Initial
-from maskhub.storage.torch import dtype_names, from_torch
+from maskhub.storage.torch import dtype_names, from_torch, to_torch
 from maskhub.training.layers import check_layers, maskable, select
 from maskhub.training.masking import add_scores, masks_of, plain_name, refuse_adapters, whole
 from maskhub.training.methods import known_start
@@ -40,12 +41,13 @@ KEPT_AS = "_maskhub"  # the attribute of a masked model that says what it belong
 
 @dataclass(frozen=True)
 class Origin:
-    """What a masked model belongs to; ``head`` names its parameters that travel whole."""
+    """What a masked model belongs to; ``head`` names its parameters that travel whole, of which some are ``new``."""
 
     binding: BaseBinding
     head: frozenset[str]
     method: Method
     base_config: dict[str, Any]
+    new: frozenset[str] = frozenset()
 
     @property
     def initial(self) -> Initial | None:
@@ -65,8 +67,9 @@ def mask_model(
     """Freeze a model and put scores on its weights, ready for any training loop or Trainer.
 
     ``base`` is the checkpoint that the model was loaded from, a folder or a Hub id; by default the one its
-    configuration names. The task's own layers (a classifier, also one that the base holds) are trained, or with
-    ``classifier="masked"`` masked as well. The model may be in ``torch.compile``, DataParallel or DDP. ``method`` are
+    configuration names. The task's own layer (a classifier, also one that the base holds) is trained, or with
+    ``classifier="masked"`` masked as well; layers before it are filled with matrices of their shapes that the base has
+    to spare, and masked. The model may be in ``torch.compile``, DataParallel or DDP. ``method`` are
     fields of ``maskhub.training.settings.Method``, in place of the recipe's::
 
         model = AutoModelForSequenceClassification.from_pretrained("user/base")
@@ -135,11 +138,39 @@ def mask_on_base(
 
     ``head`` names the parameters that the base does not hold.
     """
+    found, traced = traced_to(model, base, head)
+    inner = _from_spare(model, base, head, traced) if method.classifier == "dense" else {}
+    head, traced = head - inner.keys(), traced | {name: parameter for parameter, name in inner.items()}
+    keys = {parameter: name for name, parameter in traced.items()}
+    trained = _trained(model, method) & set(keys)
+    weights = maskable(model, keys)
+    check_layers(model, weights)
+    names = {p: keys[p] for p in select(weights, method)}
+    if method.classifier == "masked":
+        names |= {p: p for p in maskable(model, head)}
+    names |= {p: keys[p] for p in maskable(model, inner)}
+    binding = BaseBinding.of(
+        base_name or base.name,
+        {name: found[name] for name, parameter in traced.items() if parameter not in trained},
+        traced,
+        base.hub,
+    )
+    add_scores(model, names, method, head | (inner.keys() if method.structure == "heads" else set()))
+    for parameter in trained | (head if method.classifier == "dense" else set()):
+        model.get_parameter(parameter).requires_grad_(True)
+    origin = Origin(binding, frozenset(head | trained), method, base.config())
+    setattr(model, KEPT_AS, origin)
+    save_dense(model)
+    return origin
+
+
+def traced_to(model: PreTrainedModel, base: Checkpoint, head: set[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The digests of a base's tensors, and of those that are parameters of the model, but for ``head``, which."""
     refuse_quantised(base)
     found = digests(base)
     state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in head}
     try:
-        traced = trace(state.items(), found, base.name)
+        return found, trace(state.items(), found, base.name)
     except TrainingError as error:
         own = {dtype_names()[tensor.dtype] for tensor in state.values() if tensor.is_floating_point()}
         if own == base.floats:
@@ -149,26 +180,40 @@ def mask_on_base(
             f"{' and '.join(sorted(own))}",
             hint="Load it with the dtype that it is stored in; where that is several, save it in one first.",
         ) from error
-    keys = {parameter: name for name, parameter in traced.items()}
-    trained = _trained(model, method) & set(keys)
-    weights = maskable(model, keys)
-    check_layers(model, weights)
-    names = {p: keys[p] for p in select(weights, method)}
-    if method.classifier == "masked":
-        names |= {p: p for p in maskable(model, head)}
-    binding = BaseBinding.of(
-        base_name or base.name,
-        {name: found[name] for name, parameter in traced.items() if parameter not in trained},
-        traced,
-        base.hub,
-    )
-    add_scores(model, names, method, head)
-    for parameter in trained | (head if method.classifier == "dense" else set()):
-        model.get_parameter(parameter).requires_grad_(True)
-    origin = Origin(binding, frozenset(head | trained), method, base.config())
-    setattr(model, KEPT_AS, origin)
-    save_dense(model)
-    return origin
+
+
+def inner_weights(model: nn.Module, head: Collection[str]) -> list[str]:
+    """The matrices of the task's new layers that give no answer: all but the last, as ``pre_classifier.weight``."""
+    return list(maskable(model, head))[:-1]
+
+
+def _from_spare(model: nn.Module, base: Checkpoint, head: set[str], traced: Collection[str]) -> dict[str, str]:
+    """Fill the task's inner layers with base tensors that the task does not read, and say which these are.
+
+    A mask of such a layer is small, where a layer that the base does not hold travels whole. Checkpoints have them
+    from their pretraining: the transform before the vocabulary, or a pooler.
+    """
+    found: dict[str, str] = {}
+    for weight in inner_weights(model, head):
+        names = [name for name in (weight, f"{weight.removesuffix('weight')}bias") if name in head]
+        layer = {name: model.get_parameter(name) for name in names}
+        spare = [one for one in sorted(base) if one.endswith("weight") and one not in (*traced, *found.values())]
+        fitting: list[dict[str, str]] = []
+        for one in spare:
+            pairs = {name: f"{one.removesuffix('weight')}{name.rpartition('.')[2]}" for name in names}
+            if all(
+                other in base
+                and base.info(other).shape == tuple(layer[name].shape)
+                and base.info(other).dtype == dtype_names()[layer[name].dtype]
+                for name, other in pairs.items()
+            ):
+                fitting.append(pairs)
+        if fitting:
+            best = max(fitting, key=lambda pairs: common_tail(pairs[weight], weight))
+            for name, other in best.items():
+                layer[name].data.copy_(to_torch(base.read(other)))
+            found |= best
+    return found
 
 
 def _trained(model: nn.Module, method: Method) -> set[str]:

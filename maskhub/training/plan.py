@@ -51,6 +51,8 @@ class Plan:
     @property
     def masks(self) -> str:
         """One line on what is masked."""
+        if not self.weights:
+            return f"Finetuned: {self.dense:,} values"
         layers = len({weight.layer for weight in self.weights} - {None})
         outside = len([weight for weight in self.weights if weight.layer is None])
         others = f" and {outside} outside them" if outside else ""

@@ -13,22 +13,32 @@ from maskhub.checkpoints.checkpoint import Checkpoint, for_transformers, refuse_
 from maskhub.checkpoints.pruned import task_type
 from maskhub.errors import ArgumentError, CheckpointError, OutOfMemoryError, TrainingError, out_of_memory, reason
 from maskhub.masks.binding import Task
+from maskhub.masks.mask import MaskSet
 from maskhub.masks.names import ORDER, locate
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.tensor import FLOATS
 from maskhub.tasks.task import TaskType
-from maskhub.training.model import Origin, mask_on_base, task_layers
+from maskhub.training.finetune import begin
+from maskhub.training.model import Origin, inner_weights, mask_on_base, task_layers
+from maskhub.training.plan import size
 from maskhub.training.processes import Say
 from maskhub.training.settings import TrainSettings
 
 
 def prepare(
-    base: Checkpoint, kind: TaskType, labels: tuple[str, ...], processor: Any, settings: TrainSettings, say: Say
+    base: Checkpoint,
+    kind: TaskType,
+    labels: tuple[str, ...],
+    processor: Any,
+    settings: TrainSettings,
+    say: Say,
+    fixed: MaskSet | None = None,
 ) -> tuple[PreTrainedModel, Origin, Task]:
     """Load a model for ``kind`` and its classes ``labels`` on the base, and mask what ``settings`` say.
 
-    ``processor`` is the tokenizer or image processor. Raises CheckpointError where the base cannot be loaded so,
-    TrainingError where a parameter cannot be traced to it or the method does not fit it, ArgumentError for settings.
+    A finetuning masks nothing, but what ``fixed`` drops. ``processor`` is the tokenizer or image processor. Raises
+    CheckpointError where the base cannot be loaded so, TrainingError where a parameter cannot be traced to it or the
+    method does not fit it, ArgumentError for settings.
     """
     if not kind.images and processor.pad_token_id is None:
         raise CheckpointError(f"{base.name}: its tokenizer has no token to pad with, and none that ends a text")
@@ -36,9 +46,19 @@ def prepare(
     model, head = _load(base, kind, changes, processor, settings, say)
     if not kind.images:
         _check_lengths(model, base, processor, settings)
-    origin = mask_on_base(model, base, head, settings, settings.base_name)
     architecture = type(model).__name__
     task = Task(task_type(architecture), architecture, changes, max_length=None if kind.images else settings.max_length)
+    if settings.method == "finetune":
+        return model, begin(model, base, head, task, settings, fixed, say), task
+    inner = inner_weights(model, head) if settings.classifier == "dense" else []
+    whole = {name: model.get_parameter(name).nbytes for name in inner}
+    origin = mask_on_base(model, base, head, settings, settings.base_name)
+    of_base = {origin.binding.parameter(name): name for name in origin.binding.tensors}
+    for name in inner:
+        if name in of_base:
+            say(f"Classifier: {name} is the base's {of_base[name]}, and masked")
+        else:
+            say(f"Classifier: {name} travels whole, {size(whole[name])}: the base has no matrix of its shape to spare")
     return model, origin, task
 
 

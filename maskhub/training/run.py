@@ -1,16 +1,15 @@
 """A run folder: what was asked for, what was learned, and the mask set in it. Read without torch.
 
 ``run.json`` (settings, base binding, task), ``config.yaml`` (settings that repeat it), ``run.h5`` (its recording),
-``metrics.json``, ``mask.msk`` and,
-where flips were selected, ``flips.safetensors`` (what each of them matters);
- ``checkpoints/`` while it goes on, each with ``scores.safetensors`` and
-``head.safetensors`` (what travels whole), by the task model's parameter names.
+``metrics.json`` and ``mask.msk``, or of a finetuning ``model/``, its dense checkpoint; where flips were selected,
+``flips.safetensors`` (what each of them matters); ``checkpoints/`` while it goes on, each with ``scores.safetensors``
+and ``head.safetensors`` (what travels whole), by the task model's parameter names.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,12 +37,13 @@ HEAD = "head.safetensors"
 CONFIG = "config.yaml"
 MASK = "mask.msk"
 FLIPS = "flips.safetensors"
+MODEL = "model"  # the dense checkpoint of a finetuning
 CHECKPOINTS = "checkpoints"
 
 # What of the settings does not belong to a mask's lineage: paths on the trainer's machine, and what becomes of the run.
 PRIVATE = {
     "base", "revision", "base_name", "train_file", "eval_file", "dataset", "text_column", "pair_column", "label_column",
-    "report_to", "keep_checkpoints", "push_to_hub",
+    "start_from", "report_to", "keep_checkpoints", "push_to_hub",
 }  # fmt: skip
 
 
@@ -90,7 +90,10 @@ def maskset_from_run(folder: str | Path, base: Checkpoint | None = None, *, size
     ArgumentError where no file is so small.
     """
     folder = Path(folder)
-    read_record(folder)
+    if read_record(folder).settings.method == "finetune":
+        raise TrainingError(
+            f"{folder}: a finetuning has no mask", hint=f"The dense checkpoint that it learns is {folder / MODEL}."
+        )
     if not (folder / MASK).is_file():
         raise TrainingError(
             f"{folder}: the run is not finished: it has no {MASK}", hint="Go on with: maskhub train ... --resume."
@@ -110,7 +113,7 @@ def _fitted(maskset: MaskSet, folder: Path, size: int) -> MaskSet:
     flips = read_flips(folder / FLIPS, maskset)
     kind = of_mask(maskset.task)
     names = (*kind.metrics(label_names(maskset.task)), "majority_accuracy") if maskset.task else ()
-    smaller = replace(maskset, metrics=dict.fromkeys(names, math.pi), lineage=maskset.lineage | {"size": size})
+    smaller = replace(maskset, metrics=unmeasured(names), lineage=maskset.lineage | {"size": size})
     count = fit(smaller, flips, size)  # with room for metrics
     return replace(smaller, metrics={}, masks=maskset.masks if count == flips.count else flips.masks(count))
 
@@ -124,6 +127,11 @@ def finished(
     return learned(
         record.base, masks, head, task=record.task, initial=record.initial, metrics=dict(metrics), lineage=lineage
     )
+
+
+def unmeasured(names: Iterable[str]) -> dict[str, float]:
+    """In place of metrics that are not measured yet: numbers that take at least as many bytes in a file."""
+    return {name: -math.sqrt(i) / 10 for i, name in enumerate(names, 2)}
 
 
 def learned(base: BaseBinding, masks: Mapping[str, Mask], head: Mapping[str, RawTensor], **more: Any) -> MaskSet:

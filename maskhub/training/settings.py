@@ -47,6 +47,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         "score_range": 0.6,  # as wide as the paper's: the same share of the scores lies within reach of the threshold
         "layers": "all",
         "classifier": "dense",
+        "schedule": "linear",
+        "warmup": 0.1,
+        "max_grad_norm": 1.0,
     },
     "paper": {
         "learning_rate": 1e-3,
@@ -56,12 +59,17 @@ RECIPES: dict[str, dict[str, Any]] = {
         "score_range": None,
         "layers": "upper",
         "classifier": "masked",
+        "schedule": "constant",
+        "warmup": 0.0,
+        "max_grad_norm": 0.0,
     },
 }
 # What scores have learned fades by the decay. A long training is to forget no sooner, in parts of its length; but the
 # weaker the decay, the further scores walk at random, and the larger the mask.
 LOWEST_L2_SP, HIGHEST_L2_SP = 0.0015, 0.007
 L2_SP_OVER_TRAINING = 3.0
+# AdamW on all weights, as the benchmark picked it; its weight decay is in ``finetune``.
+FINETUNING: dict[str, Any] = {"learning_rate": 1e-4, "beta2": 0.999}
 PATTERNS = {f"{n}:{m}" for m in (2, 4, 8, 16) for n in range(1, m)}
 OURS = RECIPES["default"]
 
@@ -76,7 +84,11 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     """How masks are learned; docs/training.md says what each does. Make one by ``method_from``."""
 
     layers: Annotated[
-        str, Weights("all, upper (all but the lowest sixth), 2-11, 0,3,5 or top:4, and what is outside all layers.")
+        str,
+        Weights(
+            "all, upper (all but the lowest sixth: 2-11 of 12 and 1-5 of 6, where the authors' code has 2-5), 0,3,5 or "
+            "top:4, and what is outside all layers."
+        ),
     ] = OURS["layers"]
     target_modules: Annotated[
         tuple[str, ...] | None,
@@ -91,7 +103,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     )
     classifier: Annotated[
         Literal["masked", "frozen", "dense"],
-        Weights("The task's new layer: random and masked, random as it is, or trained."),
+        Weights("The task's new layer: random and masked, random as it is, or trained (layers before it masked)."),
     ] = OURS["classifier"]
     train_biases: Annotated[bool, Weights("Train the base's biases, too.")] = False
     train_norms: Annotated[bool, Weights("Train its LayerNorms, too.")] = False
@@ -99,9 +111,10 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     recipe: Annotated[
         Literal["default", "paper"],
         Learning(
-            "Sets the defaults of --learning-rate, --beta2, --l2-sp, --initial-sparsity, --score-range, --layers and "
-            "--classifier: 4e-3, 0.95, by length, 0.005, 0.6, all, dense; or those of Zhao et al. 2020: 1e-3, 0.999, "
-            "0, 0.05, as wide as that gives, upper, masked."
+            "Sets the defaults of --learning-rate, --beta2, --l2-sp, --initial-sparsity, --score-range, --layers, "
+            "--classifier, --schedule, --warmup and --max-grad-norm: 4e-3, 0.95, by length, 0.005, 0.6, all, dense, "
+            "linear, 0.1, 1; or those of Zhao et al. 2020: 1e-3, 0.999, 0, 0.05, as wide as that gives, upper, masked, "
+            "constant, 0, 0."
         ),
     ] = "default"
     binarizer: Annotated[
@@ -111,8 +124,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     topk_scope: Annotated[Literal["tensor", "global"], Learning("What has the sparsity exactly, by topk.")] = "tensor"
     nm: Annotated[str, Learning("Keep N of M neighbouring inputs, by nm.", "N:M")] = "2:4"
     score_init: Annotated[
-        Literal["uniform", "magnitude", "random"],
-        Learning("Scores spread evenly; or near the threshold, the smallest or random weights dropped."),
+        Literal["uniform", "magnitude"],
+        Learning("Which weights start dropped: any, or the smallest. Scores are spread evenly by either."),
     ] = "uniform"
     initial_sparsity: Annotated[Share, Learning("Share of the weights that start dropped.")] = OURS["initial_sparsity"]
     score_range: Annotated[Positive | None, Learning("Width of the range that uniform scores start in.")] = OURS[
@@ -184,6 +197,13 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     """
 
     base: Annotated[str, Option("A checkpoint folder or file, or a model on the Hub.", "BASE")]
+    method: Annotated[
+        Literal["mask", "finetune"],
+        Learning("Learn a mask, or train all weights as AdamW does (rate 1e-4, beta2 0.999) into RUN/model."),
+    ] = "mask"
+    start_from: Annotated[
+        str | None, Learning("Finetune on top of this mask: what it drops stays dropped.", "MASK")
+    ] = None
     keep_head: Annotated[bool, Weights("Begin with the task's layer that the base has, in place of a new one.")] = False
     revision: Annotated[str | None, Result("Branch, tag or commit of a base on the Hub.", "REVISION")] = None
 
@@ -200,6 +220,11 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     pair_column: Annotated[str | None, Data("The second text, or the choices.", "COLUMN")] = None
     label_column: Annotated[str | None, Data("Each example's class, tags, right choice or number.", "COLUMN")] = None
 
+    tag_piece: Annotated[Literal["first", "last"], Data("Which sub-word of a token has its tag.")] = "first"
+    ignore_tags: Annotated[
+        tuple[str, ...] | None, Data("Tags that are neither learned nor measured, as O,X.", "TAGS")
+    ] = None
+
     learning_rate: Annotated[Positive, Training("Of the scores (Adam).")] = OURS["learning_rate"]
     beta2: Annotated[Part, Training("Adam's: the share that its mean square of gradients keeps in a step.")] = OURS[
         "beta2"
@@ -211,7 +236,13 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     batch_size: Annotated[Number, Training("Examples a batch, of all processes together.")] = 32
     gradient_accumulation_steps: Annotated[Number, Training("Batches a step.")] = 1
     max_length: Annotated[Number, Training("Tokens an example is cut to.")] = 128
-    warmup_ratio: Annotated[Part, Training("Share of the steps in which the rate rises.")] = 0.1
+    schedule: Annotated[
+        Literal["constant", "linear", "cosine"], Training("The learning rate's after the warm-up; the others end at 0.")
+    ] = OURS["schedule"]
+    warmup: Annotated[Part, Training("Share of the steps in which the rate rises.")] = OURS["warmup"]
+    max_grad_norm: Annotated[
+        NotNegative, Training("The norm that the scores' gradients, and all others', are cut to; 0: none.")
+    ] = OURS["max_grad_norm"]
     eval_steps: Annotated[Number, Training("Steps between evaluations and checkpoints.")] = 60
     metric: Annotated[
         str | None,
@@ -227,6 +258,9 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     push_to_hub: Annotated[str | None, Result("Push the mask there when it is learned.", "REPO")] = None
 
 
+# What a finetuning has no use for.
+OF_MASKS = tuple(name for name in (*Method.__struct_fields__, "push_to_hub") if name != "seed")
+
 M = TypeVar("M", bound=Method)
 
 
@@ -236,6 +270,14 @@ def settings_from(**given: Any) -> TrainSettings:
     Numbers may come as texts, lists as texts with commas, and paths as paths. Raises ArgumentError naming the first
     field that there is not, or whose value cannot be.
     """
+    if given.get("method") == "finetune":
+        if of_masks := [name for name in OF_MASKS if given.get(name) is not None]:
+            raise ArgumentError(
+                f"training settings: {of_masks[0]}: a finetuning learns no mask", hint="Leave it out, or method."
+            )
+        given = FINETUNING | {name: value for name, value in given.items() if value is not None}
+    elif given.get("start_from") is not None:
+        raise ArgumentError("training settings: start_from needs a finetuning", hint="Give method=finetune as well.")
     settings = _made(TrainSettings, given)
     if (settings.train_file is None) == (settings.dataset is None):
         raise ArgumentError(
@@ -368,9 +410,9 @@ def _limits(hint: Any) -> str:
 
 def _conflicts(method: Method) -> list[tuple[Any, str]]:
     """What is wrong with values that are each allowed, and whether it is so."""
-    binarizer, weights, split = method.binarizer, method.structure == "weights", method.score_init != "uniform"
+    binarizer, weights, by_size = method.binarizer, method.structure == "weights", method.score_init == "magnitude"
     penalty, final = method.sparsity_penalty > 0, method.final_sparsity is not None
-    simple = binarizer in ("threshold", "sign") and weights and not split
+    simple = binarizer in ("threshold", "sign") and weights and not by_size
     groups = "not heads, rows or layers"
     given = [name for name in ("keep_flips", "bits", "size") if getattr(method, name) is not None]
     own = binarizer if binarizer in ("topk", "nm") else "final_sparsity" if final else "sparsity_penalty"
@@ -379,8 +421,7 @@ def _conflicts(method: Method) -> list[tuple[Any, str]]:
         parse_size(method.size)
     return [
         (method.score_range is None and method.threshold <= -PAPER_MARGIN, f"threshold must be above {-PAPER_MARGIN}"),
-        (split and method.threshold <= 0, f"{method.score_init} scores need a threshold above 0"),
-        (binarizer == "bernoulli" and split, "bernoulli starts all scores alike: leave score_init out"),
+        (binarizer == "bernoulli" and by_size, "bernoulli starts all scores alike: leave score_init out"),
         (
             binarizer == "nm" and method.nm not in PATTERNS,
             f"nm: {method.nm!r} is not N:M, as 2:4, with M 2, 4, 8 or 16",

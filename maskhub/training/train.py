@@ -15,7 +15,7 @@ from maskhub.storage.atomic import claim_folder
 from maskhub.training import examples, processes
 from maskhub.training.lock import LOCK, held, unused
 from maskhub.training.processes import Report, Say
-from maskhub.training.run import MASK, RECORD, RunRecord, read_record
+from maskhub.training.run import MASK, MODEL, RECORD, RunRecord, read_record
 from maskhub.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -94,8 +94,9 @@ def _claim(folder: Path, settings: TrainSettings, resume: bool) -> RunRecord | N
     if resume:
         before = read_record(folder)
         _check_same(before.settings, settings)
-        if (folder / MASK).exists():
-            raise TrainingError(f"{folder}: the run is finished", hint=f"Its mask is {folder / MASK}.")
+        for what, made in {"mask": folder / MASK, "model": folder / MODEL}.items():
+            if made.exists():
+                raise TrainingError(f"{folder}: the run is finished", hint=f"Its {what} is {made}.")
         return before
     if processes.is_first():
         if (folder / RECORD).exists():

@@ -18,7 +18,7 @@ from maskhub.storage.safetensors import TensorFile, write_tensors
 from maskhub.storage.torch import from_torch, to_torch
 from maskhub.tasks.metrics import IGNORED
 from maskhub.training import checkpoints, processes
-from maskhub.training.attach import MaskCallback
+from maskhub.training.attach import MaskCallback, clip_grad_norm_
 from maskhub.training.masking import follow, masked_weights, masks_of, pin_to, places_of, scores_of
 from maskhub.training.methods import RAMP
 from maskhub.training.model import head_of
@@ -63,6 +63,10 @@ class MaskTrainer(Trainer):
             self.optimizer = kind(groups, **options)
         return self.optimizer
 
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        self.accelerator.unscale_gradients()
+        return clip_grad_norm_(model, self.args.max_grad_norm)
+
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """None is while the sparsity still goes to its final one, or flips are still to be selected."""
         masked = next(iter(masked_weights(self.masked).values()))
@@ -105,7 +109,8 @@ class MaskTrainer(Trainer):
         best = self.state.best_global_step or 0  # not best_model_checkpoint: the run may have moved since
         checkpoint = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{best}"
         checkpoints.check(checkpoint)
-        next(iter(masked_weights(self.masked).values())).progress.done = best
+        for one in masked_weights(self.masked).values():  # all have the same
+            one.progress.done = best
         load_weights(self.masked, self.head, checkpoint)
 
 
@@ -116,6 +121,7 @@ class _Steps(MaskCallback):
     """
 
     def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
         self._generator = generator
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -68,6 +68,26 @@ def test_a_run(program: Run, tiny_bert: Path, folder: Path) -> None:
     }
 
 
+def test_a_finetuning(train: Train, tiny_bert: Path) -> None:
+    ran = train(tiny_bert, "--json", method="finetune")
+    assert (ran.status, ran.stderr) == (0, "")
+    said = json.loads(ran.out)
+    assert (said["run"], said["model"]) == ("run", "run/model")
+    assert 0 <= said["metrics"]["accuracy"] <= 1
+    assert Path("run/model/model.safetensors").stat().st_size > Path(tiny_bert, "model.safetensors").stat().st_size
+    assert maskhub("plot", "run", "-o", "run.png").status == 0
+    ran = train(tiny_bert, method="finetune", output="quiet", epochs=0.2)
+    assert ran.out.splitlines()[0] == "quiet/model"
+    ran = train(tiny_bert, "--dry-run", method="finetune", output="plan")
+    assert ran.status == 0
+    assert "Finetuned: " in ran.stderr
+    assert ran.out.splitlines()[0].endswith(" values would be trained")
+    assert not Path("plan").exists()
+    ran = train(tiny_bert, method="finetune", output="other", score_init="uniform")
+    assert (ran.status, Path("other").exists()) == (2, False)
+    assert "score_init: a finetuning learns no mask" in ran.stderr
+
+
 def test_json_and_quiet(train: Train, tiny_bert: Path) -> None:
     ran = train(tiny_bert, "--json")
     assert (ran.status, ran.stderr) == (0, "")

@@ -31,7 +31,7 @@ METHODS = {
     "default": {},
     "paper": {"recipe": "paper"},
     "sign": {"binarizer": "sign", "l2_sp": 0.02, "classifier": "dense"},
-    "topk": {"binarizer": "topk", "topk_scope": "global", "score_init": "random", "final_sparsity": 0.3},
+    "topk": {"binarizer": "topk", "topk_scope": "global", "final_sparsity": 0.3},
     "nm": {"binarizer": "nm", "score_init": "magnitude"},
     "penalty": {"final_sparsity": 0.2, "sparsity_penalty": 2.0, "l2_sp": 0.01},
 }

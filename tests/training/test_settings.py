@@ -34,6 +34,7 @@ def test_the_recipe_of_the_paper() -> None:
     assert (settings.threshold, settings.initial_sparsity, settings.learning_rate) == (1e-2, 0.05, 1e-3)
     assert (settings.batch_size, settings.epochs, settings.max_length, settings.eval_steps) == (32, 10, 128, 60)
     assert (settings.layers, settings.classifier, settings.l2_sp) == ("upper", "masked", 0)
+    assert (settings.schedule, settings.warmup, settings.max_grad_norm) == ("constant", 0, 0)
     scores = starting_scores(settings)
     assert (scores.low, scores.high) == (-0.02, pytest.approx(0.58))
 
@@ -62,7 +63,10 @@ def test_recipes_differ_in_the_same_settings() -> None:
         ({"threshold": -0.02, "recipe": "paper"}, "threshold must be above -0.02", None),
         ({"beta2": 1.0}, "beta2: 1.0 is not at least 0 and below 1", None),
         ({"score_range": 0.0}, "score_range: 0.0 is not above 0", None),
-        ({"warmup_ratio": 1.0}, "warmup_ratio: 1.0 is not at least 0 and below 1", None),
+        ({"warmup": 1.0}, "warmup: 1.0 is not at least 0 and below 1", None),
+        ({"max_grad_norm": -1.0}, "max_grad_norm: -1.0 is not at least 0", None),
+        ({"max_grad_norm": "none"}, "max_grad_norm: 'none' is not a number at least 0", None),
+        ({"schedule": "steps"}, "schedule: there is no 'steps'", "It is one of: constant, linear, cosine."),
         ({"batch_size": 0}, "batch_size: 0 is not at least 1", None),
         ({"seed": 1 << 32}, "seed: 4294967296 is not at least 0 and below 4294967296", None),
         ({"seed": -1}, "seed: -1 is not at least 0 and below 4294967296", None),
@@ -76,7 +80,7 @@ def test_recipes_differ_in_the_same_settings() -> None:
             None,
         ),
         (
-            {"binarizer": "bernoulli", "score_init": "random"},
+            {"binarizer": "bernoulli", "score_init": "magnitude"},
             "bernoulli starts all scores alike: leave score_init out",
             None,
         ),
@@ -88,7 +92,6 @@ def test_recipes_differ_in_the_same_settings() -> None:
             None,
         ),
         ({"topk_scope": "global"}, "topk_scope: the binarizer is not topk", None),
-        ({"score_init": "random", "threshold": 0.0}, "random scores need a threshold above 0", None),
         ({"keep_flips": 0.3, "bits": 0.03}, "keep_flips and bits say the same: give one of them", None),
         ({"binarizer": "nm", "size": "60KB"}, "nm has a sparsity of its own: leave size out", None),
         ({"binarizer": "topk", "bits": 0.03}, "topk has a sparsity of its own: leave bits out", None),
@@ -105,6 +108,7 @@ def test_recipes_differ_in_the_same_settings() -> None:
         ({"bits": 1.0}, "bits: 1.0 is not above 0 and below 1", None),
         ({"keep_flips": 0.0}, "keep_flips: 0.0 is not above 0 and at most 1", None),
         ({"selection_start": 0.9}, "selection_start comes after selection_end", None),
+        ({"score_init": "random"}, "score_init: there is no 'random'", "It is one of: uniform, magnitude."),
         ({"l2_sp": 1.0}, "l2_sp: 1.0 is not at least 0 and below 1", None),
         ({"train_file": None}, "give either a training file or a dataset", "As train_file or dataset: exactly one."),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -27,6 +28,7 @@ from maskhub.errors import ArgumentError, MissingError, TrainingError
 from maskhub.runtime.evaluate import logits_of
 from maskhub.tasks.data import read_file
 from maskhub.training.masking import masks_of, scores_of
+from maskhub.training.recording import read_recording
 from maskhub.training.train import learn, ready
 from tests import tiny, toy
 
@@ -36,8 +38,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "topk": {"binarizer": "topk", "final_sparsity": 0.3},
     "topk over all": {"binarizer": "topk", "topk_scope": "global", "final_sparsity": 0.3},
     "nm": {"binarizer": "nm", "score_init": "magnitude"},
-    "magnitude": {"score_init": "magnitude", "learning_rate": 1e-3},
-    "random": {"score_init": "random", "learning_rate": 1e-3},
+    "magnitude": {"score_init": "magnitude"},
     "l2_sp": {"l2_sp": 0.05},
     "margin": {"score_margin": 0.1, "l2_sp": 0.05},
     "penalty": {"sparsity_penalty": 5.0, "final_sparsity": 0.3, "sparsity_schedule": "steps"},
@@ -52,10 +53,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "selected in a margin": {"keep_flips": 0.5, "score_margin": 0.1},
     "selected signs": {"keep_flips": 0.5, "binarizer": "sign", "selection_rounds": 1},
     "selected by chance": {"keep_flips": 0.5, "binarizer": "bernoulli", "learning_rate": 0.1},
-    "selected sizes": {"keep_flips": 0.5, "score_init": "magnitude", "learning_rate": 1e-3},
+    "selected sizes": {"keep_flips": 0.5, "score_init": "magnitude"},
     "chosen": {"target_modules": "Q,V", "pattern": "layer.1", "classifier": "frozen"},
 }
-DRIFT = {"sign", "topk", "topk over all", "random", "l2_sp", "margin", "penalty", "beta2", "biases and norms", "chosen"}
+DRIFT = {"sign", "topk", "topk over all", "l2_sp", "margin", "penalty", "beta2", "biases and norms", "chosen"}
 DRIFT |= {"selected", "selected to bits", "selected to a size", "selected in a margin", "selected signs"}
 
 
@@ -110,6 +111,56 @@ def test_beta2_reaches_the_optimizer(
     learn(toy.settings(bert, task, classifier="dense", keep_checkpoints=True, **given), tmp_path / "run")
     saved = torch.load(tmp_path / "run/checkpoints/checkpoint-10/optimizer.pt", weights_only=True)
     assert [group["betas"] for group in saved["param_groups"]] == [(0.9, beta2)] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "rates"),
+    [
+        ({}, [1e-2] * 10),  # the authors' own loop
+        ({"schedule": "linear"}, [1e-2 * (1 - step / 10) for step in range(10)]),
+        ({"schedule": "constant", "warmup": 0.4}, [0, 2.5e-3, 5e-3, 7.5e-3, *[1e-2] * 6]),
+        ({"schedule": "cosine"}, [1e-2 * (1 + math.cos(math.pi * step / 10)) / 2 for step in range(10)]),
+        ({"recipe": "default"}, [0, *[1e-2 * (9 - step) / 9 for step in range(9)]]),
+    ],
+)
+def test_the_learning_rate_goes_by_the_schedule(
+    bert: Path, task: Path, tmp_path: Path, given: dict[str, Any], rates: list[float]
+) -> None:
+    learn(toy.settings(bert, task, eval_steps=1, **given), tmp_path / "run")
+    assert read_recording(tmp_path / "run").train["learning_rate"] == pytest.approx(np.array(rates), abs=1e-9)
+
+
+def test_by_the_recipes_own_rate_no_more_flip_where_the_smallest_weights_start_dropped(
+    bert: Path, task: Path, tmp_path: Path
+) -> None:
+    flips: dict[str, np.ndarray] = {}
+    for score_init in ("uniform", "magnitude"):
+        given = {"recipe": "default", "learning_rate": None, "score_init": score_init, "epochs": 12.0, "eval_steps": 20}
+        run = learn(toy.settings(bert, task, **given), tmp_path / score_init).folder
+        recording = read_recording(run)
+        assert recording.mask_steps.tolist() == [0, 20, 40, 60]
+        flips[score_init] = recording.flips.sum(1) / recording.weights.sum()
+    assert (flips["magnitude"] <= flips["uniform"] * 1.2).all()
+    assert flips["magnitude"][1] < 0.03
+
+
+@pytest.mark.parametrize(("norm", "clipped"), [(None, False), (0, False), (1e-4, True)])
+def test_gradients_are_clipped_where_that_is_asked(
+    bert: Path, task: Path, tmp_path: Path, norm: float | None, clipped: bool
+) -> None:
+    learn(toy.settings(bert, task, keep_checkpoints=True, max_grad_norm=norm), tmp_path / "run")
+    saved = torch.load(tmp_path / "run/checkpoints/checkpoint-10/optimizer.pt", weights_only=True)
+    means = torch.cat([state["exp_avg"].flatten() for state in saved["state"].values()])
+    assert (float(means.norm()) <= 1e-4) == clipped
+
+
+def test_scores_and_what_is_trained_besides_are_clipped_apart(bert: Path, task: Path, tmp_path: Path) -> None:
+    given = {"classifier": "dense", "max_grad_norm": 1e-4, "epochs": 0.2, "keep_checkpoints": True}
+    learn(toy.settings(bert, task, **given), tmp_path / "run")
+    saved = torch.load(tmp_path / "run/checkpoints/checkpoint-1/optimizer.pt", weights_only=True)
+    for group in saved["param_groups"]:
+        means = torch.cat([saved["state"][i]["exp_avg"].flatten() for i in group["params"]])
+        assert float(means.norm()) == pytest.approx(1e-5, rel=0.02)  # a tenth of one gradient
 
 
 def test_what_methods_do_to_a_mask(bert: Path, task: Path, tmp_path: Path) -> None:
@@ -289,6 +340,26 @@ def test_a_trainer_of_ones_own(bert: Path, task: Path, tmp_path: Path, given: di
     if "final_sparsity" in given:
         masks = masks_of(model).values()
         assert sum(m.size - m.kept for m in masks) == round(0.3 * sum(m.size for m in masks))
+
+
+def test_a_trainer_of_ones_own_clips_apart(bert: Path, task: Path, tmp_path: Path) -> None:
+    model = own_model(bert)
+    learning.mask_model(model, bert)
+    arguments = TrainingArguments(
+        str(tmp_path / "out"), max_steps=1, per_device_train_batch_size=8, use_cpu=True, report_to="none",
+        save_strategy="no", disable_tqdm=True, max_grad_norm=0,
+    )  # fmt: skip
+    callbacks = [learning.MaskCallback(max_grad_norm=1e-4)]
+    trainer = Trainer(model, arguments, train_dataset=rows_of(bert, task), callbacks=callbacks)
+    trainer.train()
+    state = trainer.optimizer.state
+    scores = {id(score) for score in scores_of(model).values()}
+    for mine in (True, False):
+        means = [state[p]["exp_avg"].flatten() for p in state if (id(p) in scores) == mine]
+        assert float(torch.cat(means).norm()) == pytest.approx(1e-5, rel=0.02)
+    arguments.max_grad_norm = 1.0
+    with pytest.raises(TrainingError, match=r"^the Trainer itself clips all gradients together, at 1\.0\. Give its"):
+        Trainer(model, arguments, train_dataset=rows_of(bert, task), callbacks=callbacks).train()
 
 
 def test_models_that_cannot_be_masked_or_packed(bert: Path, tmp_path: Path) -> None:

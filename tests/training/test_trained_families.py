@@ -29,14 +29,14 @@ RELATIVE = {
 # By configuration: the base's class, sizes, and how many weights are masked.
 FAMILIES: dict[str, tuple[str, dict[str, Any], int]] = {
     "DebertaV2Config": ("DebertaV2Model", ENCODER | RELATIVE, 16),
-    "MPNetConfig": ("MPNetModel", ENCODER | {"pad_token_id": 1}, 12),
+    "MPNetConfig": ("MPNetModel", ENCODER | {"pad_token_id": 1}, 13),
     "ModernBertConfig": ("ModernBertModel", ENCODER | {
         "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3, "local_attention": 16,
     }, 8),
     "XLNetConfig": ("XLNetModel", {
         "vocab_size": WORDS, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48, "initializer_range": 0.1,
     }, 4),
-    "LongformerConfig": ("LongformerModel", ENCODER | {"attention_window": 8, "pad_token_id": 1}, 18),
+    "LongformerConfig": ("LongformerModel", ENCODER | {"attention_window": 8, "pad_token_id": 1}, 19),
     "BigBirdConfig": ("BigBirdModel", ENCODER | {"attention_type": "original_full"}, 13),
     "OPTConfig": ("OPTModel", {
         "vocab_size": WORDS, "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

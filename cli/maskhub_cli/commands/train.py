@@ -31,6 +31,15 @@ def train(call: Call[Any], out: Output) -> None:
         result = call(**reports)
     if not processes.is_first():
         return
+    if result.mask is None:
+        made = result.checkpoint
+        out.show(
+            {"run": str(result.folder), "model": str(made), "metrics": result.metrics},
+            quiet=made,
+            title=str(made),
+            fields=_numbers(result.metrics),
+        )
+        return
     size = result.mask.stat().st_size
     out.show(
         {
@@ -44,12 +53,16 @@ def train(call: Call[Any], out: Output) -> None:
         title=str(result.mask),
         fields={
             "size": f"{size:,} bytes",
-            **{name.replace("_", " "): f"{value:.4f}" for name, value in result.metrics.items()},
+            **_numbers(result.metrics),
         },
     )
     if not result.metrics:
         out.hint("Not evaluated: no --eval-file was given; --eval-split 0.1 holds a tenth of the examples out.")
     out.hint(f"Next: maskhub info {result.mask}, then: maskhub apply {call.asked['base']} {result.mask} -o DIR")
+
+
+def _numbers(metrics: Mapping[str, float]) -> dict[str, str]:
+    return {name.replace("_", " "): f"{value:.4f}" for name, value in metrics.items()}
 
 
 @contextmanager
@@ -69,10 +82,11 @@ def _show_plan(out: Output, base: str, plan: Plan) -> None:
     import msgspec
 
     memory = {name: f"{size:,} bytes" for name, size in plan.memory.items()}
+    what = f"{len(plan.weights)} tensors would be masked" if plan.weights else f"{plan.dense:,} values would be trained"
     out.show(
         msgspec.to_builtins(plan) | {"masked": plan.masked},
         quiet=plan.masked,
-        title=f"{base}: {len(plan.weights)} tensors would be masked",
+        title=f"{base}: {what}",
         fields={
             "weights masked": f"{plan.masked:,}",
             "scores": f"{sum(weight.scores for weight in plan.weights):,}",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 from maskhub.api.parameters import Base, BaseLike, PathLike, Token
 from maskhub.api.push import push
-from maskhub.errors import ArgumentError, extra
+from maskhub.errors import ArgumentError, LibraryError, extra
 from maskhub.options import Option
 from maskhub.training.settings import parameters, read_config, settings_from
 
@@ -72,11 +73,25 @@ def train(
         return ready(asked, output, resume=resume, say=say, token=token).plan
     assert output is not None
     result = learn(asked, output, resume=resume, report=report, say=say, token=token)
+    if result.sizes and result.metrics and processes.is_first():
+        _draw_sizes(result)
     if asked.push_to_hub and result.mask is not None and processes.is_first():
         pushed = push(result.mask, asked.push_to_hub, token=token)
         if say:
             say(f"Pushed: {pushed.address}")
     return result
+
+
+def _draw_sizes(result: TrainResult) -> None:
+    """RUN/sizes.png, where matplotlib is there to draw it: the task's first metric over the bytes of its files."""
+    from maskhub.pictures.plots import save_sizes
+
+    metric = next(iter(result.metrics))
+    points = {float(one.mask.stat().st_size): one.metrics[metric] for one in result.sizes}
+    with contextlib.suppress(LibraryError):
+        save_sizes(
+            points, metric, result.folder / "sizes.png", f"Run {result.folder.resolve().name}, packed at each size"
+        )
 
 
 def _named(base: BaseLike) -> dict[str, str]:

@@ -245,6 +245,27 @@ def _curves(recording: Recording, title: str) -> Figure:
     return figure
 
 
+def save_sizes(points: Mapping[float, float], metric: str, path: str | Path, title: str) -> None:
+    """Draw a metric over the bytes of files into a file, replacing it."""
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    claim_picture(path, force=True)
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    places, values = zip(*sorted(points.items()), strict=True)
+    axes.plot(places, values, "o-", color=COLOURS[0])
+    for place, value in zip(places, values, strict=True):
+        axes.annotate(f"{value:.3f}", (place, value), (0, 7), textcoords="offset points", ha="center", fontsize=9)
+    axes.set(xlabel="bytes of the file", ylabel=metric.replace("_", " "))
+    axes.set_title(title, fontsize=11, parse_math=False)
+    axes.xaxis.set_major_formatter(lambda value, _: _bytes(value))
+    axes.margins(x=0.08, y=0.15)
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    write_atomic(path, _drawn(figure, path.suffix[1:], title))
+
+
 def save_growth(masks: Sequence[MaskSummary], path: str | Path) -> None:
     """Draw what tasks like these take on disk and in memory, over their number, into a file, replacing it."""
     path = Path(path)

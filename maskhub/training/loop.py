@@ -66,11 +66,20 @@ SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "
 
 
 @dataclass(frozen=True)
+class Sized:
+    """A run's mask of a size that was asked for, and what it reaches where it was evaluated."""
+
+    size: str
+    mask: Path
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """A finished run: its folder, the packed mask and its manifest, the metrics, and the model still in memory.
 
-    A finetuning has a dense ``checkpoint``, a folder, in place of mask and manifest.
-    ``tokenizer`` is an image processor where the task is one on images.
+    A finetuning has a dense ``checkpoint``, a folder, in place of mask and manifest. ``tokenizer`` is an image
+    processor where the task is one on images. ``sizes`` are the masks of several sizes, the largest first.
     """
 
     folder: Path
@@ -80,6 +89,7 @@ class TrainResult:
     metrics: dict[str, float]
     model: PreTrainedModel
     tokenizer: Any
+    sizes: tuple[Sized, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -193,24 +203,50 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
 
     reported = _measured(kind, labels, ready.eval_rows)
     flips = _fitted(ready, trainer, unmeasured(reported))
-    metrics: dict[str, float] = {}
-    if ready.eval_rows is not None:
-        measured = trainer.evaluate()
-        metrics = {key: measured[f"eval_{key}"] for key in reported if f"eval_{key}" in measured}
-        if not all(map(math.isfinite, metrics.values())):
-            raise TrainingError(f"{folder}: the loss is not a number any more", hint="Try a lower --learning-rate.")
-    result = _finish(ready, trainer, flips, metrics, seconds, say) if processes.is_first() else None
+    metrics = _evaluated(ready, trainer)
+    if not all(map(math.isfinite, metrics.values())):
+        raise TrainingError(f"{folder}: the loss is not a number any more", hint="Try a lower --learning-rate.")
+    sizes = _smaller(ready, trainer, metrics) if settings.sizes else ()
+    result = _finish(ready, trainer, flips, metrics, seconds, say, sizes) if processes.is_first() else None
     trainer.accelerator.wait_for_everyone()
     ready.model.eval()  # type: ignore[no-untyped-call]
     if settings.method == "finetune":
         return TrainResult(folder, None, None, folder / MODEL, metrics, ready.model, ready.processor)
     manifest = result or MaskFile(folder / MASK).manifest
-    return TrainResult(folder, folder / MASK, manifest, None, metrics, ready.model, ready.processor)
+    return TrainResult(folder, folder / MASK, manifest, None, metrics, ready.model, ready.processor, sizes)
 
 
 def _measured(kind: TaskType, labels: tuple[str, ...], rows: Any) -> tuple[str, ...]:
     """Names of what is reported of an evaluation, if there is one."""
     return (*kind.metrics(labels), "loss", "majority_accuracy") if rows is not None else ()
+
+
+def _evaluated(ready: Ready, trainer: MaskTrainer) -> dict[str, float]:
+    """What the model reaches on the examples to evaluate on, if there are such."""
+    if ready.eval_rows is None:
+        return {}
+    measured = trainer.evaluate()
+    reported = _measured(ready.kind, ready.labels, ready.eval_rows)
+    return {key: measured[f"eval_{key}"] for key in reported if f"eval_{key}" in measured}
+
+
+def _smaller(ready: Ready, trainer: MaskTrainer, metrics: dict[str, float]) -> tuple[Sized, ...]:
+    """A mask of each size that was asked for, the largest first, which is the run's own."""
+    asked = sorted(ready.record.settings.sizes or (), key=parse_size, reverse=True)
+    pairs, found = selected(trainer.masked), [Sized(asked[0], ready.folder / MASK, metrics)]
+    assert trainer.optimizer is not None
+    scores = [one.scores.detach().clone() for one, _ in pairs]
+    for wanted in asked[1:]:
+        path = ready.folder / f"mask-{wanted.replace(' ', '')}.msk"
+        now = _maskset(ready.record, ready.model, ready.origin, unmeasured(metrics))
+        fit_masks(pairs, trainer.optimizer, now, wanted)
+        found.append(Sized(wanted, path, _evaluated(ready, trainer)))
+        if processes.is_first():
+            writer.save(_maskset(ready.record, ready.model, ready.origin, found[-1].metrics), path, force=True)
+    with torch.no_grad():
+        for (one, _), before in zip(pairs, scores, strict=True):
+            one.scores.copy_(before)
+    return tuple(found)
 
 
 def _fitted(ready: Ready, trainer: MaskTrainer, metrics: dict[str, float]) -> Flips | None:
@@ -229,11 +265,19 @@ def _maskset(record: RunRecord, model: PreTrainedModel, origin: Origin, metrics:
 
 
 def _finish(
-    ready: Ready, trainer: MaskTrainer, flips: Flips | None, metrics: dict[str, float], seconds: float, say: Say
+    ready: Ready,
+    trainer: MaskTrainer,
+    flips: Flips | None,
+    metrics: dict[str, float],
+    seconds: float,
+    say: Say,
+    sizes: Sequence[Sized],
 ) -> Manifest | None:
     """Write what is kept of a run, the mask or the finetuned model last, and delete its checkpoints."""
     folder, state = ready.folder, trainer.state
     history = {"steps": state.global_step, "seconds": round(seconds, 3), "history": state.log_history}
+    if sizes:
+        history["sizes"] = [{"size": one.size, "mask": one.mask.name, "metrics": one.metrics} for one in sizes]
     write_atomic(folder / METRICS, json.dumps({"metrics": metrics, **history}, indent=2).encode() + b"\n")
     if flips is not None:
         write_flips(folder / FLIPS, flips)

@@ -95,15 +95,15 @@ def select(pairs: Pairs, optimizer: torch.optim.Optimizer, left: int, budget: fl
 
 
 @torch.no_grad()
-def fit_masks(pairs: Pairs, optimizer: torch.optim.Optimizer, maskset: MaskSet) -> Flips:
-    """Undo the flips that matter least, as many as the method's size or bits ask for; gives those that stay.
+def fit_masks(pairs: Pairs, optimizer: torch.optim.Optimizer, maskset: MaskSet, size: str | None = None) -> Flips:
+    """Undo the flips that matter least, as many as ``size``, or the method's or its bits, ask for; gives what stays.
 
     ``maskset`` is what would be written now.
     """
     method, flips = pairs[0][0].method, flips_now(pairs, optimizer)
     count = flips.count
-    if method.size is not None:
-        count = fit(maskset, flips, parse_size(method.size))
+    if (size := size or method.size) is not None:
+        count = fit(maskset, flips, parse_size(size))
     elif method.bits is not None:
         count = flips.fitting(bits_budget(pairs))
     kept = flips.highest(count)

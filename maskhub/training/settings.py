@@ -254,6 +254,10 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     report_to: Annotated[str, Training("Trackers of transformers' Trainer: tensorboard, wandb.", "TRACKER")] = "none"
 
     base_name: Annotated[str | None, Result("Name of the base to record in the mask; default: BASE.", "NAME")] = None
+    sizes: Annotated[
+        tuple[str, ...] | None,
+        Result("Pack the run at each of these sizes, as 30KB,60KB: trained for the largest, all measured.", "SIZES"),
+    ] = None
     keep_checkpoints: Annotated[bool, Result("Keep checkpoints, with their scores, when the run is finished.")] = False
     push_to_hub: Annotated[str | None, Result("Push the mask there when it is learned.", "REPO")] = None
 
@@ -360,6 +364,10 @@ def _made(kind: type[M], given: dict[str, Any]) -> M:
     for name in given:
         _check_name(kind, name, "training settings")
     values = {name: _value(value, types[name]) for name, value in given.items() if value is not None}
+    if values.get("sizes"):
+        largest = max(values["sizes"], key=parse_size)
+        if values.setdefault("size", largest) != largest:
+            raise ArgumentError("training settings: size and sizes say the same: give one of them")
     recipe = RECIPES.get(str(values.get("recipe", "default")), {})
     fields = {name: value for name, value in recipe.items() if name in types} | values
     try:

@@ -246,3 +246,22 @@ def test_settings_of_a_run_that_selects_are_in_its_lineage(run: TrainResult) -> 
     assert open_mask(run.mask).lineage["settings"]["keep_flips"] == 0.5
     record = json.loads((run.folder / "run.json").read_bytes())
     assert record["settings"]["selection_start"] == 0.5
+
+
+def test_a_run_is_packed_at_several_sizes(wide: Path, task: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    given = {name: getattr(toy.settings(wide, task), name) for name in ("train_file", "eval_file", "max_length")}
+    more = {"recipe": "paper", "batch_size": 8, "eval_steps": 4, "learning_rate": 1e-2, "sizes": "5KB,6.5KB,4.5KB"}
+    result = maskhub.train(wide, tmp_path / "run", **given, **LONG, **more)
+    assert [one.mask.name for one in result.sizes] == ["mask.msk", "mask-5KB.msk", "mask-4.5KB.msk"]
+    for one, wanted in zip(result.sizes, (6500, 5000, 4500), strict=True):
+        assert 0.97 * wanted <= one.mask.stat().st_size <= wanted
+        measured = maskhub.evaluate(wide, one.mask, file=task / "eval.jsonl")[0].metrics
+        assert one.metrics["accuracy"] == measured["accuracy"] == maskhub.open(one.mask).metrics["accuracy"]
+    assert logits(result.model, wide, task) == logits(maskhub.load_model(wide, result.mask), wide, task)
+    assert json.loads((tmp_path / "run/metrics.json").read_bytes())["sizes"][1]["size"] == "5KB"
+    assert (tmp_path / "run/sizes.png").stat().st_size > 5_000
+    with pytest.raises(ArgumentError, match="size and sizes say the same"):
+        toy.settings(wide, task, size="7KB", sizes="5KB,6KB")
+    with pytest.raises(ArgumentError, match="'huge' is no size such as"):
+        toy.settings(wide, task, sizes="5KB,huge")

@@ -10,6 +10,7 @@ from maskhub_cli.command import Call
 from maskhub_cli.output import Output
 
 if TYPE_CHECKING:
+    from maskhub.training.loop import Sized
     from maskhub.training.plan import Plan
 
 
@@ -48,17 +49,24 @@ def train(call: Call[Any], out: Output) -> None:
             "id": result.manifest.id,
             "bytes": size,
             "metrics": result.metrics,
-        },
-        quiet=result.mask,
+        }
+        | ({"sizes": [_sized(one) for one in result.sizes]} if result.sizes else {}),
+        quiet=[one.mask for one in result.sizes] or result.mask,
         title=str(result.mask),
         fields={
             "size": f"{size:,} bytes",
             **_numbers(result.metrics),
         },
+        tables=[[{"size": one.size, "bytes": _sized(one)["bytes"], **_numbers(one.metrics)} for one in result.sizes]],
     )
     if not result.metrics:
         out.hint("Not evaluated: no --eval-file was given; --eval-split 0.1 holds a tenth of the examples out.")
     out.hint(f"Next: maskhub info {result.mask}, then: maskhub apply {call.asked['base']} {result.mask} -o DIR")
+
+
+def _sized(one: Sized) -> dict[str, Any]:
+    """A mask of a size that was asked for, as JSON has it."""
+    return {"size": one.size, "mask": str(one.mask), "bytes": one.mask.stat().st_size, "metrics": one.metrics}
 
 
 def _numbers(metrics: Mapping[str, float]) -> dict[str, str]:

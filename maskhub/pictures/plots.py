@@ -182,13 +182,14 @@ def _panels(recording: Recording) -> dict[str, list[Line]]:
     inside = np.unique(layers[layers >= 0])
     groups = {_numbered(part): part for part in np.array_split(inside, min(GROUPS, inside.size) or 1) if part.size}
     groups |= {OTHER: np.array([-1])} if (layers < 0).any() else {}
-    dropped, flipped = [], []
+    dropped, flipped, since = [], [], []
     for label, part in groups.items():
         chosen = np.isin(layers, part)
         weights = recording.weights[chosen]
         total = max(1, int(weights.sum()))
         dropped.append(Line(label, recording.mask_steps, 100 * (1 - recording.density[:, chosen] @ weights / total)))
         flipped.append(Line(label, recording.mask_steps, 100 * recording.flips[:, chosen].sum(1) / total))
+        since.append(Line(label, recording.mask_steps, 100 * recording.flips_since[:, chosen].sum(1) / total))
     evaluated = {name: Line(name, recording.eval_steps, values) for name, values in recording.eval.items()}
     loss = [Line("training", recording.train_steps, recording.train["loss"], sparse=False)]
     if "loss" in evaluated:
@@ -200,6 +201,7 @@ def _panels(recording: Recording) -> dict[str, list[Line]]:
         "metrics": metrics,
         "dropped weights, %": dropped,
         "weights flipped\nsince the start, %": flipped,
+        "since the last\nevaluation, %": since,
         "learning rate": rate,
     }
     shown = {name: [line for line in lines if np.isfinite(line.values).any()] for name, lines in panels.items()}

@@ -2,8 +2,10 @@
 
 ``train/`` holds ``step``, ``loss``, ``learning_rate`` and ``grad_norm``; ``eval/`` holds ``step``, ``names`` and
 ``values`` (evaluations x metrics); ``mask/`` holds ``step``, ``tensors``, ``weights``, and by step and tensor
-``density`` (share of weights kept) and ``flips`` (weights kept now and not at the start, or the other way). Steps
-count optimiser steps.
+``density`` (share of weights kept), ``flips`` (weights kept now and not at the start, or the other way),
+``flips_since`` (the same against the row before, or the checkpoint that the run went on from) and ``iou`` (of the
+weights dropped now and those dropped at the start: how many are both, over how many are either; 1 where none is).
+Steps count optimiser steps.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ class Recording:
     weights: NDArray[np.int64]
     density: NDArray[np.float64]  # mask_steps x tensors
     flips: NDArray[np.int64]
+    flips_since: NDArray[np.int64]  # the row before
+    iou: NDArray[np.float64]  # of the weights dropped now and at the start
 
 
 def read_recording(run: str | Path, until: float = math.inf) -> Recording:
@@ -69,8 +73,11 @@ def read_recording(run: str | Path, until: float = math.inf) -> Recording:
                 read("mask/weights", np.int64, 1),
                 read("mask/density", np.float64, 2, rows["mask"]),
                 read("mask/flips", np.int64, 2, rows["mask"]),
+                read("mask/flips_since", np.int64, 2, rows["mask"]),
+                read("mask/iou", np.float64, 2, rows["mask"]),
             )
-            widths = {len(recording.tensors), *(part.shape[1] for part in (recording.density, recording.flips))}
+            by_tensor = recording.density, recording.flips, recording.flips_since, recording.iou
+            widths = {len(recording.tensors), *(part.shape[1] for part in by_tensor)}
             if {*widths, len(recording.weights)} != {len(recording.tensors)}:
                 raise FormatError("its masks are not of as many tensors as it names")
             return recording
@@ -101,6 +108,8 @@ class Recorder:
             self._rows("eval/values", (len(metrics),), np.float64)
             self._rows("mask/density", (len(tensors),), np.float64)
             self._rows("mask/flips", (len(tensors),), np.int64)
+            self._rows("mask/flips_since", (len(tensors),), np.int64)
+            self._rows("mask/iou", (len(tensors),), np.float64)
             self._file["eval/names"] = np.array([name.encode() for name in metrics], dtype=h5py.string_dtype())
             self._file["mask/tensors"] = np.array([name.encode() for name in tensors], dtype=h5py.string_dtype())
             self._file["mask/weights"] = np.array(list(tensors.values()), dtype=np.int64)
@@ -120,9 +129,9 @@ class Recorder:
         """A row of the metrics named at the start; others are left out."""
         self._append("eval", step, {"values": [metrics.get(name, np.nan) for name in self._metrics]})
 
-    def mask(self, step: int, density: ArrayLike, flips: ArrayLike) -> None:
-        """A row of density and flips by tensor, in the order of the tensors named at the start."""
-        self._append("mask", step, {"density": density, "flips": flips})
+    def mask(self, step: int, density: ArrayLike, flips: ArrayLike, flips_since: ArrayLike, iou: ArrayLike) -> None:
+        """A row of what is recorded by tensor, in the order of the tensors named at the start."""
+        self._append("mask", step, {"density": density, "flips": flips, "flips_since": flips_since, "iou": iou})
 
     def sync(self) -> None:
         """Have the disk hold what is recorded so far."""
@@ -145,7 +154,7 @@ class Recorder:
         for i, step in enumerate(before.eval_steps):
             self.eval(int(step), {name: values[i] for name, values in before.eval.items()})
         for i, step in enumerate(before.mask_steps):
-            self.mask(int(step), before.density[i], before.flips[i])
+            self.mask(int(step), before.density[i], before.flips[i], before.flips_since[i], before.iou[i])
 
     def _append(self, group: str, step: int, values: Mapping[str, ArrayLike]) -> None:
         with explained(self._path):

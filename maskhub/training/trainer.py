@@ -13,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from maskhub.errors import OutputError, TrainingError, reason
 from maskhub.interrupts import caught
+from maskhub.masks.mask import Mask
 from maskhub.storage.atomic import atomic_file
 from maskhub.storage.safetensors import TensorFile, write_tensors
 from maskhub.storage.torch import from_torch, to_torch
@@ -149,11 +150,13 @@ class Record(TrainerCallback):
     def __init__(self, recorder: Recorder, model: nn.Module) -> None:
         self._recorder = recorder
         self._model = model
-        self._first = masks_of(model)
+        self._first = self._last = masks_of(model)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step == 0:
             self._masks(0)
+        else:
+            self._last = masks_of(self._model)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step % args.save_steps == 0 or state.global_step == state.max_steps:
@@ -174,7 +177,20 @@ class Record(TrainerCallback):
     def _masks(self, step: int) -> None:
         now = masks_of(self._model)
         density = [mask.kept / mask.size for mask in now.values()]
-        self._recorder.mask(step, density, [(mask ^ self._first[name]).kept for name, mask in now.items()])
+        flips, since = (
+            [(mask ^ before[name]).kept for name, mask in now.items()] for before in (self._first, self._last)
+        )
+        overlaps = [
+            overlap(mask, self._first[name], flipped) for (name, mask), flipped in zip(now.items(), flips, strict=True)
+        ]
+        self._recorder.mask(step, density, flips, since, overlaps)
+        self._last = now
+
+
+def overlap(a: Mask, b: Mask, flips: int) -> float:
+    """The intersection over the union of what two masks drop, which differ in so many weights; 1 where none drops."""
+    dropped = a.size - a.kept + b.size - b.kept
+    return (dropped - flips) / (dropped + flips) if dropped else 1.0
 
 
 def save_weights(model: nn.Module, head: frozenset[str], folder: Path) -> None:

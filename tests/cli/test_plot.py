@@ -17,11 +17,11 @@ pytest.importorskip("h5py")
 def record(folder: Path, steps: int) -> Recorder:
     folder.mkdir()
     recorder = Recorder(folder, {"layer.0.query.weight": 30, "layer.1.query.weight": 50, "pooler": 20}, ["f1", "loss"])
-    recorder.mask(0, [0.95, 0.95, 0.95], [0, 0, 0])
+    recorder.mask(0, [0.95, 0.95, 0.95], [0, 0, 0], [0, 0, 0], [1, 1, 1])
     for step in range(1, steps + 1):
         recorder.train(step, {"loss": 1 / step, "learning_rate": 0.1, "grad_norm": 1.0})
         recorder.eval(step, {"f1": 1 - 1 / step, "loss": 2 / step})
-        recorder.mask(step, [0.9, 0.8, 0.7], [step, 2 * step, 3 * step])
+        recorder.mask(step, [0.9, 0.8, 0.7], [step, 2 * step, 3 * step], [1, 2, 3], [0.9, 0.8, 0.7])
     return recorder
 
 
@@ -33,7 +33,7 @@ def test_a_run_that_goes_on(run: Run, folder: Path) -> None:
     for text in ("Run run", "f1", "evaluation", "training", "dropped weights, %", "layer 1", "other", "learning rate"):
         assert f"<!-- {text} -->" in first
     recorder.train(6, {"loss": 0.1})
-    recorder.mask(6, [0.9, 0.8, 0.1], [1, 2, 30])
+    recorder.mask(6, [0.9, 0.8, 0.1], [1, 2, 30], [1, 2, 3], [0.9, 0.8, 0.7])
     ran = run("plot", "run", "-o", "run.svg", "--force", "-q")
     assert (ran.status, ran.out) == (0, "run.svg\n")
     assert Path("run.svg").read_text() != first

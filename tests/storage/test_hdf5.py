@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Path:
         recorder = Recorder(tmp_path / name, {"a": 10, "b": 20}, ["accuracy"])
         for step in (1, 2):
             recorder.train(step, {"loss": 4242.0})
-            recorder.mask(step, [0.5, 0.5], [1, 2])
+            recorder.mask(step, [0.5, 0.5], [1, 2], [1, 0], [0.5, 0.5])
             recorder.eval(step, {"accuracy": 0.5})
         recorder.close()
     (tmp_path / "secret").write_bytes(bytes(16))

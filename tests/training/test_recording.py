@@ -24,7 +24,7 @@ recorder = Recorder(Path(sys.argv[1]), {"a": 10, "b": 20}, ["accuracy"])
 for step in range(1, 1_000_000):
     recorder.train(step, {"loss": 1 / step, "learning_rate": 0.1})
     if step % 5 == 0:
-        recorder.mask(step, [0.5, 0.25], [step, 2 * step])
+        recorder.mask(step, [0.5, 0.25], [step, 2 * step], [step, 5], [0.5, 1.0])
         recorder.eval(step, {"accuracy": 0.5, "not recorded": 1.0})
 """
 
@@ -44,7 +44,9 @@ def check_rows(recording: Recording) -> None:
     assert np.isnan(recording.train["grad_norm"]).all()
     assert (recording.mask_steps == 5 * np.arange(1, len(recording.mask_steps) + 1)).all()
     assert (recording.flips == np.stack([recording.mask_steps, 2 * recording.mask_steps], axis=1)).all()
+    assert (recording.flips_since == np.stack([recording.mask_steps, np.full_like(recording.mask_steps, 5)], 1)).all()
     assert (recording.density == [0.5, 0.25]).all()
+    assert (recording.iou == [0.5, 1.0]).all()
     assert list(recording.eval) == ["accuracy"]
     assert (recording.eval["accuracy"] == 0.5).all()
 

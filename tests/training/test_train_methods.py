@@ -30,6 +30,7 @@ from maskhub.tasks.data import read_file
 from maskhub.training.masking import masks_of, scores_of
 from maskhub.training.recording import read_recording
 from maskhub.training.train import learn, ready
+from maskhub.training.trainer import load_weights
 from tests import tiny, toy
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -161,6 +162,27 @@ def test_scores_and_what_is_trained_besides_are_clipped_apart(bert: Path, task: 
     for group in saved["param_groups"]:
         means = torch.cat([saved["state"][i]["exp_avg"].flatten() for i in group["params"]])
         assert float(means.norm()) == pytest.approx(1e-5, rel=0.02)  # a tenth of one gradient
+
+
+def test_flips_and_overlaps_are_recorded(bert: Path, task: Path, tmp_path: Path) -> None:
+    """Each evaluation's masks, from the checkpoints' scores: against the start, the row before, and what both drop."""
+    asked = toy.settings(bert, task, keep_checkpoints=True, learning_rate=3e-2)
+    run = learn(asked, tmp_path / "run").folder
+    recording = read_recording(run)
+    assert recording.mask_steps.tolist() == [0, 4, 8, 10]
+    start = ready(asked).model
+    masks = [{name: mask.to_bool() for name, mask in masks_of(start).items()}]
+    for step in (4, 8, 10):
+        load_weights(start, frozenset(), run / f"checkpoints/checkpoint-{step}")
+        masks.append({name: mask.to_bool() for name, mask in masks_of(start).items()})
+    for row, now in enumerate(masks):
+        for column, name in enumerate(recording.tensors):
+            first, last, mine = masks[0][name], masks[max(0, row - 1)][name], now[name]
+            assert recording.flips[row, column] == (mine != first).sum()
+            assert recording.flips_since[row, column] == (mine != last).sum()
+            both, either = (~mine & ~first).sum(), (~mine | ~first).sum()
+            assert recording.iou[row, column] == pytest.approx(both / either if either else 1)
+    assert recording.iou[3].max() < 1
 
 
 def test_what_methods_do_to_a_mask(bert: Path, task: Path, tmp_path: Path) -> None:

@@ -56,9 +56,21 @@ from maskhub.training.plan import Plan, plan_of, size
 from maskhub.training.prepare import prepare
 from maskhub.training.processes import Report, Say
 from maskhub.training.recording import Recorder, read_recording
-from maskhub.training.run import CHECKPOINTS, FLIPS, MASK, METRICS, MODEL, RunRecord, finished, unmeasured, write_record
+from maskhub.training.run import (
+    CHECKPOINTS,
+    FLIPS,
+    MASK,
+    METRICS,
+    MODEL,
+    SNAPSHOT,
+    RunRecord,
+    finished,
+    unmeasured,
+    write_record,
+)
 from maskhub.training.selection import fit_masks, selected
 from maskhub.training.settings import TrainSettings
+from maskhub.training.snapshots import Snapshots, cycle_ends
 from maskhub.training.trainer import MaskTrainer, Record, Reporter, StopOnInterrupt
 
 # transformers' names of learning-rate schedules; its "constant" would leave the warm-up out.
@@ -140,6 +152,8 @@ def ready(
     rows: Any = kind.encode(data.training, processor, labels, settings.max_length)
     eval_rows = kind.encode(data.evaluation, processor, labels, settings.max_length) if data.evaluation else None
     steps = _steps(settings, len(rows))
+    if settings.snapshots is not None:
+        cycle_ends(steps, _warmup(settings, steps), settings.snapshots)
     arguments = _arguments(settings, folder, rows, steps, data.metric if data.evaluation else None)
     planned = plan_of(model, data, steps)
     say(planned.masks)
@@ -154,7 +168,9 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
     folder, kind, labels = ready.folder, ready.kind, ready.labels
     settings = ready.record.settings
     callbacks: list[TrainerCallback] = [Reporter(report)] if report else []
-    if ready.eval_rows is not None:
+    if settings.snapshots is not None and processes.is_first():
+        callbacks.append(_snapshots(ready, say))
+    if ready.eval_rows is not None and settings.snapshots is None:
         callbacks.append(EarlyStoppingCallback(settings.patience))
     try:
         made: Any = MaskTrainer
@@ -350,6 +366,24 @@ def _steps(settings: TrainSettings, rows: int) -> int:
     return max(1, math.ceil(an_epoch * settings.epochs))
 
 
+def _warmup(settings: TrainSettings, steps: int) -> int:
+    """How many of them warm up."""
+    return round(steps * settings.warmup)
+
+
+def _snapshots(ready: Ready, say: Say) -> Snapshots:
+    """Packs the mask at the end of each cycle."""
+    settings, folder = ready.record.settings, ready.folder
+    assert settings.snapshots is not None
+
+    def keep(number: int) -> None:
+        path = folder / SNAPSHOT.format(number)
+        writer.save(_maskset(ready.record, ready.model, ready.origin, {}), path, codec=codecs.AUTO, force=True)
+        say(f"Snapshot: {path}")
+
+    return Snapshots(cycle_ends(ready.plan.steps, _warmup(settings, ready.plan.steps), settings.snapshots), keep)
+
+
 def _arguments(settings: TrainSettings, folder: Path, rows: Any, steps: int, metric: str | None) -> TrainingArguments:
     """What transformers' Trainer is told; ``metric`` picks the best evaluation, None where there is none.
 
@@ -377,8 +411,9 @@ def _arguments(settings: TrainSettings, folder: Path, rows: Any, steps: int, met
             per_device_train_batch_size=own_size,
             per_device_eval_batch_size=own_size,
             gradient_accumulation_steps=settings.gradient_accumulation_steps,
-            lr_scheduler_type=SCHEDULES[settings.schedule],
-            warmup_steps=round(steps * settings.warmup),
+            lr_scheduler_type=SCHEDULES[settings.schedule] if settings.snapshots is None else "cosine_with_restarts",
+            lr_scheduler_kwargs={} if settings.snapshots is None else {"num_cycles": settings.snapshots},
+            warmup_steps=_warmup(settings, steps),
             max_grad_norm=settings.max_grad_norm,
             seed=settings.seed,
             bf16=settings.precision == "bf16",

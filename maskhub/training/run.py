@@ -37,6 +37,7 @@ HEAD = "head.safetensors"
 CONFIG = "config.yaml"
 MASK = "mask.msk"
 FLIPS = "flips.safetensors"
+SNAPSHOT = "snapshot-{}.msk"  # of each cycle
 MODEL = "model"  # the dense checkpoint of a finetuning
 CHECKPOINTS = "checkpoints"
 

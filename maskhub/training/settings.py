@@ -239,6 +239,10 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     schedule: Annotated[
         Literal["constant", "linear", "cosine"], Training("The learning rate's after the warm-up; the others end at 0.")
     ] = OURS["schedule"]
+    snapshots: Annotated[
+        Number | None,
+        Training("With cosine: so many cycles, each from the full rate, and a mask at the end of each (ensembles)."),
+    ] = None
     warmup: Annotated[Part, Training("Share of the steps in which the rate rises.")] = OURS["warmup"]
     max_grad_norm: Annotated[
         NotNegative, Training("The norm that the scores' gradients, and all others', are cut to; 0: none.")
@@ -263,7 +267,7 @@ class TrainSettings(Method, frozen=True, kw_only=True):
 
 
 # What a finetuning has no use for.
-OF_MASKS = tuple(name for name in (*Method.__struct_fields__, "push_to_hub") if name != "seed")
+OF_MASKS = tuple(name for name in (*Method.__struct_fields__, "snapshots", "push_to_hub") if name != "seed")
 
 M = TypeVar("M", bound=Method)
 
@@ -286,6 +290,12 @@ def settings_from(**given: Any) -> TrainSettings:
     if (settings.train_file is None) == (settings.dataset is None):
         raise ArgumentError(
             "training settings: give either a training file or a dataset", hint="As train_file or dataset: exactly one."
+        )
+    if settings.snapshots is not None and settings.schedule != "cosine":
+        raise ArgumentError("training settings: snapshots needs the schedule cosine", hint="Give schedule=cosine.")
+    if settings.snapshots is not None and settings.selects:
+        raise ArgumentError(
+            "training settings: snapshots: a selection ends in one mask", hint="Leave one of the two out."
         )
     if settings.eval_file is not None and settings.eval_split is not None:
         raise ArgumentError("training settings: eval_split: there is an eval_file", hint="Leave one of them out.")

@@ -205,11 +205,7 @@ def _batches(report: Report, tasks: Tasks, peft: Any) -> None:
     )
     mixed, adapters = seconds["32 tasks, mixed"], seconds["PEFT: 32 adapters, adapter_names"]
     report.check("live: a mixed batch over one task's", mixed / one, at_most=1.25)
-    report.check(
-        "live: that ratio over PEFT's, of adapter_names over the plain base",
-        mixed / one / (adapters / seconds["PEFT: the plain base"]),
-        at_most=1.0,
-    )
+    report.check("live: a mixed batch over PEFT's, of adapter_names", mixed / adapters, at_most=1.0)
 
 
 def _memory(report: Report, base: Path, masks: Mapping[str, Path]) -> None:
@@ -245,11 +241,13 @@ def _draw_memory(dense: Mapping[int, float], live: Mapping[int, float], base: fl
     axes.plot([*dense], [*dense.values()], "s-", color="#D55E00", label="a model for each task (dotted: not run)")
     axes.plot([*live], [*live.values()], "o-", color="#0072B2", label="live tasks on one base")
     axes.axhline(base, color="0.4", linewidth=0.8, linestyle="--", label="the base's model alone")
-    axes.set(xscale="log", yscale="log", xlabel="tasks", ylabel="memory of the process, MB (measured)")
+    axes.set(
+        xscale="log", yscale="log", ylim=(400, None), xlabel="tasks", ylabel="memory of the process, MB (measured)"
+    )
     for ticks in (axes.xaxis, axes.yaxis):
         ticks.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    for count in (1, 100, MANY):
-        axes.annotate(f"{live[count]:,.0f} MB", (count, live[count]), (0, -14), textcoords="offset points", ha="center")
+    for count in (TASKS, 100, MANY):
+        axes.annotate(f"{live[count]:,.0f} MB", (count, live[count]), (0, 7), textcoords="offset points", ha="center")
     axes.annotate(f"{dense[8]:,.0f} MB", (8, dense[8]), (-8, 4), textcoords="offset points", ha="right")
     axes.set_title("Tasks on a base of BERT-base's shape", fontsize=11)
     axes.grid(color="0.9", linewidth=0.8)

@@ -152,8 +152,9 @@ class Draws:
             return
         farthest, known = self._known.get(key, (-1, []))
         if farthest < window:
-            known = [_Known.of(*block, window) for block in _blocks(initial, target)]
-            self._known[key] = window, known
+            reach = min(window + window // 4, LEVELS)  # others go a little further
+            known = [_Known.of(*block, reach) for block in _blocks(initial, target)]
+            self._known[key] = reach, known
         for one in known:
             count = int(one.counts[window])
             yield Block(one.start, one.packed, count, partial(one.nearest, count), one.dropped)

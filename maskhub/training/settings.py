@@ -267,7 +267,7 @@ class TrainSettings(Method, frozen=True, kw_only=True):
 
 
 # What a finetuning has no use for.
-OF_MASKS = tuple(name for name in (*Method.__struct_fields__, "snapshots", "push_to_hub") if name != "seed")
+OF_MASKS = tuple(name for name in (*Method.__struct_fields__, "snapshots", "sizes", "push_to_hub") if name != "seed")
 
 M = TypeVar("M", bound=Method)
 

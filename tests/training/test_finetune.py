@@ -148,6 +148,8 @@ def test_a_base_in_bfloat16_is_finetuned_in_float32(task: Path, tmp_path: Path) 
         ({"recipe": "paper"}, "recipe: a finetuning learns no mask", "Leave it out, or method."),
         ({"layers": "all"}, "layers: a finetuning learns no mask", "Leave it out, or method."),
         ({"push_to_hub": "a/b"}, "push_to_hub: a finetuning learns no mask", "Leave it out, or method."),
+        ({"sizes": "30KB,60KB"}, "sizes: a finetuning learns no mask", "Leave it out, or method."),
+        ({"snapshots": 2}, "snapshots: a finetuning learns no mask", "Leave it out, or method."),
         ({"method": "lora"}, "method: there is no 'lora'", "It is one of: mask, finetune."),
         ({"method": None, "start_from": "x.msk"}, "start_from needs a finetuning", "Give method=finetune as well."),
     ],

@@ -24,16 +24,16 @@ from maskhub.training.masking import (
 )
 from maskhub.training.methods import sparsity_at
 from maskhub.training.model import maskset_of
-from maskhub.training.selection import rounds, select, selected
+from maskhub.training.selection import check_measure, rounds, select, selected
 
 
 def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None = None, step: int = 0) -> None:
     """From now on, what a model's method does after a step follows each step of ``optimizer``.
 
-    That is the decay to the initial scores (L2-SP), the limits of ``sign``, the sparsity's schedule and its penalty;
-    without one of these ``attach`` does nothing. ``steps`` are all steps of the training, which a ``final_sparsity``
-    needs; a decay that goes by the length is 0.007 without. ``step`` is how many are done. Raises TrainingError where
-    the optimizer has no scores of the model, or ``steps`` is below 1.
+    That is the decay to the initial scores (L2-SP), the limits of ``sign``, the sparsity's schedule and penalty, and
+    the selection of flips; without one of these ``attach`` does nothing. ``steps`` are all steps of the training,
+    which a selection and a ``final_sparsity`` need; a decay that goes by the length is 0.007 without. ``step`` is how
+    many are done. Raises TrainingError where the optimizer has no scores of the model, or ``steps`` is below 1.
     """
     refuse_adapters(model)
     masked = list(masked_weights(model).values())
@@ -46,7 +46,10 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
             f"attach: steps is {steps}", hint="Give all steps of the training, 1 or more, or leave it out."
         )
     if method.selects and not steps:
-        raise TrainingError("a selection needs to know all steps of the training: attach(..., steps=N)")
+        raise TrainingError(
+            "a selection of flips needs to know all steps of the training",
+            hint="Tell them: attach(..., steps=N); or mask_model(..., keep_flips=1) selects none.",
+        )
     if method.final_sparsity is not None and not steps:
         raise TrainingError("final_sparsity needs to know all steps of the training: attach(..., steps=N)")
     mine = {id(one.scores) for one in masked}
@@ -62,6 +65,8 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
     def after(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         group = next(g for g in optimizer.param_groups if any(id(p) in mine for p in g["params"]))
         rate, highest = float(group["lr"]), float(group.get("initial_lr", group["lr"]))
+        if pairs and progress.done == step:  # told at once, not at the selection
+            check_measure(pairs, optimizer)
         after_step(masked, rate, rate / highest if highest else 0.0)
         if progress.done in selections:
             select(pairs, optimizer, len(selections) - selections.index(progress.done), progress.budget)

@@ -33,10 +33,7 @@ from maskhub.training.methods import (
     starting_levels,
     starting_scores,
 )
-from maskhub.training.settings import Method
-
-# Settings of a method without a selection.
-UNSELECTED: dict[str, Any] = {"keep_flips": None, "bits": None, "size": None}
+from maskhub.training.settings import SELECTIONS, Method
 
 
 class _Select(torch.autograd.Function):
@@ -317,7 +314,7 @@ def add_scores(model: nn.Module, names: Mapping[str, str], method: Method, whole
     scores. Those in ``whole`` (the task's new layers) are masked weight by weight, without structure or margin.
     Afterwards only scores require a gradient. Raises TrainingError for weights that the method does not fit.
     """
-    simple = msgspec.structs.replace(method, structure="weights", score_margin=None, **UNSELECTED)
+    simple = msgspec.structs.replace(method, structure="weights", score_margin=None, **dict.fromkeys(SELECTIONS))
     planned = []
     for parameter, key in names.items():
         path, _, attribute = parameter.rpartition(".")

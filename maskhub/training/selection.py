@@ -41,19 +41,24 @@ def selected(model: nn.Module) -> Pairs:
     return [pair for pair in with_weights(model).values() if pair[0].method.selects]
 
 
+def check_measure(pairs: Pairs, optimizer: torch.optim.Optimizer) -> None:
+    """TrainingError where an optimizer that has taken a step does not tell what the method measures flips by."""
+    if pairs[0][0].method.selection_measure == "fisher" and "exp_avg_sq" not in optimizer.state.get(
+        pairs[0][0].scores, {}
+    ):
+        raise TrainingError(
+            f"selection_measure fisher: {type(optimizer).__name__} keeps no mean square of each gradient",
+            hint="Train by Adam, or take selection_measure distance, or keep_flips=1, which selects none.",
+        )
+
+
 @torch.no_grad()
 def importance(one: MaskedWeight, optimizer: torch.optim.Optimizer) -> Tensor:
     """What undoing each flip would cost, of the scores' shape; below 0 where nothing flipped."""
     if one.method.selection_measure == "distance":
         found = (one.scores - one.method.cut).abs()
     else:
-        state = optimizer.state.get(one.scores, {})
-        if "exp_avg_sq" not in state:
-            raise TrainingError(
-                f"selection_measure fisher: {type(optimizer).__name__} keeps no mean square of each gradient",
-                hint="Train by Adam, or take selection_measure distance.",
-            )
-        found = state["exp_avg_sq"] * (one.scores - one.first()).abs()
+        found = optimizer.state[one.scores]["exp_avg_sq"] * (one.scores - one.first()).abs()
     return torch.where(one.changed(), found, -1)
 
 

@@ -9,7 +9,7 @@ import inspect
 import math
 import os
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -71,6 +71,7 @@ L2_SP_OVER_TRAINING = 3.0
 # AdamW on all weights, as the benchmark picked it; its weight decay is in ``finetune``.
 FINETUNING: dict[str, Any] = {"learning_rate": 1e-4, "beta2": 0.999}
 PATTERNS = {f"{n}:{m}" for m in (2, 4, 8, 16) for n in range(1, m)}
+SELECTIONS = ("keep_flips", "bits", "size")  # ways to ask for a size
 OURS = RECIPES["default"]
 
 
@@ -380,6 +381,8 @@ def _made(kind: type[M], given: dict[str, Any]) -> M:
             raise ArgumentError("training settings: size and sizes say the same: give one of them")
     recipe = RECIPES.get(str(values.get("recipe", "default")), {})
     fields = {name: value for name, value in recipe.items() if name in types} | values
+    if _is_sparse_otherwise(values):
+        fields |= {name: values.get(name) for name in SELECTIONS}
     try:
         made = msgspec.convert(fields, kind, strict=False)
     except msgspec.ValidationError as error:
@@ -401,6 +404,13 @@ def _made(kind: type[M], given: dict[str, Any]) -> M:
         if wrong:
             raise ArgumentError(f"training settings: {message}")
     return made
+
+
+def _is_sparse_otherwise(given: Mapping[str, Any]) -> bool:
+    """Whether the recipe's selection does not go with what is given."""
+    own = given.get("binarizer") in ("topk", "nm") or given.get("structure", "weights") != "weights"
+    others = ("final_sparsity", "sparsity_penalty", "snapshots", *SELECTIONS)
+    return own or given.get("method") == "finetune" or any(name in given for name in others)
 
 
 def _check_name(kind: type[Method], name: str, where: str) -> None:
@@ -432,7 +442,7 @@ def _conflicts(method: Method) -> list[tuple[Any, str]]:
     penalty, final = method.sparsity_penalty > 0, method.final_sparsity is not None
     simple = binarizer in ("threshold", "sign") and weights and not by_size
     groups = "not heads, rows or layers"
-    given = [name for name in ("keep_flips", "bits", "size") if getattr(method, name) is not None]
+    given = [name for name in SELECTIONS if getattr(method, name) is not None]
     own = binarizer if binarizer in ("topk", "nm") else "final_sparsity" if final else "sparsity_penalty"
     sparse = binarizer in ("topk", "nm") or penalty or final
     if method.size is not None:

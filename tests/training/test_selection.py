@@ -172,7 +172,7 @@ def test_a_size_in_ones_own_loop(wide: Path, task: Path, tmp_path: Path) -> None
         ({"keep_flips": 0.5}, SGD, 10, "selection_measure fisher: SGD keeps no mean square of each gradient"),
         ({"keep_flips": 0.5, "score_margin": 1e-4}, Adam, 10, "nothing has flipped before the selection"),
         ({"keep_flips": 1e-9}, Adam, 10, "the selection keeps no flip"),
-        ({"keep_flips": 0.5}, Adam, None, "a selection needs to know all steps of the training"),
+        ({"keep_flips": 0.5}, Adam, None, "a selection of flips needs to know all steps of the training"),
     ],
 )
 def test_selections_that_cannot_be(

@@ -225,6 +225,7 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
     sizes = _smaller(ready, trainer, metrics) if settings.sizes else ()
     result = _finish(ready, trainer, flips, metrics, seconds, say, sizes) if processes.is_first() else None
     trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.unwrap_model(ready.model, keep_fp32_wrapper=False)  # its passes are its own again
     ready.model.eval()  # type: ignore[no-untyped-call]
     if settings.method == "finetune":
         return TrainResult(folder, None, None, folder / MODEL, metrics, ready.model, ready.processor)

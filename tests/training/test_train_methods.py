@@ -48,6 +48,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "rows": {"structure": "rows", "binarizer": "topk", "initial_sparsity": 0.2},
     "layers": {"structure": "layers", "initial_sparsity": 0.3},
     "biases and norms": {"train_biases": True, "train_norms": True, "classifier": "dense", "dense_learning_rate": 1e-3},
+    "bf16": {"precision": "bf16"},
     "selected": {"keep_flips": 0.5},
     "selected to bits": {"bits": 0.1, "selection_start": 0.3, "selection_rounds": 4, "selection_measure": "distance"},
     "selected to a size": {"size": "14KB", "l2_sp": 0.0},
@@ -58,7 +59,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "chosen": {"target_modules": "Q,V", "pattern": "layer.1", "classifier": "frozen"},
 }
 DRIFT = {"sign", "topk", "topk over all", "l2_sp", "margin", "penalty", "beta2", "biases and norms", "chosen"}
-DRIFT |= {"selected", "selected to bits", "selected to a size", "selected in a margin", "selected signs"}
+DRIFT |= {"bf16", "selected", "selected to bits", "selected to a size", "selected in a margin", "selected signs"}
 
 
 @pytest.fixture(params=METHODS)

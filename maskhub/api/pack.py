@@ -100,12 +100,14 @@ def pack(
         raise ArgumentError("eval_file is for a size", hint="Give one: --size; else maskhub evaluate measures.")
     if size is not None and not run:
         raise ArgumentError(f"{source}: no run's folder, which a size is for", hint="Name the folder of a run.")
+    if size is not None and (codec != "auto" or parent):
+        raise ArgumentError("a size is that of a file by the codec auto, alone", hint="Leave codec and parent out.")
     target = mask_path(output if output is not None else f"{stem(str(source))}.msk")
     if isinstance(source, str | Path) and target.exists() and Path(source).exists() and target.samefile(source):
         raise OutputError(f"{target}: the output is SOURCE itself", hint="Name another one with -o.")
     claim_file(target, force=force)
     checkpoint = None if base is None else open_checkpoint(base, revision=revision, token=token)
-    maskset = _read(source, checkpoint, parent, threshold, size, token, progress)
+    maskset = _read(source, checkpoint, parent, threshold, base_name, size, token, progress)
     if eval_file is not None:
         maskset = _measured(maskset, str(source), checkpoint, eval_file, token)
     before = open_mask(parent[0], parent[1:], whole=True, token=token) if parent else None
@@ -159,6 +161,7 @@ def _read(
     base: Checkpoint | None,
     parents: Sequence[MaskLike],
     threshold: float | None,
+    base_name: str | None,
     size: str | None,
     token: str | None,
     progress: Progress | None,
@@ -177,7 +180,7 @@ def _read(
     if run:
         from maskhub.training.run import maskset_from_run
 
-        return maskset_from_run(str(source), base, size=size)
+        return maskset_from_run(str(source), base, base_name=base_name, size=size)
     if mask:
         maskset = open_mask(source, parents, whole=True, token=token)
         if base:

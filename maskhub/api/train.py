@@ -11,7 +11,7 @@ from maskhub.api.parameters import Base, BaseLike, PathLike, Token
 from maskhub.api.push import push
 from maskhub.errors import ArgumentError, LibraryError, extra
 from maskhub.options import Option
-from maskhub.training.settings import parameters, read_config, settings_from
+from maskhub.training.settings import SELECTIONS, parameters, read_config, settings_from
 
 if TYPE_CHECKING:
     from maskhub.training.loop import TrainResult
@@ -68,6 +68,8 @@ def train(
         raise ArgumentError("a run needs a folder", hint="Name one: -o RUN.")
     given = read_config(config) if config is not None else {}
     over = {name: value for name, value in settings.items() if value is not None}
+    if any(name in over for name in SELECTIONS):  # the configuration's is another way to ask for the same
+        given = {name: value for name, value in given.items() if name not in SELECTIONS}
     asked = settings_from(**given | _named(base) | over)
     if dry_run:
         return ready(asked, output, resume=resume, say=say, token=token).plan

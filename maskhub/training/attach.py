@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,6 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from maskhub.errors import TrainingError
-from maskhub.storage.size import parse_size
-from maskhub.training.flips import budget
 from maskhub.training.masking import (
     MaskedWeight,
     check_sharing,
@@ -24,7 +23,7 @@ from maskhub.training.masking import (
 )
 from maskhub.training.methods import sparsity_at
 from maskhub.training.model import maskset_of
-from maskhub.training.selection import check_measure, rounds, select, selected
+from maskhub.training.selection import check_measure, mask_budget, rounds, select, selected
 
 
 def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None = None, step: int = 0) -> None:
@@ -59,8 +58,8 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
 
     selections = rounds(method, steps) if steps else []
     pairs = selected(model)
-    if method.size is not None and progress.budget is None:
-        progress.budget = budget(maskset_of(model, None, {}, {}), parse_size(method.size))  # type: ignore[arg-type]
+    if progress.budget is None and (method.bits is not None or method.file_size is not None):
+        progress.budget = mask_budget(pairs, maskset_of(model, None, {}, {}))  # type: ignore[arg-type]
 
     def after(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         group = next(g for g in optimizer.param_groups if any(id(p) in mine for p in g["params"]))
@@ -69,11 +68,12 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
             check_measure(pairs, optimizer)
         after_step(masked, rate, rate / highest if highest else 0.0)
         if progress.done in selections:
-            select(pairs, optimizer, len(selections) - selections.index(progress.done), progress.budget)
+            left = len(selections) - selections.index(progress.done)
+            select(pairs, optimizer, left, len(selections), progress.budget)
 
     if progress.hooked:  # on the optimizer of an earlier training
         progress.hooked.remove()
-    progress.optimizer = optimizer
+    progress.optimizer = weakref.ref(optimizer)
     progress.hooked = optimizer.register_step_post_hook(after)
     follow(masked)
 
@@ -82,8 +82,8 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
 def clip_grad_norm_(model: nn.Module, max_norm: float) -> Tensor:
     """Cut the norm of the scores' gradients to ``max_norm``, and that of all other gradients: each for itself.
 
-    A new layer's gradients are large at first, and by one norm for all they would shorten the scores'. Gives the norm
-    of all before that. Raises TrainingError where ``max_norm`` is not above 0.
+    A new layer's gradients are large at first, and by one norm for all they would shorten the scores'. With a scaler of
+    fp16, unscale first. Gives the norm of all before that. Raises TrainingError where ``max_norm`` is not above 0.
     """
     if not max_norm > 0:
         raise TrainingError(f"clip_grad_norm_: max_norm is {max_norm}", hint="Give one above 0, or leave it out.")
@@ -137,7 +137,16 @@ class MaskCallback(TrainerCallback):
                 f"the Trainer itself clips all gradients together, at {args.max_grad_norm}",
                 hint="Give its TrainingArguments max_grad_norm=0.",
             )
+        if self._max_norm is not None and args.fp16:
+            raise TrainingError("gradients of fp16 are scaled when this would clip them", hint="Train in bf16.")
         attach(model, getattr(optimizer, "optimizer", optimizer), state.max_steps, state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        one = next(iter(masked_weights(model).values()), None)
+        if one is not None and state.global_step == max(rounds(one.method, state.max_steps), default=0):
+            state.best_metric = state.best_model_checkpoint = state.best_global_step = None  # has scores that are gone
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any

@@ -80,6 +80,8 @@ class Flips:
 def read_flips(path: Path, maskset: MaskSet) -> Flips:
     """The flips of a mask set, as ``write_flips`` recorded them. Raises FormatError where they are not of its masks."""
     file = TensorFile(path)
+    if file.metadata.get("mask") != maskset.id:
+        raise FormatError(f"{path}: holds the flips of another mask", hint="Get it again from the run.")
     places, values, first = {}, {}, {}
     for name, mask in maskset.items():
         found: list[NDArray[Any]] = [file.read(f"{name}.{part}").numpy() for part in ("places", "values")]
@@ -90,12 +92,12 @@ def read_flips(path: Path, maskset: MaskSet) -> Flips:
     return Flips(maskset.initial, first, places, values)
 
 
-def write_flips(path: Path, flips: Flips) -> None:
-    """Record where flips are, and what each matters."""
+def write_flips(path: Path, flips: Flips, mask: str) -> None:
+    """Record where the flips of the mask with this id are, and what each matters."""
     tensors = {f"{name}.places": RawTensor.from_numpy(places.astype(np.int32)) for name, places in flips.places.items()}
     tensors |= {f"{name}.values": RawTensor.from_numpy(values) for name, values in flips.values.items()}
     with atomic_file(path) as file:
-        write_tensors(file, tensors)
+        write_tensors(file, tensors, {"mask": mask})
 
 
 def flipped(mask: Mask, places: NDArray[np.int64]) -> Mask:
@@ -114,13 +116,16 @@ def budget(maskset: MaskSet, size: int) -> float:
     if size < least:
         raise ArgumentError(
             f"size: {size:,} bytes, and what a file holds besides flips takes {least:,}",
-            hint="Ask for more; --classifier frozen takes less, where the task has a new layer of its own.",
+            hint="Ask for more than that.",
         )
     return size - least + coded_bytes(maskset.masks, maskset.initial)
 
 
 def fit(maskset: MaskSet, flips: Flips, size: int) -> int:
-    """How many of the flips a file of ``size`` bytes holds. Raises ArgumentError where it holds none."""
+    """How many of the flips a file of ``size`` bytes holds. Raises ArgumentError where it holds none.
+
+    All, where they take less.
+    """
     whole = file_bytes(maskset)
     if whole <= size:
         return flips.count
@@ -128,6 +133,8 @@ def fit(maskset: MaskSet, flips: Flips, size: int) -> int:
     while True:  # the manifest's own bytes change a little, too
         count = flips.fitting(limit)
         taken = file_bytes(dataclasses.replace(maskset, masks=flips.masks(count)))
-        if taken <= size or not count:
+        if not count:
+            raise ArgumentError(f"size: {size:,} bytes leave no room for flips", hint="Ask for more.")
+        if taken <= size:
             return count
         limit -= taken - size

@@ -68,7 +68,7 @@ from maskhub.training.run import (
     unmeasured,
     write_record,
 )
-from maskhub.training.selection import fit_masks, selected
+from maskhub.training.selection import fit_masks, mask_budget, measurable, selected
 from maskhub.training.settings import TrainSettings
 from maskhub.training.snapshots import Snapshots, cycle_ends
 from maskhub.training.trainer import MaskTrainer, Record, Reporter, StopOnInterrupt
@@ -144,10 +144,11 @@ def ready(
     record = RunRecord(settings, origin.binding, task, initial, *_named_examples(data))
     if before and (changed := _changed(before, record)):
         raise TrainingError(f"{folder}: the run's {changed} changed since it was started", hint="Start a new run.")
-    if settings.size is not None:
-        measured = unmeasured(_measured(kind, labels, data.evaluation))
-        limit = budget(_maskset(record, model, origin, measured), parse_size(settings.size))
-        next(iter(masked_weights(model).values())).progress.budget = limit
+    if pairs := selected(model):
+        would_be = _maskset(record, model, origin, unmeasured(_measured(kind, labels, data.evaluation)))
+        pairs[0][0].progress.budget = mask_budget(pairs, would_be)
+        if settings.sizes:
+            budget(would_be, min(map(parse_size, settings.sizes)))  # refused before training, too
     say(f"Encoding {len(data.training) + (len(data.evaluation) if data.evaluation else 0):,} examples")
     rows: Any = kind.encode(data.training, processor, labels, settings.max_length)
     eval_rows = kind.encode(data.evaluation, processor, labels, settings.max_length) if data.evaluation else None
@@ -218,7 +219,9 @@ def run(ready: Ready, report: Report | None, say: Say) -> TrainResult:
         say(f"Kept: step {best:,} of the {trainer.state.global_step:,} done, the first with the best evaluation")
 
     reported = _measured(kind, labels, ready.eval_rows)
-    flips = _fitted(ready, trainer, unmeasured(reported))
+    flips = _fitted(ready, trainer, unmeasured(reported)) if settings.method != "finetune" else None
+    if flips is not None and settings.selects:
+        say(f"Flips: {flips.count:,} are kept, those that matter most")
     metrics = _evaluated(ready, trainer)
     if not all(map(math.isfinite, metrics.values())):
         raise TrainingError(f"{folder}: the loss is not a number any more", hint="Try a lower --learning-rate.")
@@ -249,30 +252,30 @@ def _evaluated(ready: Ready, trainer: MaskTrainer) -> dict[str, float]:
 
 def _smaller(ready: Ready, trainer: MaskTrainer, metrics: dict[str, float]) -> tuple[Sized, ...]:
     """A mask of each size that was asked for, the largest first, which is the run's own."""
-    asked = sorted(ready.record.settings.sizes or (), key=parse_size, reverse=True)
-    pairs, found = selected(trainer.masked), [Sized(asked[0], ready.folder / MASK, metrics)]
+    asked = sorted({parse_size(one): one for one in ready.record.settings.sizes or ()}.items(), reverse=True)
+    pairs, found = selected(trainer.masked), [Sized(asked[0][1], ready.folder / MASK, metrics)]
+    history = [*trainer.state.log_history]
     assert trainer.optimizer is not None
     scores = [one.scores.detach().clone() for one, _ in pairs]
-    for wanted in asked[1:]:
+    for count, wanted in asked[1:]:
         path = ready.folder / f"mask-{wanted.replace(' ', '')}.msk"
         now = _maskset(ready.record, ready.model, ready.origin, unmeasured(metrics))
-        fit_masks(pairs, trainer.optimizer, now, wanted)
+        fit_masks(pairs, trainer.optimizer, now, count)
         found.append(Sized(wanted, path, _evaluated(ready, trainer)))
         if processes.is_first():
             writer.save(_maskset(ready.record, ready.model, ready.origin, found[-1].metrics), path, force=True)
     with torch.no_grad():
         for (one, _), before in zip(pairs, scores, strict=True):
             one.scores.copy_(before)
+    trainer.state.log_history = history
     return tuple(found)
 
 
 def _fitted(ready: Ready, trainer: MaskTrainer, metrics: dict[str, float]) -> Flips | None:
-    """The flips that the method's size or bits leave, and what each matters; None where nothing is selected."""
-    pairs = selected(trainer.masked)
-    if not pairs:
-        return None
-    assert trainer.optimizer is not None
-    return fit_masks(pairs, trainer.optimizer, _maskset(ready.record, ready.model, ready.origin, metrics))
+    """The flips that the method's size or bits leave, and what each matters; None where that cannot be told."""
+    maskset = _maskset(ready.record, ready.model, ready.origin, metrics)
+    pairs = measurable(trainer.masked, maskset)
+    return fit_masks(pairs, trainer.optimizer, maskset) if len(pairs) == len(maskset) else None
 
 
 def _maskset(record: RunRecord, model: PreTrainedModel, origin: Origin, metrics: dict[str, float]) -> MaskSet:
@@ -296,13 +299,13 @@ def _finish(
     if sizes:
         history["sizes"] = [{"size": one.size, "mask": one.mask.name, "metrics": one.metrics} for one in sizes]
     write_atomic(folder / METRICS, json.dumps({"metrics": metrics, **history}, indent=2).encode() + b"\n")
-    if flips is not None:
-        write_flips(folder / FLIPS, flips)
     manifest = None
     if ready.record.settings.method == "finetune":
         save(ready.model, ready.processor, folder)
     else:
         maskset = _maskset(ready.record, ready.model, ready.origin, metrics)
+        if flips is not None:
+            write_flips(folder / FLIPS, flips, maskset.id)
         manifest = writer.save(maskset, folder / MASK, codec=codecs.AUTO)
     if not ready.record.settings.keep_checkpoints:
         left = checkpoints.found(folder / CHECKPOINTS)

@@ -265,7 +265,10 @@ class MaskedWeight(nn.Module):
         self.pinned = True
         self._non_persistent_buffers_set.discard("places")  # no seed tells them any more
         self.scores.grad = None
-        self.scores.data = self.scores.data.reshape(-1)[chosen]
+        kept = self.scores.data.reshape(-1)[chosen]
+        # A graph that is still held knows the parameter by its old shape; torch forgets that where the dtype changes.
+        self.scores.data = self.scores.data.double()
+        self.scores.data = kept
         self.dropped = 0
 
     @property
@@ -314,7 +317,8 @@ def add_scores(model: nn.Module, names: Mapping[str, str], method: Method, whole
     scores. Those in ``whole`` (the task's new layers) are masked weight by weight, without structure or margin.
     Afterwards only scores require a gradient. Raises TrainingError for weights that the method does not fit.
     """
-    simple = msgspec.structs.replace(method, structure="weights", score_margin=None, **dict.fromkeys(SELECTIONS))
+    unselected = {name: None for name in SELECTIONS if hasattr(method, name)}
+    simple = msgspec.structs.replace(method, structure="weights", score_margin=None, **unselected)
     planned = []
     for parameter, key in names.items():
         path, _, attribute = parameter.rpartition(".")
@@ -345,8 +349,12 @@ def add_scores(model: nn.Module, names: Mapping[str, str], method: Method, whole
 
 
 def _averaged(scores: Tensor) -> None:
-    """The mean of a gradient over all processes, for scores that DDP is to ignore."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    """The mean of a gradient over all processes that torchrun started, for scores that DDP is to ignore."""
+    if (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_world_size() > 1
+    ):
         assert scores.grad is not None
         torch.distributed.all_reduce(scores.grad)
         scores.grad.div_(torch.distributed.get_world_size())
@@ -406,10 +414,26 @@ def places_of(model: nn.Module) -> dict[str, Tensor]:
 def pin_to(model: nn.Module, places: Mapping[str, Tensor]) -> None:
     """Pin all scores but those at these places, as ``places_of`` gives them."""
     for name, (one, weight) in with_weights(model).items():
-        if name in places and len(wanted := places[name].to(weight.device)) != len(one.scores.view(-1)):
-            if one.places is not None:
-                wanted = torch.searchsorted(one.places, wanted.to(one.places.dtype))
-            one.pin(weight, wanted.long())
+        if name not in places:
+            if places and one.pinned:
+                raise _later(name)
+            continue
+        wanted = places[name].to(weight.device)
+        if one.places is not None:
+            if torch.equal(one.places, wanted):
+                continue
+            found = torch.searchsorted(one.places, wanted)
+            if not len(one.places) or not torch.equal(one.places[found.clamp(max=len(one.places) - 1)], wanted):
+                raise _later(name)
+            wanted = found
+        one.pin(weight, wanted.long())
+
+
+def _later(name: str) -> TrainingError:
+    return TrainingError(
+        f"{name}: the model's scores were selected after this state was saved, or otherwise",
+        hint="Load it into a model that is masked anew.",
+    )
 
 
 def with_weights(model: nn.Module) -> dict[str, tuple[MaskedWeight, Tensor]]:

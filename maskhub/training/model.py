@@ -17,7 +17,7 @@ from maskhub.checkpoints.pruned import task_of, task_type
 from maskhub.checkpoints.scan import digests
 from maskhub.container import codecs, writer
 from maskhub.container.manifest import Manifest
-from maskhub.errors import TrainingError
+from maskhub.errors import ArgumentError, TrainingError
 from maskhub.masks.binding import BaseBinding
 from maskhub.masks.mask import MaskSet
 from maskhub.masks.scores import Initial
@@ -241,13 +241,16 @@ def pack(
 
     The task is told by the model's class and configuration (labels); ``max_length`` is the length in tokens that
     examples are cut to. Where the method has a size or bits, the flips that matter least are undone, in the model too,
-    until the file fits. Raises TrainingError where the model is not masked.
+    until the file fits: by their measure, or where no optimizer is attached by their distance past the threshold.
+    Raises TrainingError where the model is not masked.
     """
     given = max_length, metrics or {}, lineage or {}
     maskset = maskset_of(model, *given)
-    pairs = selected(unwrapped(model))
-    if pairs and (optimizer := pairs[0][0].progress.optimizer) is not None:
-        fit_masks(pairs, optimizer, maskset)
+    if pairs := selected(unwrapped(model)):
+        if pairs[0][0].method.file_size is not None and codec != codecs.AUTO:
+            raise ArgumentError(f"codec {codec}: a size is that of the codec auto", hint="Leave the codec out.")
+        attached = pairs[0][0].progress.optimizer
+        fit_masks(pairs, attached and attached(), maskset)
         maskset = maskset_of(model, *given)
     return writer.save(maskset, path, codec=codec, force=True)
 

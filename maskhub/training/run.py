@@ -83,7 +83,9 @@ def read_record(folder: Path) -> RunRecord:
         raise FormatError(f"{path}: {error}") from error
 
 
-def maskset_from_run(folder: str | Path, base: Checkpoint | None = None, *, size: str | None = None) -> MaskSet:
+def maskset_from_run(
+    folder: str | Path, base: Checkpoint | None = None, *, base_name: str | None = None, size: str | None = None
+) -> MaskSet:
     """The mask set that a finished run learned; with ``base``, after checking that it is the run's.
 
     With ``size``, as ``40KB``, without the flips that matter least, until its file fits; its metrics are unknown then.
@@ -102,21 +104,24 @@ def maskset_from_run(folder: str | Path, base: Checkpoint | None = None, *, size
     maskset = MaskFile(folder / MASK).maskset()
     if base is not None:
         dense.verify_base(base, maskset)
-    return maskset if size is None else _fitted(maskset, folder, parse_size(size))
+    if size is None:
+        return maskset if base_name is None else maskset.with_base_name(base_name)
+    return _fitted(maskset, folder, base_name, parse_size(size))
 
 
-def _fitted(maskset: MaskSet, folder: Path, size: int) -> MaskSet:
+def _fitted(maskset: MaskSet, folder: Path, base_name: str | None, size: int) -> MaskSet:
     if not (folder / FLIPS).is_file():
         raise TrainingError(
             f"{folder}: the run does not know which flips matter: it has no {FLIPS}",
-            hint="A run that selects flips does (--keep-flips, --bits, --size); this one was told not to.",
+            hint="Runs by threshold, sign or bernoulli do, with an --l2-sp above 0 or a selection.",
         )
     flips = read_flips(folder / FLIPS, maskset)
+    maskset = maskset if base_name is None else maskset.with_base_name(base_name)
     kind = of_mask(maskset.task)
     names = (*kind.metrics(label_names(maskset.task)), "majority_accuracy") if maskset.task else ()
     smaller = replace(maskset, metrics=unmeasured(names), lineage=maskset.lineage | {"size": size})
     count = fit(smaller, flips, size)  # with room for metrics
-    return replace(smaller, metrics={}, masks=maskset.masks if count == flips.count else flips.masks(count))
+    return maskset if count == flips.count else replace(smaller, metrics={}, masks=flips.masks(count))
 
 
 def finished(

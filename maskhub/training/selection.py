@@ -7,6 +7,7 @@ Adam keeps that mean square anyway. Scores that are pinned are gone: nothing of 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskhub.errors import TrainingError
+from maskhub.container.writer import coded_bytes
+from maskhub.errors import ArgumentError, TrainingError
 from maskhub.masks.mask import MaskSet
-from maskhub.storage.size import parse_size
-from maskhub.training.flips import Flips, fit
+from maskhub.training.flips import Flips, budget, fit
 from maskhub.training.masking import MaskedWeight, with_weights
 from maskhub.training.methods import known_start
 from maskhub.training.settings import Method
@@ -41,11 +42,22 @@ def selected(model: nn.Module) -> Pairs:
     return [pair for pair in with_weights(model).values() if pair[0].method.selects]
 
 
+def measurable(model: nn.Module, maskset: MaskSet) -> Pairs:
+    """The masked weights of ``maskset`` of whose flips it can be told what they matter, as initial scores are held."""
+    return [
+        (one, weight)
+        for one, weight in with_weights(model).values()
+        if one.levels is not None
+        and one.key in maskset
+        and one.method.structure == "weights"
+        and one.method.binarizer not in ("topk", "nm")
+    ]
+
+
 def check_measure(pairs: Pairs, optimizer: torch.optim.Optimizer) -> None:
     """TrainingError where an optimizer that has taken a step does not tell what the method measures flips by."""
-    if pairs[0][0].method.selection_measure == "fisher" and "exp_avg_sq" not in optimizer.state.get(
-        pairs[0][0].scores, {}
-    ):
+    fisher = pairs[0][0].method.selection_measure == "fisher"
+    if fisher and not any("exp_avg_sq" in optimizer.state.get(one.scores, {}) for one, _ in pairs):
         raise TrainingError(
             f"selection_measure fisher: {type(optimizer).__name__} keeps no mean square of each gradient",
             hint="Train by Adam, or take selection_measure distance, or keep_flips=1, which selects none.",
@@ -53,17 +65,21 @@ def check_measure(pairs: Pairs, optimizer: torch.optim.Optimizer) -> None:
 
 
 @torch.no_grad()
-def importance(one: MaskedWeight, optimizer: torch.optim.Optimizer) -> Tensor:
-    """What undoing each flip would cost, of the scores' shape; below 0 where nothing flipped."""
-    if one.method.selection_measure == "distance":
+def importance(one: MaskedWeight, optimizer: torch.optim.Optimizer | None) -> Tensor:
+    """What undoing each flip would cost, of the scores' shape; below 0 where nothing flipped.
+
+    Without an optimizer that is the distance past the threshold. Scores that never had a gradient cost nothing.
+    """
+    if one.method.selection_measure == "distance" or optimizer is None:
         found = (one.scores - one.method.cut).abs()
     else:
-        found = optimizer.state[one.scores]["exp_avg_sq"] * (one.scores - one.first()).abs()
+        square = optimizer.state.get(one.scores, {}).get("exp_avg_sq", torch.zeros(()))
+        found = square * (one.scores - one.first()).abs()
     return torch.where(one.changed(), found, -1)
 
 
 @torch.no_grad()
-def flips_now(pairs: Pairs, optimizer: torch.optim.Optimizer) -> Flips:
+def flips_now(pairs: Pairs, optimizer: torch.optim.Optimizer | None) -> Flips:
     """The flips of masked weights, by the names that key their scores, and what each matters."""
     first, places, values = {}, {}, {}
     for one, _ in pairs:
@@ -76,39 +92,43 @@ def flips_now(pairs: Pairs, optimizer: torch.optim.Optimizer) -> Flips:
 
 
 @torch.no_grad()
-def select(pairs: Pairs, optimizer: torch.optim.Optimizer, left: int, budget: float | None) -> None:
-    """Keep the flips that matter most, and pin all other scores; this is the first of ``left`` selections.
+def select(pairs: Pairs, optimizer: torch.optim.Optimizer, left: int, count: int, limit: float | None) -> None:
+    """Keep the flips that matter most, and pin all other scores; this is the first of ``left`` selections of ``count``.
 
-    ``budget`` is what the masks may take at the end, in bytes. At each selection an equal share of the flips stays.
+    ``limit`` is what the masks may take at the end, in bytes. At each selection an equal share of the flips stays.
     """
     method, flips = pairs[0][0].method, flips_now(pairs, optimizer)
     if not flips.count:
-        raise TrainingError("nothing has flipped before the selection", hint="Select later, or raise the rate.")
+        raise TrainingError(
+            "nothing has flipped before the selection",
+            hint="Start a new run that selects later, or with a higher rate.",
+        )
     if method.keep_flips is not None:
-        share = method.keep_flips ** (1 / method.selection_rounds)
+        share = method.keep_flips ** (1 / count)
     else:
-        budget = bits_budget(pairs) if method.bits is not None else budget
-        assert budget is not None
-        share = (flips.fitting(budget * SPARE) / flips.count) ** (1 / left)
-    count = round(flips.count * share)
-    if not count:
-        raise TrainingError("the selection keeps no flip", hint="Let it keep more.")
-    chosen = flips.highest(count)
+        assert limit is not None
+        share = (flips.fitting(limit * SPARE) / flips.count) ** (1 / left)
+    wanted = round(flips.count * share)
+    if not wanted:
+        raise TrainingError("the selection keeps no flip", hint="Start a new run that keeps more.")
+    chosen = flips.highest(wanted)
     for one, weight in pairs:
         flags = torch.from_numpy(chosen[one.key]).to(weight.device)
         pin(one, weight, optimizer, torch.nonzero(one.changed().view(-1)).view(-1)[flags])
 
 
 @torch.no_grad()
-def fit_masks(pairs: Pairs, optimizer: torch.optim.Optimizer, maskset: MaskSet, size: str | None = None) -> Flips:
+def fit_masks(
+    pairs: Pairs, optimizer: torch.optim.Optimizer | None, maskset: MaskSet, size: int | None = None
+) -> Flips:
     """Undo the flips that matter least, as many as ``size``, or the method's or its bits, ask for; gives what stays.
 
     ``maskset`` is what would be written now.
     """
     method, flips = pairs[0][0].method, flips_now(pairs, optimizer)
     count = flips.count
-    if (size := size or method.size) is not None:
-        count = fit(maskset, flips, parse_size(size))
+    if (size := size or method.file_size) is not None:
+        count = fit(maskset, flips, size)
     elif method.bits is not None:
         count = flips.fitting(bits_budget(pairs))
     kept = flips.highest(count)
@@ -116,6 +136,26 @@ def fit_masks(pairs: Pairs, optimizer: torch.optim.Optimizer, maskset: MaskSet, 
         undone = torch.nonzero(one.changed().view(-1)).view(-1)[torch.from_numpy(~kept[one.key]).to(one.scores.device)]
         one.scores.view(-1)[undone] = one.first().view(-1)[undone]
     return flips.only(kept)
+
+
+def mask_budget(pairs: Pairs, maskset: MaskSet) -> float | None:
+    """The bytes that masks may take where the method has a size or bits. ``maskset`` is what would be written now.
+
+    Raises ArgumentError where nothing is left for flips.
+    """
+    if not pairs or (pairs[0][0].method.file_size is None and pairs[0][0].method.bits is None):
+        return None
+    method = pairs[0][0].method
+    first = {one.key: one.mask_with(one.first() > one.method.cut) for one, _ in pairs}
+    if method.file_size is not None:
+        return budget(dataclasses.replace(maskset, masks={**maskset.masks, **first}), method.file_size)
+    limit, least = bits_budget(pairs), coded_bytes(first, known_start(method))
+    if limit <= least:
+        weights = sum(mask.size for mask in first.values())
+        raise ArgumentError(
+            f"bits: {method.bits}, and masks without any flip take {8 * least / weights:.2g} bits a weight"
+        )
+    return limit
 
 
 def bits_budget(pairs: Pairs) -> float:

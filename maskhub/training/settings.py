@@ -71,7 +71,7 @@ L2_SP_OVER_TRAINING = 3.0
 # AdamW on all weights, as the benchmark picked it; its weight decay is in ``finetune``.
 FINETUNING: dict[str, Any] = {"learning_rate": 1e-4, "beta2": 0.999}
 PATTERNS = {f"{n}:{m}" for m in (2, 4, 8, 16) for n in range(1, m)}
-SELECTIONS = ("keep_flips", "bits", "size")  # ways to ask for a size
+SELECTIONS = ("keep_flips", "bits", "size", "sizes")  # ways to ask for a size
 OURS = RECIPES["default"]
 
 
@@ -170,7 +170,12 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def selects(self) -> bool:
         """Whether flips are selected while training goes on."""
-        return (self.keep_flips or 1) < 1 or self.bits is not None or self.size is not None
+        return (self.keep_flips or 1) < 1 or self.bits is not None or self.file_size is not None
+
+    @property
+    def file_size(self) -> int | None:
+        """The bytes that the file is to take, all of it."""
+        return None if self.size is None else parse_size(self.size)
 
     @property
     def needs_steps(self) -> bool:
@@ -266,6 +271,11 @@ class TrainSettings(Method, frozen=True, kw_only=True):
     keep_checkpoints: Annotated[bool, Result("Keep checkpoints, with their scores, when the run is finished.")] = False
     push_to_hub: Annotated[str | None, Result("Push the mask there when it is learned.", "REPO")] = None
 
+    @property
+    def file_size(self) -> int | None:
+        """The bytes that the file is to take, all of it: the largest of several sizes."""
+        return max(map(parse_size, self.sizes)) if self.sizes else super().file_size
+
 
 # What a finetuning has no use for.
 OF_MASKS = tuple(name for name in (*Method.__struct_fields__, "snapshots", "sizes", "push_to_hub") if name != "seed")
@@ -322,7 +332,8 @@ def recorded(settings: TrainSettings) -> dict[str, Any]:
     """What ``settings_from`` makes these settings of: those that are not the recipe's defaults."""
     plain = _made(TrainSettings, {"base": settings.base, "recipe": settings.recipe})
     values = msgspec.to_builtins(settings)
-    found = {k: v for k, v in values.items() if k in ("base", "recipe") or v != getattr(plain, k)}
+    always = ("base",) if settings.method == "finetune" else ("base", "recipe")
+    found = {k: v for k, v in values.items() if k in always or v != getattr(plain, k)}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
 
 
@@ -375,14 +386,10 @@ def _made(kind: type[M], given: dict[str, Any]) -> M:
     for name in given:
         _check_name(kind, name, "training settings")
     values = {name: _value(value, types[name]) for name, value in given.items() if value is not None}
-    if values.get("sizes"):
-        largest = max(values["sizes"], key=parse_size)
-        if values.setdefault("size", largest) != largest:
-            raise ArgumentError("training settings: size and sizes say the same: give one of them")
     recipe = RECIPES.get(str(values.get("recipe", "default")), {})
     fields = {name: value for name, value in recipe.items() if name in types} | values
     if _is_sparse_otherwise(values):
-        fields |= {name: values.get(name) for name in SELECTIONS}
+        fields |= {name: values.get(name) for name in SELECTIONS if name in types}
     try:
         made = msgspec.convert(fields, kind, strict=False)
     except msgspec.ValidationError as error:
@@ -423,9 +430,13 @@ def _check_name(kind: type[Method], name: str, where: str) -> None:
 def _value(value: Any, plain: Any) -> Any:
     """A path, or a whole number where a text is wanted, as text; a text with commas as the list that is wanted."""
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    value = str(value) if plain is str and type(value) is int else value
-    wants_list = any(get_origin(one) is tuple for one in (plain, *get_args(plain)))
-    return [part.strip() for part in value.split(",")] if wants_list and isinstance(value, str) else value
+    kinds = (plain, *get_args(plain))
+    wants_list = any(get_origin(one) is tuple for one in kinds)
+    if wants_list and isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    if wants_list and isinstance(value, list | tuple):
+        return [str(part) if type(part) is int else part for part in value]
+    return str(value) if str in kinds and type(value) is int else value
 
 
 def _limits(hint: Any) -> str:
@@ -442,11 +453,14 @@ def _conflicts(method: Method) -> list[tuple[Any, str]]:
     penalty, final = method.sparsity_penalty > 0, method.final_sparsity is not None
     simple = binarizer in ("threshold", "sign") and weights and not by_size
     groups = "not heads, rows or layers"
-    given = [name for name in SELECTIONS if getattr(method, name) is not None]
+    given = [name for name in SELECTIONS if getattr(method, name, None) not in (None, 1)]
     own = binarizer if binarizer in ("topk", "nm") else "final_sparsity" if final else "sparsity_penalty"
     sparse = binarizer in ("topk", "nm") or penalty or final
-    if method.size is not None:
-        parse_size(method.size)
+    for size in (method.size, *(getattr(method, "sizes", None) or ())):
+        try:
+            parse_size(size or "1")
+        except ArgumentError as error:
+            raise ArgumentError(f"training settings: size: {error.message}", hint=error.hint) from error
     return [
         (method.score_range is None and method.threshold <= -PAPER_MARGIN, f"threshold must be above {-PAPER_MARGIN}"),
         (binarizer == "bernoulli" and by_size, "bernoulli starts all scores alike: leave score_init out"),

@@ -14,6 +14,7 @@ pytest.importorskip("transformers")
 
 import torch
 from torch.optim import SGD, Adam
+from transformers import AutoModel, Trainer, TrainingArguments
 
 import maskhub
 import maskhub.training as learning
@@ -22,7 +23,7 @@ from maskhub.errors import ArgumentError, TrainingError
 from maskhub.training.flips import read_flips
 from maskhub.training.loop import TrainResult
 from maskhub.training.masking import masked_weights, masks_of, scores_of
-from maskhub.training.run import FLIPS
+from maskhub.training.run import CONFIG, FLIPS, write_record
 from maskhub.training.selection import rounds, selected
 from maskhub.training.settings import method_from
 from maskhub.training.train import learn, ready
@@ -163,7 +164,7 @@ def test_a_size_in_ones_own_loop(wide: Path, task: Path, tmp_path: Path) -> None
     learning.mask_model(model, l2_sp=0.0, size="5KB")
     own(model, rows_of(wide, task), 20)
     packed(model, wide, task, tmp_path / "own.msk")
-    assert 0.96 * 5_000 <= (tmp_path / "own.msk").stat().st_size <= 5_000
+    assert 0.97 * 5_000 <= (tmp_path / "own.msk").stat().st_size <= 5_000
 
 
 @pytest.mark.parametrize(
@@ -265,3 +266,119 @@ def test_a_run_is_packed_at_several_sizes(wide: Path, task: Path, tmp_path: Path
         toy.settings(wide, task, size="7KB", sizes="5KB,6KB")
     with pytest.raises(ArgumentError, match="'huge' is no size such as"):
         toy.settings(wide, task, sizes="5KB,huge")
+
+
+@pytest.mark.parametrize("way", ["held", "summed", "compiled"])
+def test_graphs_that_are_held_over_a_selection(bert: Path, task: Path, way: str) -> None:
+    """Torch keeps a parameter's old shape for those."""
+    rows, masks = rows_of(bert, task), []
+    for plain in (True, False):
+        model = own_model(bert).eval()
+        learning.mask_model(model, l2_sp=0.0, keep_flips=0.3)
+        for part in model.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+        called: Any = torch.compile(model, backend="aot_eager") if way == "compiled" and not plain else model
+        model.train()
+        optimizer = Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+        learning.attach(model, optimizer, steps=10)
+        held: list[Any] = []
+        total = torch.zeros(())
+        for step in range(10):
+            start = 8 * step % 40
+            loss = called(**rows[start : start + 8]).loss
+            loss.backward()
+            held += [loss] if way == "held" and not plain else []
+            total = total + (loss if way == "summed" and not plain else 0)
+            optimizer.step()
+            optimizer.zero_grad()
+        masks.append(masks_of(model))
+    assert masks[0] == masks[1]
+
+
+def test_the_share_is_kept_however_the_rounds_fall(bert: Path, task: Path) -> None:
+    left = []
+    for given in ({"selection_rounds": 1}, {"selection_rounds": 20}, {"selection_end": 0.5}):
+        model = own_model(bert).train()
+        learning.mask_model(model, l2_sp=0.0, keep_flips=0.1, **given)
+        own(model, rows_of(bert, task), 20)
+        left.append(sum(one.scores.numel() for one, _ in selected(model)))
+    assert max(left) < 2 * min(left)
+
+
+def test_sizes_that_cannot_be_are_refused_before_training(wide: Path, task: Path) -> None:
+    for given in ({"sizes": "2KB,6KB"}, {"bits": 1e-5}):
+        with pytest.raises(ArgumentError, match=r"holds besides flips takes|without any flip take"):
+            ready(toy.settings(wide, task, **given))
+    assert (
+        toy.settings(wide, task, size=6000).file_size == toy.settings(wide, task, sizes=(5000, 6000)).file_size == 6000
+    )
+
+
+def test_a_model_without_a_gradient_for_all_scores(bert: Path, task: Path, tmp_path: Path) -> None:
+    """As by mean pooling: the pooler has none."""
+    model: Any = AutoModel.from_pretrained(bert).train()
+    learning.mask_model(model, l2_sp=0.0, keep_flips=0.3)
+    optimizer = Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    learning.attach(model, optimizer, steps=10)
+    rows = rows_of(bert, task)
+    for step in range(10):
+        batch = {k: v for k, v in rows[8 * step % 40 : 8 * step % 40 + 8].items() if k != "labels"}
+        model(**batch).last_hidden_state.mean(1).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    learning.pack(model, tmp_path / "own.msk")
+
+
+@pytest.mark.parametrize("step", [5, 15])
+def test_a_trainer_of_ones_own_goes_on_to_its_size(wide: Path, task: Path, tmp_path: Path, step: int) -> None:
+    rows, files = rows_of(wide, task), []
+    for resumed in (False, True):
+        model = own_model(wide)
+        learning.mask_model(model, l2_sp=0.0, size="5KB", recipe="paper", classifier="dense")
+        arguments = TrainingArguments(
+            str(tmp_path / "out"), max_steps=20, per_device_train_batch_size=8, learning_rate=1e-2, use_cpu=True,
+            report_to="none", save_steps=5, eval_steps=5, eval_strategy="steps", disable_tqdm=True,
+            load_best_model_at_end=True, metric_for_best_model="loss", save_total_limit=None,
+        )  # fmt: skip
+        trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=rows, callbacks=[learning.MaskCallback()])
+        trainer.train(resume_from_checkpoint=str(tmp_path / f"out/checkpoint-{step}") if resumed else None)
+        assert trainer.state.best_global_step is None or trainer.state.best_global_step >= 15  # the last selection's 16
+        learning.pack(model, tmp_path / f"{resumed}.msk")
+        files.append(tmp_path / f"{resumed}.msk")
+        assert files[-1].stat().st_size <= 5_000
+    assert maskhub.open(files[0]).masks == maskhub.open(files[1]).masks
+
+
+def test_a_state_of_another_selection_is_refused(bert: Path, task: Path) -> None:
+    model = own_model(bert).train()
+    learning.mask_model(model, l2_sp=0.0, keep_flips=0.3, selection_rounds=1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    own(model, rows_of(bert, task), 10)
+    after = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(after)
+    with pytest.raises((TrainingError, RuntimeError), match=r"size mismatch|were selected after this state was saved"):
+        model.load_state_dict(before)
+    other = own_model(bert).train()
+    learning.mask_model(other, l2_sp=0.0, keep_flips=0.6, selection_rounds=1, seed=1)
+    own(other, rows_of(bert, task), 10)
+    with pytest.raises(TrainingError, match="were selected after this state was saved"):
+        other.load_state_dict(after)
+
+
+def test_a_run_that_does_not_select_is_packed_smaller_too(wide: Path, task: Path, tmp_path: Path) -> None:
+    result = learn(toy.settings(wide, task, epochs=6.0, l2_sp=0.001), tmp_path / "run")
+    assert result.mask is not None
+    size = round(0.93 * result.mask.stat().st_size)
+    maskhub.pack(tmp_path / "run", tmp_path / "small.msk", size=size)
+    assert 0.95 * size <= (tmp_path / "small.msk").stat().st_size <= size
+    with pytest.raises(ArgumentError, match="a size is that of a file by the codec auto"):
+        maskhub.pack(tmp_path / "run", tmp_path / "x.msk", size=size, codec="gaps")
+
+
+def test_a_configuration_with_sizes_can_be_asked_for_others(wide: Path, task: Path, tmp_path: Path) -> None:
+    write_record(tmp_path, ready(toy.settings(wide, task, sizes="5KB,6KB")).record)
+    asked = {"config": tmp_path / CONFIG, "dry_run": True}
+    maskhub.train(wide, **asked)
+    maskhub.train(wide, **asked, size="7KB")
+    maskhub.train(wide, **asked, keep_flips=0.5)

@@ -57,7 +57,7 @@ class Places:
     def rows(self, weight: Tensor, *, transposed: bool = False) -> Tensor:
         """The dropped values of a matrix alone, as a sparse one by rows (of its transpose); made once, and kept.
 
-        The matrix is the base's. Floats that sparse products lack become 32-bit ones.
+        The matrix is the base's, of floats of which torch has sparse products.
         """
         if self._rows is None:
             height, width = weight.shape
@@ -68,15 +68,10 @@ class Places:
                 height, width, down, along, values = width, height, along[order], down[order], values[order]
             counts = torch.bincount(down, minlength=height)
             starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(along.dtype)
-            exact = weight.dtype in (torch.float32, torch.float64)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Sparse CSR tensor support")  # is in beta
-                self._rows = torch.sparse_csr_tensor(
-                    starts, along, values if exact else values.float(), (height, width), check_invariants=False
-                )
-            self.nbytes += (
-                starts.nbytes + along.nbytes + (0 if exact and not transposed else self._rows.values().nbytes)
-            )
+                self._rows = torch.sparse_csr_tensor(starts, along, values, (height, width), check_invariants=False)
+            self.nbytes += starts.nbytes + along.nbytes + (values.nbytes if transposed else 0)
         return self._rows
 
     def drop(self, words: Tensor) -> None:

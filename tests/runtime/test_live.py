@@ -28,6 +28,7 @@ pytest.importorskip("transformers")
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 import maskhub
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -40,10 +41,11 @@ from maskhub.errors import (
     MissingError,
     UnknownTaskError,
 )
-from maskhub.masks.mask import MaskSet
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.runtime.dropped import Bits, Places
 from maskhub.runtime.live import Memory, Tasks, load_tasks
 from maskhub.runtime.load import load_model
+from maskhub.runtime.mixed import Rows
 from maskhub.runtime.predict import predict
 from maskhub.storage.source import LocalFile
 from maskhub.storage.tensor import RawTensor
@@ -146,9 +148,69 @@ def test_a_batch_of_many_tasks(tasks: Tasks, expected: dict[str, Any], base: Che
             right = plain(**one).last_hidden_state[0] if name == "__base__" else expected[name](**one).logits[0]
         assert found[row].shape == right.shape
         assert torch.allclose(found[row], right, atol=1e-5), (row, name)
-    assert list(tasks._batches._mixes.values()) == [True]
+    assert list(tasks._batches._mixes.values()) == [True] * 3
     assert tasks.active_task == "trec"
     assert same(tasks["trec"], expected["trec"])
+
+
+@pytest.mark.parametrize("size", [1e3, 1e5, 1e8])
+def test_each_task_has_to_show_that_it_mixes(tmp_path: Path, size: float) -> None:
+    """What others show tells nothing of a task that drops weights so large that taking them off again rounds."""
+    folder = tiny.tiny_model("bert", tmp_path / "base", initializer_range=0.3)
+    layer = "encoder.layer.0.intermediate.dense.weight"
+    weights = load_file(folder / "model.safetensors")
+    weights[layer][:32, :4] = size
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    base = open_checkpoint(folder)
+    few, large = (np.ones(base.info(layer).shape, bool) for _ in range(2))
+    few[40, 5] = large[:32, :4] = False
+    masks = {}
+    for seed, flags in enumerate([few] * 2 + [large] * 4):
+        mask = tiny.tiny_maskset(base, seed=seed, sparsity=0.05)
+        masks[str(seed)] = dataclasses.replace(mask, masks={**mask, layer: Mask.from_bool(flags)})
+    live, expected = load_tasks(base, masks), {name: load_model(base, mask) for name, mask in masks.items()}
+    for names in ("01", "012345", "543210", "2345", "01"):
+        torch.manual_seed(0)
+        batch = {"input_ids": torch.randint(5, 30, (len(names), 9)), "attention_mask": torch.ones(len(names), 9).long()}
+        found = live(**batch, task_names=list(names)).logits
+        for row, name in enumerate(names):
+            with torch.no_grad():
+                right = expected[name](**{key: value[row : row + 1] for key, value in batch.items()}).logits[0]
+            assert (found[row] - right).abs().max() <= 1e-4 * (1 + right.abs().max()), (names, name)
+    mixes = live._batches._mixes
+    assert {name: mixes[live[name]] for name in "01"} == {"0": True, "1": True}
+    assert size < 1e4 or {mixes[live[name]] for name in "2345"} == {False}
+    live.delete_task("2")
+    live.load_task(masks["0"], "2")
+    assert live["2"] not in mixes
+
+
+def test_a_batch_under_autocast(tasks: Tasks, expected: dict[str, Any]) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        found = tasks(**BATCH, task_names=["spam", "trec"]).logits
+        for row, name in enumerate(("spam", "trec")):
+            one = {key: value[row : row + 1] for key, value in BATCH.items()}
+            assert torch.equal(found[row], expected[name](**one).logits[0])
+    assert len(tasks._batches._mixes) == 0
+    assert tasks(**BATCH, task_names=["spam", "trec"]).logits[0].dtype == torch.float32
+
+
+def test_a_layers_input_that_changes_in_inference_mode() -> None:
+    with torch.inference_mode():
+        rows, inputs = Rows([], 2), torch.ones(2, 3, 4)
+        assert torch.equal(rows.columns(inputs), torch.ones(2, 4, 3))
+        inputs.add_(1)
+        assert torch.equal(rows.columns(inputs), torch.full((2, 4, 3), 2.0))
+
+
+def test_a_mixed_batch_in_inference_mode_is_as_outside(tasks: Tasks) -> None:
+    names = ["spam", "trec"]
+    right = tasks(**BATCH, task_names=names).logits
+    right = tasks(**BATCH, task_names=names).logits
+    with torch.inference_mode():
+        inside = tasks(**{key: value.clone() for key, value in BATCH.items()}, task_names=names).logits
+    assert all(torch.equal(one, other) for one, other in zip(inside, right, strict=True))
+    assert not any(one.is_inference() for one in inside)
 
 
 @pytest.mark.parametrize("name", ["sparn", "Spam", "", "__base__", None, 0])

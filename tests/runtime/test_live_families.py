@@ -6,6 +6,7 @@ import dataclasses
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,29 @@ def test_a_folder_of_images_is_an_input_for_each(made: Callable[[str], Family], 
     for names in ([one, one], [one, two]):
         with pytest.raises(ArgumentError, match=r"^2 inputs hold 3\. Give each"):
             tasks.predict([tmp_path / "a.png", tmp_path], names)
+
+
+def test_what_is_no_input_is_refused_alone_and_in_a_list(made: Callable[[str], Family]) -> None:
+    base, masks, _ = made("vit")
+    tasks, name, image = live(base, masks), next(iter(masks)), Image.new("RGB", (16, 16))
+    for given in (image, [image], b"image", [b"image"], 7, None):
+        for ask in (partial(tasks.predict, given, name), partial(predict, base, masks[name], given)):
+            with pytest.raises(ArgumentError, match="is no path"):
+                ask()
+
+
+def test_texts_go_on_as_long_as_is_asked(made: Callable[[str], Family]) -> None:
+    base, masks, _ = made("gpt2")
+    tasks, texts = live(base, masks), ["who is the man", "win a"]
+    one, other = (name for name in masks if "LMHead" in name)
+    right = {name: predict(base, masks[name], texts, max_new_tokens=3) for name in (one, other)}
+    assert right[one] != predict(base, masks[one], texts, max_new_tokens=9)
+    assert tasks.predict(texts, one, max_new_tokens=3) == right[one]
+    assert tasks.predict(texts, [one, other], max_new_tokens=3) == [
+        predict(base, masks[name], text, max_new_tokens=3)[0] for name, text in zip((one, other), texts, strict=True)
+    ]
+    with pytest.raises(ArgumentError, match="max_new_tokens 0: it is 1 or more"):
+        tasks.predict(texts, one, max_new_tokens=0)
 
 
 def _rounded(answer: Any) -> Any:

@@ -37,6 +37,7 @@ class Batches:
                     part = {key: value[chosen] if isinstance(value, Tensor) else value for key, value in batch.items()}
                     logits |= zip(chosen, self._together(model, [names[row] for row in chosen], part), strict=True)
             finally:
+                store.decoded.settle(names)
                 store.set_task(before)
         return [logits[row] for row in range(len(names))]
 
@@ -71,12 +72,12 @@ class Batches:
             if new and not sure:  # there are as many tokens as rows: not so with one more row
                 name, a, b = spans[-1]
                 more = {k: torch.cat([v, v[-1:]]) if isinstance(v, Tensor) else v for k, v in batch.items()}
-                answers, sure = self._mixed(model, [*spans[:-1], (name, a, b + 1)], more) or ([], False)
+                _, sure = self._mixed(model, [*spans[:-1], (name, a, b + 1)], more) or ([], False)
             exact = {name: self._exact(name, model, _rows(batch, a, b)) for name, a, b in new}
             near = {name: _near(exact[name], answers[a:b]) for name, a, b in new if sure}
             self._mixes.update({self._store[name]: right for name, right in near.items()})
             if all(near.values()) and (sure or not new):
-                return [answer for name, a, b in spans for answer in exact.get(name, answers[a:b])]
+                return answers
         return [row for name, a, b in spans for row in exact.get(name) or self._exact(name, model, _rows(batch, a, b))]
 
     def _exact(self, name: str, model: PreTrainedModel, batch: dict[str, Any]) -> list[Tensor]:

@@ -30,6 +30,9 @@ class Dropped(Protocol):
     def restore(self, words: Tensor) -> None:
         """Give them the base's values again."""
 
+    def slim(self) -> None:
+        """Forget what was made for mixed batches, the second form."""
+
 
 def words(weight: Tensor) -> Tensor:
     """A tensor's elements as integers of their width, flat, on the same memory."""
@@ -52,7 +55,7 @@ class Places:
         self.places = places.to(torch.int32) if words.numel() < 1 << 31 else places
         self.values: Tensor | None = None
         self._rows: Tensor | None = None
-        self.nbytes = self.places.nbytes + self.places.numel() * words.element_size()
+        self._slim = self.nbytes = self.places.nbytes + self.places.numel() * words.element_size()
 
     def rows(self, weight: Tensor, *, transposed: bool = False) -> Tensor:
         """The dropped values of a matrix alone, as a sparse one by rows (of its transpose); made once, and kept.
@@ -83,6 +86,9 @@ class Places:
         places = self.places.long()
         words.scatter_(0, places, self._base(words, places))
 
+    def slim(self) -> None:
+        self._rows, self.nbytes = None, self._slim
+
     def _base(self, words: Tensor, places: Tensor) -> Tensor:
         if self.values is None:
             self.values = words.gather(0, places)
@@ -110,6 +116,9 @@ class Bits:
     def restore(self, words: Tensor) -> None:
         flags = self.flags(words)
         words[flags] = self._base(words, flags)
+
+    def slim(self) -> None:
+        pass  # there is none
 
     def _base(self, words: Tensor, flags: Tensor) -> Tensor:
         if self.values is None:

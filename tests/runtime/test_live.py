@@ -50,6 +50,7 @@ from maskhub.runtime.predict import predict
 from maskhub.storage.source import LocalFile
 from maskhub.storage.tensor import RawTensor
 from maskhub.storage.torch import from_torch
+from maskhub.tasks.examples import Examples
 from tests import tiny
 
 BATCH = {
@@ -594,6 +595,59 @@ def test_predictions_of_many_tasks(tasks: Tasks, masks: dict[str, MaskSet], base
         tasks.predict(texts, ["spam", "trec"])
 
 
+def _reading(mask: MaskSet, max_length: int) -> MaskSet:
+    assert mask.task is not None
+    return dataclasses.replace(mask, task=msgspec.structs.replace(mask.task, max_length=max_length))
+
+
+def test_threads_cut_texts_as_their_tasks_do(base: Checkpoint, masks: dict[str, MaskSet]) -> None:
+    """Tasks share a tokenizer, into which it is written how long texts may be."""
+    masks = {"short": _reading(masks["spam"], 4), "long": _reading(masks["spam"], 60)}
+    live, texts = load_tasks(base, masks), ["who is the man in the city " * 3 + str(turn) for turn in range(16)]
+    assert live.processor("short") is live.processor("long")
+    assert live.pipeline("short").tokenizer is not live.processor("short")
+    names = ["short", "long"] * 8
+    right = {name: predict(base, mask, texts) for name, mask in masks.items()}
+    mixed = live.predict(texts, names)
+
+    def ask(turn: int) -> bool:
+        if turn % 3 == 2:
+            return live.predict(texts, names) == mixed
+        return live.predict(texts, names[turn]) == right[names[turn]]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda turn: ask(turn % 16), range(60)))
+    for row, answer in enumerate(mixed):
+        assert answer["score"] == pytest.approx(right[names[row]][row]["score"], abs=1e-5)
+
+
+@pytest.mark.parametrize("names", ["spam", ["spam", "trec"]])
+def test_a_task_replaced_by_another_thread_while_it_answers(
+    tasks: Tasks, masks: dict[str, MaskSet], monkeypatch: pytest.MonkeyPatch, names: Any
+) -> None:
+    """What is asked before the other task is there is answered by the first one."""
+    texts = ["who is the man", "win a free prize now"]
+    right = tasks.predict(texts, names)
+    new = dataclasses.replace(_reading(masks["many"], 3), dense=masks["spam"].dense)
+    threads: list[threading.Thread] = []
+
+    def replace() -> None:
+        tasks.delete_task("spam")
+        tasks.load_task(new, "spam")
+
+    def replaced(*arguments: Any) -> Examples:
+        if not threads:
+            threads.append(threading.Thread(target=replace))
+            threads[0].start()
+            threads[0].join(0.3)
+        return Examples(*arguments)
+
+    monkeypatch.setattr("maskhub.runtime.live.Examples", replaced)
+    assert tasks.predict(texts, names) == right
+    threads[0].join()
+    assert tasks.predict(texts, "spam") == predict(tasks.base, new, texts)
+
+
 @pytest.mark.parametrize("memory", [1, 2000, "1MB"])
 def test_more_tasks_than_the_budget_has_room_for(base: Checkpoint, memory: int | str) -> None:
     masks = {str(seed): tiny.tiny_maskset(base, seed=seed, sparsity=0.02 + 0.4 * (seed % 2)) for seed in range(20)}
@@ -612,6 +666,31 @@ def test_more_tasks_than_the_budget_has_room_for(base: Checkpoint, memory: int |
     assert len(live.decoded) == {1: 1, 2000: 1, "1MB": 20}[memory]
     live.set_task(None)
     live.verify()
+
+
+def test_mixed_batches_keep_to_the_budget(base: Checkpoint) -> None:
+    """Of what they add the second forms go first, so that all tasks stay decoded as long as there is room."""
+    masks = {str(seed): tiny.tiny_maskset(base, seed=seed, sparsity=0.02) for seed in range(6)}
+    roomy = load_tasks(base, masks)
+    for name in masks:
+        roomy.set_task(name)
+    room = roomy.memory().decoded
+    expected = {name: load_model(base, mask)(**BATCH).logits for name, mask in masks.items()}
+    for budget, kept in ((room, 6), (room // 2, 3), (1, 1)):
+        live = load_tasks(base, masks, memory=budget)
+        for turn in range(12):
+            names = [str(turn % 6), str(turn // 2)]
+            for row, said in enumerate(live(**BATCH, task_names=names).logits):
+                assert torch.allclose(said, expected[names[row]][row], atol=1e-5)
+            used = live.memory().decoded
+            assert used <= budget or len(live.decoded) == 1
+            assert used == sum(change.nbytes for task in live.decoded._kept.values() for change in task.values())
+        assert budget == 1 or len(live.decoded) >= kept - 1
+        held = live.memory().decoded
+        live.set_task(str(turn % 6))
+        assert live.memory().decoded <= max(held, budget)
+    roomy(**{key: value.repeat(3, 1) for key, value in BATCH.items()}, task_names=list(masks))
+    assert roomy.memory().decoded > room  # second forms
 
 
 def test_two_hundred_tasks(base: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -678,7 +757,8 @@ def test_memory(base: Checkpoint, masks: dict[str, MaskSet], tmp_path: Path) -> 
     for name, mask in masks.items():
         save(mask, paths.setdefault(name, tmp_path / f"{name}.msk"))
     live = load_tasks(base, paths, memory="10MB")
-    coded = sum(path.stat().st_size for path in paths.values())
+    coded_of = {name: path.stat().st_size for name, path in paths.items()}
+    coded = sum(coded_of.values())
     used = live.memory()
     size = sum(base.info(name).nbytes for name in base)
     assert used == Memory(base=size, heads=4 * 33 * 2, coded=coded, draws=0, decoded=0, budget=10**7)
@@ -690,3 +770,7 @@ def test_memory(base: Checkpoint, masks: dict[str, MaskSet], tmp_path: Path) -> 
     for name in NAMES:
         live.delete_task(name)
     assert (live.memory().coded, live.memory().decoded, live.task_names) == (0, 0, [])
+    live.load_task(masks["many"], "in memory")  # packed bits
+    assert live.memory().coded == sum(mask.bits.nbytes for mask in masks["many"].values()) > 2000
+    live.load_task(paths["many"], "in a file")
+    assert live.memory().coded == sum(mask.bits.nbytes for mask in masks["many"].values()) + coded_of["many"]

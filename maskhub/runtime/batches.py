@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -14,73 +15,70 @@ from maskhub.errors import ArgumentError, UnknownTaskError
 from maskhub.runtime.mixed import Rows, UnfitError, can_mix, decide, encode, encoder_of, part_of, rows_of
 from maskhub.runtime.store import BASE, Store
 
-NEAR, NEAR_HALF = 1e-4, 0.1  # how far a mixed batch may be from the exact one, by the largest logit; of halves
+NEAR = 1e-5  # how far a new task may be from its exact logits in a mixed batch: a tenth of what later rows may
 
 
 class Batches:
-    """Batches of a store's tasks, and of which kinds it is known whether mixing is right."""
+    """Batches of a store's tasks, and of which tasks it is known whether mixing is right."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._mixes: dict[tuple[type, frozenset[str]], bool] = {}  # of a class and masked tensors
+        self._mixes: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()  # of tasks' models
 
     def compute(self, names: Sequence[str], batch: dict[str, Any]) -> list[Tensor]:
         """The answers to the rows of a batch, each for the task of its name. Raises UnknownTaskError."""
         store = self._store
         _check_batch(names, batch)
         logits: dict[int, Tensor] = {}
-        with store.lock, torch.no_grad():
+        with store.lock, torch.inference_mode(False), torch.no_grad():  # inference mode does not count changes
             before = store.active_task
             try:
-                for chosen in self._kinds(names):
+                for model, chosen in self._kinds(names):
                     part = {key: value[chosen] if isinstance(value, Tensor) else value for key, value in batch.items()}
-                    logits |= zip(chosen, self._together([names[row] for row in chosen], part), strict=True)
+                    logits |= zip(chosen, self._together(model, [names[row] for row in chosen], part), strict=True)
             finally:
+                store.decoded.settle(names)
                 store.set_task(before)
         return [logits[row] for row in range(len(names))]
 
-    def _kinds(self, names: Sequence[str]) -> list[list[int]]:
-        """Rows of tasks whose models are alike but for their heads, task by task; the base's are with any."""
+    def _kinds(self, names: Sequence[str]) -> list[tuple[PreTrainedModel, list[int]]]:
+        """Rows of tasks whose models are alike but for their heads, with one of these, task by task.
+
+        The base's rows are with any, and a task whose rows cannot be mixed is alone.
+        """
         for name in names:
             if name != BASE:
                 self._store.mask(name)
         told = sorted({*names} - {BASE}) or self._store.task_names[:1]
         if not told:
             raise UnknownTaskError("no task is loaded", hint="Load one: load_task.")
-        kinds: dict[tuple[type, int], list[int]] = {}
+        kinds: dict[tuple[type, int, str | None], tuple[PreTrainedModel, list[int]]] = {}
         for row in sorted(range(len(names)), key=lambda row: (names[row] == BASE, names[row])):
             model = self._store[told[0] if names[row] == BASE else names[row]]
-            kinds.setdefault((type(model), id(encoder_of(model))), []).append(row)
+            alone = names[row] if names[row] != BASE and self._mixes.get(model) is False else None
+            kinds.setdefault((type(model), id(encoder_of(model)), alone), (model, []))[1].append(row)
         return list(kinds.values())
 
-    def _together(self, names: Sequence[str], batch: dict[str, Any]) -> list[Tensor]:
-        """The answers to rows of one kind, which lie task by task."""
-        spans = [(name, *span) for name, span in _spans(names)]
-        model = self._store[names[0] if names[0] != BASE else self._store.task_names[0]]
-        if len(spans) > 1 or names[0] == BASE:
-            masked = frozenset(tensor for name, _, _ in spans if name != BASE for tensor in self._store.mask(name))
-            key = type(model), masked
-            if self._mixes.get(key, True):
-                self._store.live.check_places(encoder_of(model) or model)
-                answers, sure = self._mixed(model, masked, spans, batch)
-                if answers is not None and sure and key not in self._mixes:
-                    self._mixes[key] = self._right(spans, batch, answers)
-                elif answers is not None and key not in self._mixes:
-                    self._prove(key, model, names[:-1], _rows(batch, 0, len(names) - 1))
-                if answers is not None and self._mixes.get(key):
-                    return answers
-        return [answer for name, a, b in spans for answer in self._exact(name, model, _rows(batch, a, b))]
+    def _together(self, model: PreTrainedModel, names: Sequence[str], batch: dict[str, Any]) -> list[Tensor]:
+        """The answers to rows of one kind, which lie task by task.
 
-    def _prove(
-        self, key: tuple[type, frozenset[str]], model: PreTrainedModel, names: Sequence[str], batch: dict[str, Any]
-    ) -> None:
-        """Find out whether mixing is right by all rows but one, of a batch with as many tokens as rows."""
+        Tasks that are new to mixed batches are computed alone, too. If all of their rows agree, they are known to mix.
+        """
         spans = [(name, *span) for name, span in _spans(names)]
-        masked = frozenset(tensor for name, _, _ in spans if name != BASE for tensor in self._store.mask(name))
-        if len(spans) > 1 and masked == key[1]:
-            answers, sure = self._mixed(model, masked, spans, batch)
-            if answers is not None and sure:
-                self._mixes[key] = self._right(spans, batch, answers)
+        exact: dict[str, list[Tensor]] = {}
+        if len(spans) > 1 and (found := self._mixed(model, spans, batch)):
+            answers, sure = found
+            new = [span for span in spans if span[0] != BASE and self._store[span[0]] not in self._mixes]
+            if new and not sure:  # there are as many tokens as rows: not so with one more row
+                name, a, b = spans[-1]
+                more = {k: torch.cat([v, v[-1:]]) if isinstance(v, Tensor) else v for k, v in batch.items()}
+                _, sure = self._mixed(model, [*spans[:-1], (name, a, b + 1)], more) or ([], False)
+            exact = {name: self._exact(name, model, _rows(batch, a, b)) for name, a, b in new}
+            near = {name: _near(exact[name], answers[a:b]) for name, a, b in new if sure}
+            self._mixes.update({self._store[name]: right for name, right in near.items()})
+            if all(near.values()) and (sure or not new):
+                return answers
+        return [row for name, a, b in spans for row in exact.get(name) or self._exact(name, model, _rows(batch, a, b))]
 
     def _exact(self, name: str, model: PreTrainedModel, batch: dict[str, Any]) -> list[Tensor]:
         count = rows_of(batch)
@@ -89,27 +87,18 @@ class Batches:
         with self._store.disable_tasks():
             return _hidden(encode(model, {}, batch, Rows([], count)), count)
 
-    def _right(self, spans: Sequence[tuple[str, int, int]], batch: dict[str, Any], answers: Sequence[Tensor]) -> bool:
-        """Whether a mixed batch, the first of its kind, has the answers that each task has alone, but for rounding."""
-        for name, a, b in spans:
-            if name != BASE:
-                right = self._exact(name, self._store[name], _rows(batch, a, b))
-                near = NEAR if right[0].dtype in (torch.float32, torch.float64) else NEAR_HALF
-                scale = max(float(one.abs().max()) for one in right)
-                if not all((x - y).abs().max() <= near * (1 + scale) for x, y in zip(right, answers[a:b], strict=True)):
-                    return False
-        return True
-
     def _mixed(
-        self, model: PreTrainedModel, masked: Set[str], spans: Sequence[tuple[str, int, int]], batch: dict[str, Any]
-    ) -> tuple[list[Tensor] | None, bool]:
+        self, model: PreTrainedModel, spans: Sequence[tuple[str, int, int]], batch: dict[str, Any]
+    ) -> tuple[list[Tensor], bool] | None:
         """The answers to a batch whose layers are computed once, None where they cannot be.
 
         And whether it is sure that the layers saw rows, and not tokens, one after the other.
         """
         names = {id(weight): name for name, weight in self._store.shared.weights.items()}
+        masked = {tensor for name, _, _ in spans if name != BASE for tensor in self._store.mask(name)}
+        self._store.live.check_places(encoder_of(model) or model)
         if not can_mix(model, names, masked):
-            return None, False
+            return None
         count, answers = rows_of(batch), []
         with self._store.disable_tasks():
             changes = {name: {} if name == BASE else self._store.changes(name) for name, _, _ in spans}
@@ -117,7 +106,7 @@ class Batches:
             try:
                 encoded = encode(model, names, batch, rows)
             except UnfitError:
-                return None, False
+                return None
             for name, a, b in spans:
                 part = part_of(encoded, a, b, count)
                 if name == BASE:
@@ -126,6 +115,12 @@ class Batches:
                     output = decide(self._store[name], names, _rows(batch, a, b), part, changes[name])
                     answers += _answers(name, output, b - a)
         return answers, rows.sure
+
+
+def _near(right: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
+    """Whether a task's rows of a mixed batch are those that it has alone, but for rounding."""
+    scale = max(float(one.abs().max()) for one in right)
+    return all(bool((x - y).abs().max() <= NEAR * (1 + scale)) for x, y in zip(right, found, strict=True))
 
 
 def _check_batch(names: Sequence[str], batch: Mapping[str, Any]) -> None:

@@ -30,6 +30,9 @@ class Dropped(Protocol):
     def restore(self, words: Tensor) -> None:
         """Give them the base's values again."""
 
+    def slim(self) -> None:
+        """Forget what was made for mixed batches, the second form."""
+
 
 def words(weight: Tensor) -> Tensor:
     """A tensor's elements as integers of their width, flat, on the same memory."""
@@ -52,12 +55,12 @@ class Places:
         self.places = places.to(torch.int32) if words.numel() < 1 << 31 else places
         self.values: Tensor | None = None
         self._rows: Tensor | None = None
-        self.nbytes = self.places.nbytes + self.places.numel() * words.element_size()
+        self._slim = self.nbytes = self.places.nbytes + self.places.numel() * words.element_size()
 
     def rows(self, weight: Tensor, *, transposed: bool = False) -> Tensor:
         """The dropped values of a matrix alone, as a sparse one by rows (of its transpose); made once, and kept.
 
-        The matrix is the base's. Floats that sparse products lack become 32-bit ones.
+        The matrix is the base's, of floats of which torch has sparse products.
         """
         if self._rows is None:
             height, width = weight.shape
@@ -68,15 +71,10 @@ class Places:
                 height, width, down, along, values = width, height, along[order], down[order], values[order]
             counts = torch.bincount(down, minlength=height)
             starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(along.dtype)
-            exact = weight.dtype in (torch.float32, torch.float64)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Sparse CSR tensor support")  # is in beta
-                self._rows = torch.sparse_csr_tensor(
-                    starts, along, values if exact else values.float(), (height, width), check_invariants=False
-                )
-            self.nbytes += (
-                starts.nbytes + along.nbytes + (0 if exact and not transposed else self._rows.values().nbytes)
-            )
+                self._rows = torch.sparse_csr_tensor(starts, along, values, (height, width), check_invariants=False)
+            self.nbytes += starts.nbytes + along.nbytes + (values.nbytes if transposed else 0)
         return self._rows
 
     def drop(self, words: Tensor) -> None:
@@ -87,6 +85,9 @@ class Places:
     def restore(self, words: Tensor) -> None:
         places = self.places.long()
         words.scatter_(0, places, self._base(words, places))
+
+    def slim(self) -> None:
+        self._rows, self.nbytes = None, self._slim
 
     def _base(self, words: Tensor, places: Tensor) -> Tensor:
         if self.values is None:
@@ -115,6 +116,9 @@ class Bits:
     def restore(self, words: Tensor) -> None:
         flags = self.flags(words)
         words[flags] = self._base(words, flags)
+
+    def slim(self) -> None:
+        pass  # there is none
 
     def _base(self, words: Tensor, flags: Tensor) -> Tensor:
         if self.values is None:

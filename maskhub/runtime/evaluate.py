@@ -152,15 +152,32 @@ def outputs(
 
     kind = kind or tasks.REGISTRY[examples.task]
     rows = kind.encode(examples, processor, names, max_length or LENGTH)
-    collate = kind.collator(processor)
     lengths = rows["length"] if isinstance(rows, Dataset) else [1] * len(rows)
-    for chosen in in_batches(lengths, batch_size, examples.source, progress):
-        batch = collate([{key: value for key, value in rows[i].items() if key != "length"} for i in chosen])
-        batch = {key: value.to(models[0].device) for key, value in batch.items()}
-        labels = batch.pop("labels")
+    for chosen, batch, labels in collated(
+        rows, lengths, kind.collator(processor), models[0].device,
+        batch_size=batch_size, source=examples.source, progress=progress,
+    ):  # fmt: skip
         with torch.inference_mode():
             answer = _together([model(**batch).logits.float() for model in models], ensemble)
         yield chosen, answer, labels
+
+
+def collated(
+    rows: Any,
+    lengths: Sequence[int],
+    collate: Any,
+    device: torch.device,
+    *,
+    batch_size: int,
+    source: str = "inputs",
+    progress: Progress | None = None,
+) -> Iterator[tuple[list[int], dict[str, Tensor], Tensor]]:
+    """Batches of encoded rows of like length: which rows, what a model reads of them, and their labels, on a device."""
+    for chosen in in_batches(lengths, batch_size, source, progress):
+        batch = collate([{key: value for key, value in rows[i].items() if key != "length"} for i in chosen])
+        batch = {key: value.to(device) for key, value in batch.items()}
+        labels = batch.pop("labels")
+        yield chosen, batch, labels
 
 
 def in_batches(lengths: Sequence[int], size: int, source: str, progress: Progress | None) -> Iterator[list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from maskhub.errors import ArgumentError, MaskhubError
 from maskhub.masks.mask import MaskSet
 from maskhub.remote.places import masks_at
 from maskhub.runtime.batches import Batches
-from maskhub.runtime.evaluate import BATCH, LENGTH, in_batches
+from maskhub.runtime.evaluate import BATCH, LENGTH, collated
 from maskhub.runtime.load import load_processor, pipeline_kind
-from maskhub.runtime.predict import answers_of, check_counts
+from maskhub.runtime.predict import NEW_TOKENS, answers_of, check_counts, each_input
 from maskhub.runtime.store import BASE, MEMORY, Memory, Store
 from maskhub.storage.address import distinct_names
 from maskhub.tasks import TaskType, label_names, of_mask
@@ -100,11 +101,18 @@ class Tasks(Store):
             return self[self.active_task](**batch)
 
     def pipeline(self, name: str, **options: Any) -> transformers.Pipeline:
-        """A ``transformers.pipeline`` of a task; ``options`` go to it. Raises FormatError where there is none."""
+        """A ``transformers.pipeline`` of a task; ``options`` go to it. Raises FormatError where there is none.
+
+        Its tokenizer is its own, as what it cuts and pads is written into it.
+        """
         task, model = self.mask(name).task, self[name]
         assert task is not None
         reader = "image_processor" if task.type == "image-classification" else "tokenizer"
-        options = {reader: self.processor(name), "trust_remote_code": False, "device": model.device} | options
+        options = {
+            reader: copy.deepcopy(self.processor(name)),
+            "trust_remote_code": False,
+            "device": model.device,
+        } | options
         return transformers.pipeline(pipeline_kind(task.type), model=model, **options)  # type: ignore[arg-type]
 
     def processor(self, name: str) -> Any:
@@ -123,43 +131,47 @@ class Tasks(Store):
         names: str | Sequence[str] | None = None,
         *,
         top_k: int | None = None,
+        max_new_tokens: int = NEW_TOKENS,
         batch_size: int = BATCH,
     ) -> list[Answer]:
         """What tasks answer to inputs, in their order, as ``maskhub.predict`` gives it.
 
         ``names`` is one task for all inputs (the active one, if left), or a name for each: those of several tasks are
-        computed in batches together. Raises UnknownTaskError, and ArgumentError for what a task does not read.
+        computed in batches together. Other threads wait until all are answered, since tasks share their tokenizers,
+        too. Raises UnknownTaskError, and ArgumentError for what a task does not read.
         """
-        check_counts(top_k=top_k, batch_size=batch_size)
-        asked = [inputs] if isinstance(inputs, str | Path | dict) else list(inputs)
-        named = self.active_task if names is None else names
-        if named is None:
-            raise ArgumentError("no task is active", hint="Name one, or one for each input: names.")
-        if isinstance(named, str):
-            return self._alone(named, asked, top_k, batch_size)
-        each = list(named)
-        if len(each) != len(asked):
-            raise ArgumentError(f"{len(each)} task names for {len(asked)} inputs")
-        answers: dict[int, Answer] = {}
-        together: dict[tuple[int, TaskType], list[int]] = {}
-        for row, name in enumerate(each):
-            kind = of_mask(self.mask(name).task, "used to predict")
-            together.setdefault((id(self.processor(name)), kind), []).append(row)
-        for rows in together.values():
-            with _numbered(rows):
-                said = self._together([asked[row] for row in rows], [each[row] for row in rows], top_k, batch_size)
-            answers |= zip(rows, said, strict=True)
-        return [answers[row] for row in range(len(asked))]
+        counts = {"top_k": top_k, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
+        check_counts(**counts)
+        asked = each_input(inputs)
+        with self.lock:
+            named = self.active_task if names is None else names
+            if named is None:
+                raise ArgumentError("no task is active", hint="Name one, or one for each input: names.")
+            if isinstance(named, str):
+                return self._alone(named, asked, counts)
+            each = list(named)
+            if len(each) != len(asked):
+                raise ArgumentError(f"{len(each)} task names for {len(asked)} inputs")
+            answers: dict[int, Answer] = {}
+            together: dict[tuple[int, TaskType], list[int]] = {}
+            for row, name in enumerate(each):
+                kind = of_mask(self.mask(name).task, "used to predict")
+                together.setdefault((id(self.processor(name)), kind), []).append(row)
+            for rows in together.values():
+                with _numbered(rows):
+                    said = self._together([asked[row] for row in rows], [each[row] for row in rows], counts)
+                answers |= zip(rows, said, strict=True)
+            return [answers[row] for row in range(len(asked))]
 
-    def _alone(self, name: str, asked: list[Any], top_k: int | None, batch_size: int) -> list[Answer]:
+    def _alone(self, name: str, asked: list[Any], counts: dict[str, Any]) -> list[Answer]:
         """What one task answers, exactly."""
         maskset, kind = self.mask(name), of_mask(self.mask(name).task, "used to predict")
         if not asked:
             return []
         examples = Examples("inputs", kind.name, kind.given(asked), [])
-        return answers_of(self[name], self.processor(name), maskset, examples, top_k=top_k, batch_size=batch_size)
+        return answers_of(self[name], self.processor(name), maskset, examples, **counts)
 
-    def _together(self, asked: list[Any], names: list[str], top_k: int | None, batch_size: int) -> list[Answer]:
+    def _together(self, asked: list[Any], names: list[str], counts: dict[str, Any]) -> list[Answer]:
         """Answers of tasks that read alike: of one task alone exactly, of several in batches together."""
         kind, processor = of_mask(self.mask(names[0]).task), self.processor(names[0])
         examples = Examples("inputs", kind.name, kind.given(asked), [])
@@ -170,21 +182,20 @@ class Tasks(Store):
         if len(rows) == 1 or kind.generates:
             for name, own in rows.items():
                 with _numbered(own):
-                    answers |= zip(own, self._alone(name, [asked[row] for row in own], top_k, batch_size), strict=True)
+                    answers |= zip(own, self._alone(name, [asked[row] for row in own], counts), strict=True)
             return [answers[row] for row in range(len(asked))]
         encoded: dict[int, dict[str, Any]] = {}
         for name, own in rows.items():
             part = Examples("inputs", kind.name, kind.given([asked[row] for row in own]), [])
             encoded |= zip(own, kind.encode(part, processor, self._labels(name), self._length(name)), strict=True)
-        lengths, collate = [encoded[row].get("length", 1) for row in range(len(asked))], kind.collator(processor)
-        for chosen in in_batches(lengths, batch_size, "inputs", None):
-            batch = collate([{k: v for k, v in encoded[row].items() if k != "length"} for row in chosen])
-            labels = batch.pop("labels")
-            batch = {key: value.to(self[names[0]].device) for key, value in batch.items()}
+        lengths, device = [encoded[row].get("length", 1) for row in range(len(asked))], self[names[0]].device
+        for chosen, batch, labels in collated(
+            encoded, lengths, kind.collator(processor), device, batch_size=counts["batch_size"]
+        ):
             logits = self(**batch, task_names=[names[row] for row in chosen]).logits
             for row, said, label in zip(chosen, logits, labels, strict=True):
-                shown = said.float().cpu().numpy(), label.cpu().numpy()
-                answers[row] = kind.answer(examples[row], processor, *shown, self._labels(names[row]), top_k or 0)
+                shown = said.float().cpu().numpy(), label.cpu().numpy(), self._labels(names[row])
+                answers[row] = kind.answer(examples[row], processor, *shown, counts["top_k"] or 0)
         return [answers[row] for row in range(len(asked))]
 
     def _labels(self, name: str) -> tuple[str, ...]:

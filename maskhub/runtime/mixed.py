@@ -57,8 +57,8 @@ class Rows:
 
     def columns(self, inputs: Tensor) -> Tensor:
         """Rows x tokens x features as rows x features x tokens."""
-        seen = inputs, 0 if inputs.is_inference() else inputs._version
-        if self._seen is None or self._seen[0] is not inputs or self._seen[1] != seen[1]:
+        seen = inputs, -1 if inputs.is_inference() else inputs._version  # which of inference mode are not counted
+        if self._seen is None or self._seen[0] is not inputs or self._seen[1] != seen[1] or seen[1] < 0:
             self._seen, self._turned = seen, self.apart(inputs).transpose(1, 2).contiguous()
         return self._turned
 
@@ -80,17 +80,18 @@ def encoder_of(model: PreTrainedModel) -> nn.Module | None:
 def can_mix(model: PreTrainedModel, names: Mapping[int, str], masked: Set[str]) -> bool:
     """Whether all masked tensors are weights of layers that can be corrected; ``names`` tells them by ``id``.
 
-    Compiled layers are not, since they heed no hooks.
+    Compiled layers are not, since they heed no hooks. Neither are halves, stored or by autocast: these round too much.
     """
-    if encoder_of(model) is None:
+    if encoder_of(model) is None or torch.is_autocast_enabled(model.device.type):
         return False
     for module in model.modules():
         if module is not model and (module._compiled_call_impl is not None or isinstance(module, OptimizedModule)):
             return False
         for leaf, parameter in module._parameters.items():
-            known = parameter is not None and names.get(id(parameter)) in masked
-            if known and not (type(module) in MASKABLE and leaf == "weight" and plain(module)):
-                return False
+            if parameter is not None and names.get(id(parameter)) in masked:
+                fits = type(module) in MASKABLE and leaf == "weight" and plain(module)
+                if not fits or parameter.dtype not in (torch.float32, torch.float64):
+                    return False
     return True
 
 
@@ -200,8 +201,8 @@ def _subtract(module: Any, change: Places, rows: Rows, inputs: Tensor, answer: T
     dropped = change.rows(module.weight, transposed=isinstance(module, Conv1D))
     columns = rows.columns(inputs)[a:b]
     side_by_side = columns[0] if len(columns) == 1 else columns.transpose(0, 1).reshape(columns.shape[1], -1)
-    product = dropped @ side_by_side.to(dropped.dtype)
-    answer[a:b].view(-1, len(product)).sub_(product.t().to(answer.dtype))  # in two dimensions torch is quicker
+    product = dropped @ side_by_side
+    answer[a:b].view(-1, len(product)).sub_(product.t())  # in two dimensions torch is quicker
 
 
 def _looked_up(module: Any, name: str, rows: Rows, ids: Tensor, output: Tensor) -> Tensor:

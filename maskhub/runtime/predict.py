@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def predict(
     lists of ``word``, ``label``, ``score``, ``start`` and ``end``.
     """
     check_counts(top_k=top_k, max_new_tokens=max_new_tokens, batch_size=batch_size)
-    asked = [inputs] if isinstance(inputs, str | Path | dict) else list(inputs)
+    asked = each_input(inputs)
     if asked and file is not None:
         raise ArgumentError("inputs are given, and a file of them, too", hint="Give the ones or the other.")
     if not asked and file is None:
@@ -69,6 +70,12 @@ def check_counts(**counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ArgumentError(f"{name} {value}: it is 1 or more")
+
+
+def each_input(inputs: Any) -> list[Any]:
+    """Inputs that are given as some, or as one by itself."""
+    some = isinstance(inputs, Iterable) and not isinstance(inputs, str | bytes | Path | dict)
+    return list(inputs) if some else [inputs]
 
 
 def answers_of(

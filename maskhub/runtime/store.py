@@ -189,11 +189,10 @@ class Store:
             heads = {
                 id(p): p.nbytes for model in self._models.values() for p in model.parameters() if id(p) not in shared
             }
-            stored = (maskset.stored for maskset in self._masks.values())
             return Memory(
                 base=sum(weight.nbytes for weight in self.shared.weights.values()),
                 heads=sum(heads.values()),
-                coded=sum(one.bytes for one in stored if one is not None),
+                coded=sum(_coded(maskset) for maskset in self._masks.values()),
                 draws=self._draws.nbytes,
                 decoded=self.decoded.nbytes,
                 budget=self.decoded.budget,
@@ -239,6 +238,11 @@ class Store:
         self._digests |= digests(self.base, [name for name in maskset.base.tensors if name not in self._digests])
         if differ := maskset.base.differing(self._digests):
             raise mismatch(self.base, maskset, differ)
+
+
+def _coded(maskset: MaskSet) -> int:
+    """Bytes of a mask's file, or of the bits of one that came from none."""
+    return sum(mask.bits.nbytes for mask in maskset.values()) if maskset.stored is None else maskset.stored.bytes
 
 
 # What of a task's model computes, or tells its weights.

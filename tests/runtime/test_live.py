@@ -28,6 +28,7 @@ pytest.importorskip("transformers")
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 import maskhub
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -40,14 +41,16 @@ from maskhub.errors import (
     MissingError,
     UnknownTaskError,
 )
-from maskhub.masks.mask import MaskSet
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.runtime.dropped import Bits, Places
 from maskhub.runtime.live import Memory, Tasks, load_tasks
 from maskhub.runtime.load import load_model
+from maskhub.runtime.mixed import Rows
 from maskhub.runtime.predict import predict
 from maskhub.storage.source import LocalFile
 from maskhub.storage.tensor import RawTensor
 from maskhub.storage.torch import from_torch
+from maskhub.tasks.examples import Examples
 from tests import tiny
 
 BATCH = {
@@ -146,9 +149,69 @@ def test_a_batch_of_many_tasks(tasks: Tasks, expected: dict[str, Any], base: Che
             right = plain(**one).last_hidden_state[0] if name == "__base__" else expected[name](**one).logits[0]
         assert found[row].shape == right.shape
         assert torch.allclose(found[row], right, atol=1e-5), (row, name)
-    assert list(tasks._batches._mixes.values()) == [True]
+    assert list(tasks._batches._mixes.values()) == [True] * 3
     assert tasks.active_task == "trec"
     assert same(tasks["trec"], expected["trec"])
+
+
+@pytest.mark.parametrize("size", [1e3, 1e5, 1e8])
+def test_each_task_has_to_show_that_it_mixes(tmp_path: Path, size: float) -> None:
+    """What others show tells nothing of a task that drops weights so large that taking them off again rounds."""
+    folder = tiny.tiny_model("bert", tmp_path / "base", initializer_range=0.3)
+    layer = "encoder.layer.0.intermediate.dense.weight"
+    weights = load_file(folder / "model.safetensors")
+    weights[layer][:32, :4] = size
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    base = open_checkpoint(folder)
+    few, large = (np.ones(base.info(layer).shape, bool) for _ in range(2))
+    few[40, 5] = large[:32, :4] = False
+    masks = {}
+    for seed, flags in enumerate([few] * 2 + [large] * 4):
+        mask = tiny.tiny_maskset(base, seed=seed, sparsity=0.05)
+        masks[str(seed)] = dataclasses.replace(mask, masks={**mask, layer: Mask.from_bool(flags)})
+    live, expected = load_tasks(base, masks), {name: load_model(base, mask) for name, mask in masks.items()}
+    for names in ("01", "012345", "543210", "2345", "01"):
+        torch.manual_seed(0)
+        batch = {"input_ids": torch.randint(5, 30, (len(names), 9)), "attention_mask": torch.ones(len(names), 9).long()}
+        found = live(**batch, task_names=list(names)).logits
+        for row, name in enumerate(names):
+            with torch.no_grad():
+                right = expected[name](**{key: value[row : row + 1] for key, value in batch.items()}).logits[0]
+            assert (found[row] - right).abs().max() <= 1e-4 * (1 + right.abs().max()), (names, name)
+    mixes = live._batches._mixes
+    assert {name: mixes[live[name]] for name in "01"} == {"0": True, "1": True}
+    assert size < 1e4 or {mixes[live[name]] for name in "2345"} == {False}
+    live.delete_task("2")
+    live.load_task(masks["0"], "2")
+    assert live["2"] not in mixes
+
+
+def test_a_batch_under_autocast(tasks: Tasks, expected: dict[str, Any]) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        found = tasks(**BATCH, task_names=["spam", "trec"]).logits
+        for row, name in enumerate(("spam", "trec")):
+            one = {key: value[row : row + 1] for key, value in BATCH.items()}
+            assert torch.equal(found[row], expected[name](**one).logits[0])
+    assert len(tasks._batches._mixes) == 0
+    assert tasks(**BATCH, task_names=["spam", "trec"]).logits[0].dtype == torch.float32
+
+
+def test_a_layers_input_that_changes_in_inference_mode() -> None:
+    with torch.inference_mode():
+        rows, inputs = Rows([], 2), torch.ones(2, 3, 4)
+        assert torch.equal(rows.columns(inputs), torch.ones(2, 4, 3))
+        inputs.add_(1)
+        assert torch.equal(rows.columns(inputs), torch.full((2, 4, 3), 2.0))
+
+
+def test_a_mixed_batch_in_inference_mode_is_as_outside(tasks: Tasks) -> None:
+    names = ["spam", "trec"]
+    right = tasks(**BATCH, task_names=names).logits
+    right = tasks(**BATCH, task_names=names).logits
+    with torch.inference_mode():
+        inside = tasks(**{key: value.clone() for key, value in BATCH.items()}, task_names=names).logits
+    assert all(torch.equal(one, other) for one, other in zip(inside, right, strict=True))
+    assert not any(one.is_inference() for one in inside)
 
 
 @pytest.mark.parametrize("name", ["sparn", "Spam", "", "__base__", None, 0])
@@ -532,6 +595,59 @@ def test_predictions_of_many_tasks(tasks: Tasks, masks: dict[str, MaskSet], base
         tasks.predict(texts, ["spam", "trec"])
 
 
+def _reading(mask: MaskSet, max_length: int) -> MaskSet:
+    assert mask.task is not None
+    return dataclasses.replace(mask, task=msgspec.structs.replace(mask.task, max_length=max_length))
+
+
+def test_threads_cut_texts_as_their_tasks_do(base: Checkpoint, masks: dict[str, MaskSet]) -> None:
+    """Tasks share a tokenizer, into which it is written how long texts may be."""
+    masks = {"short": _reading(masks["spam"], 4), "long": _reading(masks["spam"], 60)}
+    live, texts = load_tasks(base, masks), ["who is the man in the city " * 3 + str(turn) for turn in range(16)]
+    assert live.processor("short") is live.processor("long")
+    assert live.pipeline("short").tokenizer is not live.processor("short")
+    names = ["short", "long"] * 8
+    right = {name: predict(base, mask, texts) for name, mask in masks.items()}
+    mixed = live.predict(texts, names)
+
+    def ask(turn: int) -> bool:
+        if turn % 3 == 2:
+            return live.predict(texts, names) == mixed
+        return live.predict(texts, names[turn]) == right[names[turn]]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda turn: ask(turn % 16), range(60)))
+    for row, answer in enumerate(mixed):
+        assert answer["score"] == pytest.approx(right[names[row]][row]["score"], abs=1e-5)
+
+
+@pytest.mark.parametrize("names", ["spam", ["spam", "trec"]])
+def test_a_task_replaced_by_another_thread_while_it_answers(
+    tasks: Tasks, masks: dict[str, MaskSet], monkeypatch: pytest.MonkeyPatch, names: Any
+) -> None:
+    """What is asked before the other task is there is answered by the first one."""
+    texts = ["who is the man", "win a free prize now"]
+    right = tasks.predict(texts, names)
+    new = dataclasses.replace(_reading(masks["many"], 3), dense=masks["spam"].dense)
+    threads: list[threading.Thread] = []
+
+    def replace() -> None:
+        tasks.delete_task("spam")
+        tasks.load_task(new, "spam")
+
+    def replaced(*arguments: Any) -> Examples:
+        if not threads:
+            threads.append(threading.Thread(target=replace))
+            threads[0].start()
+            threads[0].join(0.3)
+        return Examples(*arguments)
+
+    monkeypatch.setattr("maskhub.runtime.live.Examples", replaced)
+    assert tasks.predict(texts, names) == right
+    threads[0].join()
+    assert tasks.predict(texts, "spam") == predict(tasks.base, new, texts)
+
+
 @pytest.mark.parametrize("memory", [1, 2000, "1MB"])
 def test_more_tasks_than_the_budget_has_room_for(base: Checkpoint, memory: int | str) -> None:
     masks = {str(seed): tiny.tiny_maskset(base, seed=seed, sparsity=0.02 + 0.4 * (seed % 2)) for seed in range(20)}
@@ -550,6 +666,31 @@ def test_more_tasks_than_the_budget_has_room_for(base: Checkpoint, memory: int |
     assert len(live.decoded) == {1: 1, 2000: 1, "1MB": 20}[memory]
     live.set_task(None)
     live.verify()
+
+
+def test_mixed_batches_keep_to_the_budget(base: Checkpoint) -> None:
+    """Of what they add the second forms go first, so that all tasks stay decoded as long as there is room."""
+    masks = {str(seed): tiny.tiny_maskset(base, seed=seed, sparsity=0.02) for seed in range(6)}
+    roomy = load_tasks(base, masks)
+    for name in masks:
+        roomy.set_task(name)
+    room = roomy.memory().decoded
+    expected = {name: load_model(base, mask)(**BATCH).logits for name, mask in masks.items()}
+    for budget, kept in ((room, 6), (room // 2, 3), (1, 1)):
+        live = load_tasks(base, masks, memory=budget)
+        for turn in range(12):
+            names = [str(turn % 6), str(turn // 2)]
+            for row, said in enumerate(live(**BATCH, task_names=names).logits):
+                assert torch.allclose(said, expected[names[row]][row], atol=1e-5)
+            used = live.memory().decoded
+            assert used <= budget or len(live.decoded) == 1
+            assert used == sum(change.nbytes for task in live.decoded._kept.values() for change in task.values())
+        assert budget == 1 or len(live.decoded) >= kept - 1
+        held = live.memory().decoded
+        live.set_task(str(turn % 6))
+        assert live.memory().decoded <= max(held, budget)
+    roomy(**{key: value.repeat(3, 1) for key, value in BATCH.items()}, task_names=list(masks))
+    assert roomy.memory().decoded > room  # second forms
 
 
 def test_two_hundred_tasks(base: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -616,7 +757,8 @@ def test_memory(base: Checkpoint, masks: dict[str, MaskSet], tmp_path: Path) -> 
     for name, mask in masks.items():
         save(mask, paths.setdefault(name, tmp_path / f"{name}.msk"))
     live = load_tasks(base, paths, memory="10MB")
-    coded = sum(path.stat().st_size for path in paths.values())
+    coded_of = {name: path.stat().st_size for name, path in paths.items()}
+    coded = sum(coded_of.values())
     used = live.memory()
     size = sum(base.info(name).nbytes for name in base)
     assert used == Memory(base=size, heads=4 * 33 * 2, coded=coded, draws=0, decoded=0, budget=10**7)
@@ -628,3 +770,7 @@ def test_memory(base: Checkpoint, masks: dict[str, MaskSet], tmp_path: Path) -> 
     for name in NAMES:
         live.delete_task(name)
     assert (live.memory().coded, live.memory().decoded, live.task_names) == (0, 0, [])
+    live.load_task(masks["many"], "in memory")  # packed bits
+    assert live.memory().coded == sum(mask.bits.nbytes for mask in masks["many"].values()) > 2000
+    live.load_task(paths["many"], "in a file")
+    assert live.memory().coded == sum(mask.bits.nbytes for mask in masks["many"].values()) + coded_of["many"]

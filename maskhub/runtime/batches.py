@@ -29,14 +29,10 @@ class Batches:
         store = self._store
         _check_batch(names, batch)
         logits: dict[int, Tensor] = {}
-        with store.lock, torch.no_grad():
-            before = store.active_task
-            try:
-                for chosen in self._kinds(names):
-                    part = {key: value[chosen] if isinstance(value, Tensor) else value for key, value in batch.items()}
-                    logits |= zip(chosen, self._together([names[row] for row in chosen], part), strict=True)
-            finally:
-                store.set_task(before)
+        with store.disable_tasks(), torch.no_grad():
+            for chosen in self._kinds(names):
+                part = {key: value[chosen] if isinstance(value, Tensor) else value for key, value in batch.items()}
+                logits |= zip(chosen, self._together([names[row] for row in chosen], part), strict=True)
         return [logits[row] for row in range(len(names))]
 
     def _kinds(self, names: Sequence[str]) -> list[list[int]]:
@@ -61,7 +57,9 @@ class Batches:
             masked = frozenset(tensor for name, _, _ in spans if name != BASE for tensor in self._store.mask(name))
             key = type(model), masked
             if self._mixes.get(key, True):
-                self._store.live.check_places(encoder_of(model) or model)
+                for used in {model, *(self._store[name] for name, _, _ in spans if name != BASE)}:
+                    self._store.live.check_ready(used)
+                    self._store.live.check_places(used)
                 answers, sure = self._mixed(model, masked, spans, batch)
                 if answers is not None and sure and key not in self._mixes:
                     self._mixes[key] = self._right(spans, batch, answers)

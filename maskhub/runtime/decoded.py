@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from maskhub.masks.mask import MaskSet
+from maskhub.masks.mask import Mask
 from maskhub.runtime.dropped import Changes, Dropped, dropped, words
 from maskhub.runtime.threads import Threads
 
@@ -30,7 +30,7 @@ class Decoded:
         """Bytes of memory that they take."""
         return sum(change.nbytes for changes in self._kept.values() for change in changes.values())
 
-    def of(self, name: str, masks: MaskSet, weights: Mapping[str, Tensor]) -> Changes:
+    def of(self, name: str, masks: Mapping[str, Mask], weights: Mapping[str, Tensor]) -> Changes:
         """What a task drops: decoded before, or now, and checked."""
         if name in self._kept:
             self._kept.move_to_end(name)
@@ -45,6 +45,9 @@ class Decoded:
         while len(self._kept) > 1 and self.nbytes > self.budget:
             self._kept.popitem(last=False)
         return self._kept[name]
+
+    def clear(self) -> None:
+        self._kept.clear()
 
     def forget(self, name: str) -> None:
         self._kept.pop(name, None)

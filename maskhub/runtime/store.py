@@ -281,7 +281,7 @@ class Store:
     def _made(self, maskset: MaskSet, name: str) -> PreTrainedModel:
         """A task's model, which takes the lock and switches to its task whenever it computes."""
         with self.disable_tasks(), torch.inference_mode(False):  # a new kind is made of the base's weights
-            self.live.check_places()
+            self.live.check_parts()
             model: Any = self.shared.model(maskset)
             self.live.watch(model)
         for method in SWITCHING:

@@ -75,7 +75,7 @@ class Own:
 
 
 def _digest(weight: Tensor) -> bytes:
-    return blake2b(memoryview(words(weight).cpu().numpy())).digest()
+    return blake2b(words(weight).cpu().numpy().tobytes()).digest()
 
 
 def _changed(name: str) -> BaseChangedError:
@@ -187,13 +187,15 @@ class LiveWeights:
 
         Without models, in all of them.
         """
-        parts = [part for model in models for part in (model, encoder_of(model)) if part is not None]
-        places = (self._places.get(part, ()) for part in parts or [*self._places])
-        for parameters, leaf, name in chain.from_iterable(places):
-            if parameters.get(leaf) is not self.weights[name]:
-                raise _changed(name)
+        self.check_parts(*(part for model in models for part in (model, encoder_of(model)) if part is not None))
         for own in chain.from_iterable(self._own[model] for model in models or [*self._own]):
             own.check()
+
+    def check_parts(self, *parts: nn.Module) -> None:
+        """The same for the base's weights alone, in these parts of models, or in all."""
+        for parameters, leaf, name in chain.from_iterable(self._places.get(p, ()) for p in parts or [*self._places]):
+            if parameters.get(leaf) is not self.weights[name]:
+                raise _changed(name)
 
     def compare(self, base: Checkpoint) -> None:
         """Compare every weight with the base on the disk, while none is dropped. Raises BaseChangedError."""

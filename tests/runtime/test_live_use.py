@@ -1,5 +1,6 @@
 """Live tasks in threads, in blocks inside each other, and in other processes; what nobody may change, and freeing."""
 
+# ruff: noqa: F811
 from __future__ import annotations
 
 import contextlib
@@ -14,8 +15,11 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+import transformers
 
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import ArgumentError, BaseChangedError, FormatError, UnknownTaskError

@@ -30,15 +30,14 @@ class Batches:
         store = self._store
         _check_batch(names, batch)
         logits: dict[int, Tensor] = {}
-        with store.lock, torch.inference_mode(False), torch.no_grad():  # inference mode does not count changes
-            before = store.active_task
+        # Inference mode does not count changes.
+        with store.disable_tasks(), torch.inference_mode(False), torch.no_grad():
             try:
                 for model, chosen in self._kinds(names):
                     part = {key: value[chosen] if isinstance(value, Tensor) else value for key, value in batch.items()}
                     logits |= zip(chosen, self._together(model, [names[row] for row in chosen], part), strict=True)
             finally:
                 store.decoded.settle(names)
-                store.set_task(before)
         return [logits[row] for row in range(len(names))]
 
     def _kinds(self, names: Sequence[str]) -> list[tuple[PreTrainedModel, list[int]]]:
@@ -96,7 +95,9 @@ class Batches:
         """
         names = {id(weight): name for name, weight in self._store.shared.weights.items()}
         masked = {tensor for name, _, _ in spans if name != BASE for tensor in self._store.mask(name)}
-        self._store.live.check_places(encoder_of(model) or model)
+        for used in {model, *(self._store[name] for name, _, _ in spans if name != BASE)}:
+            self._store.live.check_ready(used)
+            self._store.live.check_places(used)
         if not can_mix(model, names, masked):
             return None
         count, answers = rows_of(batch), []

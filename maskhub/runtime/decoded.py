@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from maskhub.masks.mask import MaskSet
+from maskhub.masks.mask import Mask
 from maskhub.runtime.dropped import Changes, Dropped, dropped, words
 from maskhub.runtime.threads import Threads
 
@@ -31,7 +31,7 @@ class Decoded:
         """Bytes of memory that they take."""
         return sum(self._bytes.values())
 
-    def of(self, name: str, masks: MaskSet, weights: Mapping[str, Tensor]) -> Changes:
+    def of(self, name: str, masks: Mapping[str, Mask], weights: Mapping[str, Tensor]) -> Changes:
         """What a task drops: decoded before, or now, and checked."""
         if name in self._kept:
             self._kept.move_to_end(name)
@@ -67,6 +67,10 @@ class Decoded:
     def _count(self, name: str) -> int:
         self._bytes[name] = sum(change.nbytes for change in self._kept[name].values())
         return self._bytes[name]
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self._bytes.clear()
 
     def forget(self, name: str) -> None:
         self._kept.pop(name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from maskhub.errors import FormatError, listed, reason
 from maskhub.masks.mask import MaskSet
 from maskhub.runtime.dropped import words
 from maskhub.runtime.load import build_model, model_class
+from maskhub.runtime.mixed import encoder_of
 from maskhub.runtime.quiet import quiet_transformers
 from maskhub.storage.tensor import RawTensor
 from maskhub.storage.torch import to_torch
@@ -38,6 +40,16 @@ class Shared:
         self._first: dict[str, tuple[PreTrainedModel, dict[str, str]]] = {}
         # Of each kind, and number of labels, its parameters: the shapes of those that are a task's own, and else None.
         self._shapes: dict[tuple[str, str], dict[str, tuple[int, ...] | None]] = {}
+        self._tied: dict[str, str] = {}  # tensors of the base that are one parameter with another one
+
+    def clear(self) -> None:
+        """Let go of all weights and models."""
+        for kept in (self.weights, self._first, self._shapes, self._tied):
+            kept.clear()
+
+    def weight(self, tensor: str) -> str:
+        """The name of the weight that a base's tensor is: its own, or that of one that it is tied to."""
+        return tensor if tensor in self.weights else self._tied[tensor]
 
     def check(self, maskset: MaskSet) -> bool:
         """Whether a model of the kind that a task needs was made before. Then FormatError where this task does not fit.
@@ -97,10 +109,21 @@ class Shared:
         for place, name in found.items():
             if name in self.weights and self.weights[name].dtype != (dtype := model.get_parameter(place).dtype):
                 raise FormatError(f"{name} is {self.weights[name].dtype} for one task, and {dtype} for another")
+        known = {id(weight): name for name, weight in self.weights.items()}
         for place, name in found.items():
             parameter = model.get_parameter(place)
-            if (shared := self.weights.setdefault(name, parameter)) is not parameter:
-                _replace(model, parameter, shared)
+            if name in self.weights:
+                _replace(model, parameter, self.weights[name])
+            elif (other := known.setdefault(id(parameter), name)) == name:
+                self.weights[name] = parameter
+            else:
+                self._tied[name] = other
+        if (encoder := encoder_of(model)) is not None:  # the task's own is its head's alone
+            own: Any = model.config
+            shared: Any = copy.deepcopy(own)
+            for module in encoder.modules():
+                if getattr(module, "config", None) is own:
+                    module.config = shared
         return model.requires_grad_(False), found
 
     def _another(
@@ -108,7 +131,7 @@ class Shared:
     ) -> PreTrainedModel:
         """A model like the first of its kind, from its parts and a new head."""
         model = _blank(first, config)
-        of_base = {place: self.weights[tensor] for place, tensor in bound.items()}
+        of_base = {place: self.weights[self.weight(tensor)] for place, tensor in bound.items()}
         for name, parameter in list(model.named_parameters()):
             if parameter.is_meta:
                 new = of_base[name] if name in of_base else _head(maskset.dense[name], first.get_parameter(name))
@@ -117,7 +140,6 @@ class Shared:
             if buffer.is_meta:
                 place, _, leaf = name.rpartition(".")
                 model.get_submodule(place)._buffers[leaf] = first.get_buffer(name)
-        model.generation_config = getattr(first, "generation_config", None)
         return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
@@ -143,9 +165,16 @@ def _places(model: PreTrainedModel, state: Mapping[str, torch.Tensor], maskset: 
 
 
 def _check_bound(maskset: MaskSet, bound: Mapping[str, str], model: PreTrainedModel) -> None:
-    """FormatError for a masked tensor that is none of the model's parameters, so that it cannot be switched."""
+    """FormatError for masked tensors that are no parameters of the model, or one that is masked in two ways."""
     if lost := sorted(maskset.keys() - bound.values()):
         raise FormatError(f"no parameter of {type(model).__name__}, as transformers loads it: {listed(lost)}")
+    named: dict[int, str] = {}
+    for place, name in bound.items():
+        other = named.setdefault(id(model.get_parameter(place)), name)
+        if maskset.get(other) != maskset.get(name):
+            raise FormatError(
+                f"{other} and {name} are one parameter of {type(model).__name__}, and the mask differs in them"
+            )
 
 
 def _same(parameter: torch.Tensor, tensor: torch.Tensor) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import torch
 from transformers import PreTrainedModel
@@ -23,7 +26,6 @@ from maskhub.masks.mask import MaskSet
 from maskhub.runtime.decoded import Decoded
 from maskhub.runtime.dropped import Changes
 from maskhub.runtime.load import check_placing
-from maskhub.runtime.mixed import encoder_of
 from maskhub.runtime.shared import Shared
 from maskhub.runtime.switch import LiveWeights
 from maskhub.runtime.threads import Threads
@@ -49,8 +51,19 @@ class Memory:
     budget: int
 
 
+class _Thread(threading.local):
+    """What a thread chose last, and what the blocks that it has open are for, the innermost last."""
+
+    def __init__(self) -> None:
+        self.chosen: str | None = None
+        self.open: dict[object, str | None] = {}
+
+
 class Store:
-    """The tasks that are live on a base. One is active at a time, or none; whoever uses one holds the lock."""
+    """The tasks that are live on a base. One is live at a time, or none; whoever uses one holds the lock.
+
+    Which one that is nobody can tell but who holds the lock. So each thread has an active task of its own.
+    """
 
     def __init__(
         self,
@@ -68,13 +81,20 @@ class Store:
         self._digests: dict[str, str] = {}
         self._masks: dict[str, MaskSet] = {}
         self._models: dict[str, PreTrainedModel] = {}
-        self._active: str | None = None
-        self._disabled = 0  # how many blocks of disable_tasks are open
+        self._live: str | None = None  # the task whose weights are live
+        self._thread = _Thread()
         threads = Threads()
         self.shared = Shared(base, device=device, dtype=dtype)
         self.live = LiveWeights(self.shared.weights, threads)
         self.decoded = Decoded(parse_size(memory), threads)
-        self.lock = threading.RLock()
+        self._lock, self._process = threading.RLock(), os.getpid()
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Who uses live weights holds it. A forked process has its own: nobody there gives the other one back."""
+        if self._process != os.getpid():
+            self._lock, self._process = threading.RLock(), os.getpid()
+        return self._lock
 
     @property
     def task_names(self) -> list[str]:
@@ -83,8 +103,12 @@ class Store:
 
     @property
     def active_task(self) -> str | None:
-        """The task whose weights are live; None for the base's own."""
-        return self._active
+        """The task that this thread chose last, by ``set_task`` or by using its model; None for the base.
+
+        Inside a block of ``use`` or ``disable_tasks`` it is the block's.
+        """
+        name = next(reversed(self._thread.open.values()), self._thread.chosen)
+        return name if name in self._masks else None
 
     def __len__(self) -> int:
         return len(self._masks)
@@ -124,11 +148,16 @@ class Store:
             self._masks[name] = maskset
 
     def delete_task(self, name: str) -> None:
-        """Forget a task. Its model raises UnknownTaskError from now on."""
+        """Forget a task. Its model raises UnknownTaskError from now on.
+
+        Raises ArgumentError while this thread uses it.
+        """
         with self.lock:
             self.mask(name)
-            if self._active == name:
-                self.set_task(None)
+            if name in self._thread.open.values():
+                raise ArgumentError(f"the task {name!r} is in use", hint="Delete it where its block or call ends.")
+            if self._live == name:
+                self._show(None)
             self.shared.forget(self._masks.pop(name))
             self._models.pop(name, None)
             self.decoded.forget(name)
@@ -137,7 +166,7 @@ class Store:
         """A task's model, of its own class, with its own head; what is no head is shared with all other tasks.
 
         The model itself, its ``generate``, ``state_dict`` and ``save_pretrained`` switch to its task. Its parts do not:
-        called alone, the encoder is that of the active task. Raises UnknownTaskError.
+        call them inside ``use``. It computes in evaluation mode only. Raises UnknownTaskError.
         """
         with self.lock:
             maskset = self.mask(name)
@@ -146,39 +175,89 @@ class Store:
                     self._models[name] = self._made(maskset, name)
             return self._models[name]
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def set_task(self, name: str | None) -> None:
-        """Make a task's weights the live ones, bit for bit those of its dense checkpoint; None for the base's."""
+        """Make a task this thread's active one, and its weights the live ones; None for the base's.
+
+        They are bit for bit those of its dense checkpoint. Inside a block of ``use`` or ``disable_tasks`` that is so
+        once the block ends.
+        """
         with self.lock:
             if name is not None:
                 self.mask(name)
-            self.live.check()
-            if name == self._active and (name is not None or not self.live.applied):
-                return
-            self._swap(name, {} if name is None else self.changes(name))
+            if not self._thread.open:
+                self._thread.chosen = None  # also where it is interrupted
+                self._show(name)
+            self._thread.chosen = name
+
+    @contextlib.contextmanager
+    def use(self, name: str) -> Iterator[PreTrainedModel]:
+        """A block in which a task's weights are live, for its model's parts, compiled ones too. It gives the model.
+
+        Other threads wait for it. At its end this thread's active task is what it was. Raises UnknownTaskError.
+        """
+        with self.lock:
+            model = self[name]
+            with self.showing(name):
+                self.live.check_places(model)
+                yield model
 
     @contextlib.contextmanager
     def disable_tasks(self) -> Iterator[None]:
-        """A block in which the live weights are the base's. At its end the task before is live again.
+        """A block in which the live weights are the base's. At its end the active task's are live again.
 
         Other threads wait for it. A task's model that is used inside it switches back at once.
         """
+        with self.showing(None):
+            yield
+
+    @contextlib.contextmanager
+    def showing(self, name: str | None, *, choose: bool = False) -> Iterator[None]:
+        """A block in which a task's weights are live, or the base's. ``choose`` makes it active, if none is open.
+
+        At its end those of the block around it are, wherever that is; without one, those of this thread's active task.
+        """
         with self.lock:
-            before = self._active
-            self.set_task(None)
-            self._disabled += 1
+            mine, key = self._thread, object()
+            outermost = not mine.open
+            mine.open[key] = name
             try:
+                self._show(name)
+                if choose and outermost:
+                    mine.chosen = name
                 yield
             finally:
-                self._disabled -= 1
-                self.set_task(before if before in self._masks else None)
+                del mine.open[key]
+                if not self._shows(self.active_task):
+                    self._show(self.active_task)
+
+    def close(self) -> None:
+        """Forget all tasks, and let go of the base's weights: they are freed where no model is held any more."""
+        with self.lock:
+            if used := [name for name in self._thread.open.values() if name is not None]:
+                raise ArgumentError(f"the task {used[-1]!r} is in use", hint="Close where its block or call ends.")
+            try:
+                self._show(None)
+            finally:
+                self._live = None
+                for kept in (self._masks, self._models, self.live, self.shared, self.decoded):
+                    kept.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def changes(self, name: str) -> Changes:
         """What a task drops, decoded now if it is not yet."""
-        return self.decoded.of(name, self.mask(name), self.shared.weights)
+        masks = {self.shared.weight(tensor): mask for tensor, mask in self.mask(name).items()}
+        return self.decoded.of(name, masks, self.shared.weights)
 
     def verify(self) -> None:
-        """Compare every live weight with the base on the disk. Raises BaseChangedError naming those that differ."""
+        """Compare every live weight with the base on the disk, and heads with what they were.
+
+        Raises BaseChangedError naming those that differ.
+        """
         with self.disable_tasks():
             self.live.compare(self.base)
 
@@ -200,39 +279,50 @@ class Store:
 
     def _made(self, maskset: MaskSet, name: str) -> PreTrainedModel:
         """A task's model, which takes the lock and switches to its task whenever it computes."""
-        with self.disable_tasks():  # a new kind is made of the base's weights
-            self.live.check_places()
+        with self.disable_tasks(), torch.inference_mode(False):  # a new kind is made of the base's weights
+            self.live.check_parts()
             model: Any = self.shared.model(maskset)
-            self.live.watch(encoder_of(model) or model)
+            self.live.watch(model)
         for method in SWITCHING:
             if hasattr(model, method):
-                setattr(model, method, self._switching(name, model, getattr(model, method)))
+                setattr(model, method, self._switching(name, model, method))
         model.__reduce_ex__ = _uncopied
         return model  # type: ignore[no-any-return]
 
-    def _switching(self, name: str, model: PreTrainedModel, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _switching(self, name: str, model: PreTrainedModel, method: str) -> Callable[..., Any]:
         """A model's method that works while its task is live, and while no other thread switches."""
+        own, held = getattr(type(model), method), weakref.ref(model)  # weakly, so that models are freed at once
 
-        @functools.wraps(method)
         def switched(*arguments: Any, **options: Any) -> Any:
             with self.lock:
+                model: Any = held()
                 if self._models.get(name) is not model:
                     raise UnknownTaskError(f"the task {name!r} was deleted", hint="Take its model anew: tasks[name].")
-                self.set_task(name)
-                self.live.check_places(encoder_of(model) or model)
-                try:
-                    return method(*arguments, **options)
-                finally:
-                    if self._disabled:
-                        self.set_task(None)
+                with self.showing(name, choose=True):
+                    if method in COMPUTING:
+                        self.live.check_ready(model)
+                    self.live.check_places(model)
+                    found = own(model, *arguments, **options)
+                    return self.live.copied(found) if method == "state_dict" else found
 
+        functools.update_wrapper(switched, own)
+        del switched.__wrapped__  # type: ignore[attr-defined]
+        switched.__signature__ = inspect.signature(getattr(model, method))  # type: ignore[attr-defined]
         # What it calls is compiled, where it is called from what is.
         return torch.compiler.disable(switched, recursive=False)  # type: ignore[no-untyped-call, no-any-return]
 
-    def _swap(self, name: str | None, changes: Changes) -> None:
-        self._active = None  # also where it is interrupted
-        self.live.swap(changes)
-        self._active = name
+    def _shows(self, name: str | None) -> bool:
+        return name == self._live and (name is not None or not self.live.applied)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _show(self, name: str | None) -> None:
+        """Make a task's weights live, or the base's, and look whether they are as they were left."""
+        self.live.check()
+        if not self._shows(name):
+            changes = {} if name is None else self.changes(name)
+            self._live = None  # also where it is interrupted
+            self.live.swap(changes)
+            self._live = name
 
     def _check_base(self, maskset: MaskSet) -> None:
         self._digests |= digests(self.base, [name for name in maskset.base.tensors if name not in self._digests])
@@ -246,7 +336,8 @@ def _coded(maskset: MaskSet) -> int:
 
 
 # What of a task's model computes, or tells its weights.
-SWITCHING = ("forward", "generate", "state_dict", "save_pretrained")
+COMPUTING = ("forward", "generate")
+SWITCHING = (*COMPUTING, "state_dict", "save_pretrained")
 
 
 def _uncopied(protocol: object) -> NoReturn:

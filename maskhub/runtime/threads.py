@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -21,7 +22,7 @@ class Threads:
 
     def __init__(self) -> None:
         self._count = workers()
-        self._pool = ThreadPoolExecutor(self._count)
+        self._pools: dict[int, ThreadPoolExecutor] = {}  # by process: a forked one lacks the threads of the other
 
     def each(self, work: Callable[[T], object], items: Sequence[T]) -> None:
         """Do some work for each item. What the first that failed raised is raised when all are done or given up."""
@@ -36,7 +37,8 @@ class Threads:
                 for item in part:
                     work(item)
 
-        waiting = [self._pool.submit(some, items[first :: self._count]) for first in range(1, self._count)]
+        pool = self._pools.get(os.getpid()) or self._pools.setdefault(os.getpid(), ThreadPoolExecutor(self._count))
+        waiting = [pool.submit(some, items[first :: self._count]) for first in range(1, self._count)]
         try:
             some(items[:: self._count])
         finally:

@@ -60,11 +60,11 @@ def _dense(masked: MaskedWeight, weight: Tensor, scores: Tensor) -> Tensor:
 
 def _without_dense(model: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Before a state is loaded: take the dense weights out of it where scores stand beside them."""
-    places = {name: state[key] for name in masked_weights(model) if (key := prefix + _keys(name)[2]) in state}
-    pin_to(model, places)  # of a selection
+    of_selection = {name: prefix + _keys(name)[2] for name in masked_weights(model)}
+    pin_to(model, {name: state[place] for name, place in of_selection.items() if place in state})
     now = model.state_dict()
     for parameter in masked_weights(model):
-        weight, score, _ = _keys(parameter)
+        weight, score = _keys(parameter)[:2]
         if prefix + score in state and state.pop(prefix + parameter, None) is not None:
             state.setdefault(prefix + weight, now[weight])
 

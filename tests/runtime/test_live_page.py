@@ -80,6 +80,8 @@ def test_models_and_switches(page: dict[str, Any]) -> None:
     assert all(torch.equal(page["plain"][name], tensor) for name, tensor in base.items())
     right = page["poems"].generate(**page["prompt"], max_new_tokens=5, do_sample=False)
     assert torch.equal(page["tokens"], right)
+    with torch.no_grad():
+        assert torch.equal(page["states"], page["spam"].bert(**page["batch"]).last_hidden_state)
 
 
 def test_batches_of_many_tasks(page: dict[str, Any]) -> None:
@@ -103,8 +105,7 @@ def test_compiled(page: dict[str, Any]) -> None:
     scope = page | {"torch": torch}
     exec(code("torch.compile").replace(".bert)", '.bert, backend="aot_eager")'), scope)
     for name in ("spam", "topic", "spam"):
-        page["tasks"].set_task(name)
-        with torch.no_grad():
+        with page["tasks"].use(name), torch.no_grad():
             found, right = (m(**page["batch"]).last_hidden_state for m in (scope["compiled"], page[name].bert))
         assert torch.allclose(found, right, atol=1e-5), name
 

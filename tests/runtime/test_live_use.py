@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import os
 import signal
@@ -18,12 +19,14 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import numpy as np
 import torch
 import transformers
 
 from maskhub.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from maskhub.errors import ArgumentError, BaseChangedError, FormatError, UnknownTaskError
-from maskhub.masks.mask import MaskSet
+from maskhub.masks.binding import BaseBinding
+from maskhub.masks.mask import Mask, MaskSet
 from maskhub.runtime.live import Tasks
 from maskhub.runtime.load import load_model
 from tests import tiny
@@ -219,19 +222,31 @@ def test_a_base_that_stores_tied_tensors_twice(tmp_path: Path) -> None:
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     opened = open_checkpoint(base)
     ids = torch.tensor([[5, 9, 12]])
-    for number, layers in enumerate((r"\.h\.\d", "wte|lm_head")):
-        mask = tiny.packed_on(base, tmp_path / str(number), "GPT2LMHeadModel", (), layers=layers, pad_token_id=0).mask
-        live, alone = Tasks(opened), load_model(opened, mask)
-        both = {"transformer.wte.weight", "lm_head.weight"} & mask.keys()
-        if len({mask[name].bits.tobytes() for name in both}) > 1:
-            with pytest.raises(FormatError, match="are one parameter of GPT2LMHeadModel, and the mask differs in them"):
-                live.load_task(mask, "a")
-            continue
-        live.load_task(mask, "a")
+    names = ["transformer.wte.weight", "lm_head.weight"]
+    layers, table = (
+        tiny.packed_on(base, tmp_path / where, "GPT2LMHeadModel", (), layers=where, pad_token_id=0).mask
+        for where in ("attn", "wte|lm_head")
+    )
+    binding = BaseBinding.of("base", {n: opened.digest(n) for n in opened}, {n: n for n in opened}, None)
+    one = next(iter(table.values()))
+    layers, table = (dataclasses.replace(mask, base=binding) for mask in (layers, table))
+    both = dataclasses.replace(table, masks=dict.fromkeys(names, one))
+    live = Tasks(opened)
+    for name, mask in (("layers", layers), ("both", both)):
+        live.load_task(mask, name)
+        alone = load_model(opened, mask)
         for _ in range(2):
-            assert torch.equal(live["a"](ids).logits, alone(ids).logits)
+            assert torch.equal(live[name](ids).logits, alone(ids).logits), name
             live.set_task(None)
-        live.verify()
+    live.verify()
+    for other in ({names[0]: one}, {names[1]: one}, dict(zip(names, (one, another_mask(one)), strict=True))):
+        with pytest.raises(FormatError, match="are one parameter of GPT2LMHeadModel, and the mask differs in them"):
+            live.load_task(dataclasses.replace(table, masks=other), "other")
+
+
+def another_mask(like: Mask) -> Mask:
+    """Another one of its shape."""
+    return tiny.random_mask(like.shape, np.random.default_rng(7), 0.5)
 
 
 def test_what_is_closed_is_freed(base: Checkpoint, masks: dict[str, MaskSet], expected: dict[str, Any]) -> None:

@@ -63,10 +63,11 @@ for name, method in METHODS.items():
     for shard in (False, True):
         how = "sharded" if shard else "whole"
         maskhub.training.pack(learn(shard, method), f"{sys.argv[2]}/{name}-{how}-{dist.get_rank()}.msk")
-try:
-    learn(True, {"score_margin": 0.2})
-except TrainingError as error:
-    pathlib.Path(f"{sys.argv[2]}/refused-{dist.get_rank()}").write_text(error.message)
+for name, method in {"margin": {"score_margin": 0.2}, "selection": {"keep_flips": 0.5}}.items():
+    try:
+        learn(True, method)
+    except TrainingError as error:
+        pathlib.Path(f"{sys.argv[2]}/refused-{name}-{dist.get_rank()}").write_text(str(error))
 dist.destroy_process_group()
 """
 
@@ -80,9 +81,11 @@ def test_sharded_in_two(tmp_path: Path) -> None:
         [*command, str(tmp_path / "learn.py"), str(base), str(tmp_path)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
+    message = "scores of some weights alone cannot be learned on a model that FSDP shards. Leave"
     for number in (0, 1):
-        refusal = (tmp_path / f"refused-{number}").read_text()
-        assert refusal == "scores within a margin cannot be learned on a model that FSDP shards"
+        assert (tmp_path / f"refused-margin-{number}").read_text() == f"{message} score_margin out."
+        refusal = (tmp_path / f"refused-selection-{number}").read_text()
+        assert refusal == f"{message} a selection (keep_flips=1 is none) out."
     whole = sorted(tmp_path.glob("*-whole-0.msk"))
     assert len(whole) == 6
     for path in whole:

@@ -25,7 +25,8 @@ OLDEST := tests/storage tests/masks tests/container tests/checkpoints tests/task
 	tests/remote tests/runtime tests/training/test_train.py tests/training/test_recording.py
 NEWER := tests/storage/test_hdf5.py::test_a_chunk_that_becomes_large[bomb] tests/remote/test_extension.py \
 	tests/remote/test_pull.py::test_the_answer_breaks_off \
-	tests/runtime/test_predict.py::test_images tests/runtime/test_predict.py::test_the_words_of_a_text[roberta]
+	tests/runtime/test_predict.py::test_images \
+	tests/runtime/test_live_families.py::test_a_folder_of_images_is_an_input_for_each tests/runtime/test_predict.py::test_the_words_of_a_text[roberta]
 test-oldest: .venv-oldest/tests
 	.venv-oldest/bin/pytest -n 2 $(OLDEST) $(NEWER:%=--deselect '%')
 

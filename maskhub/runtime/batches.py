@@ -95,9 +95,9 @@ class Batches:
         """
         names = {id(weight): name for name, weight in self._store.shared.weights.items()}
         masked = {tensor for name, _, _ in spans if name != BASE for tensor in self._store.mask(name)}
-        for used in {model, *(self._store[name] for name, _, _ in spans if name != BASE)}:
-            self._store.live.check_ready(used)
-            self._store.live.check_places(used)
+        used = {model, *(self._store[name] for name, _, _ in spans if name != BASE)}
+        self._store.live.check_ready(*used)
+        self._store.live.check_places(*used)
         if not can_mix(model, names, masked):
             return None
         count, answers = rows_of(batch), []

@@ -173,9 +173,10 @@ class LiveWeights:
         self._turn = (self._turn + LOOKS) % max(len(names), 1)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def check_ready(self, model: PreTrainedModel) -> None:
-        """ArgumentError for a model in training mode, whose dropout would be all tasks'."""
-        if any(module.training for module in model.modules()):
+    def check_ready(self, *models: PreTrainedModel) -> None:
+        """ArgumentError for models in training mode, whose dropout would be all tasks'."""
+        seen: set[nn.Module] = set()  # what several share is looked at once
+        if any(module.training for model in models for _, module in model.named_modules(memo=seen)):
             raise ArgumentError(
                 "a live task's model, or a part of it, is in training mode; live weights are for reading",
                 hint="Call .eval(); to train, use maskhub.load_model or maskhub train.",
@@ -187,7 +188,8 @@ class LiveWeights:
 
         Without models, in all of them.
         """
-        self.check_parts(*(part for model in models for part in (model, encoder_of(model)) if part is not None))
+        parts = (part for model in models for part in (model, encoder_of(model)) if part is not None)
+        self.check_parts(*dict.fromkeys(parts))  # one that several share once
         for own in chain.from_iterable(self._own[model] for model in models or [*self._own]):
             own.check()
 

@@ -58,7 +58,7 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None
 
     selections = rounds(method, steps) if steps else []
     pairs = selected(model)
-    if progress.budget is None and (method.bits is not None or method.file_size is not None):
+    if progress.budget is None and method.fits:
         progress.budget = mask_budget(pairs, maskset_of(model, None, {}, {}))  # type: ignore[arg-type]
 
     def after(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -122,6 +122,7 @@ class MaskCallback(TrainerCallback):
 
     def __init__(self, max_grad_norm: float | None = None) -> None:
         self._max_norm = max_grad_norm
+        self._last = 0  # step after which flips are selected
 
     def on_train_begin(
         self,
@@ -140,12 +141,11 @@ class MaskCallback(TrainerCallback):
         if self._max_norm is not None and args.fp16:
             raise TrainingError("gradients of fp16 are scaled when this would clip them", hint="Train in bf16.")
         attach(model, getattr(optimizer, "optimizer", optimizer), state.max_steps, state.global_step)
+        methods = {one.method for one in masked_weights(model).values()}
+        self._last = max((step for method in methods for step in rounds(method, state.max_steps)), default=0)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
-    ) -> None:
-        one = next(iter(masked_weights(model).values()), None)
-        if one is not None and state.global_step == max(rounds(one.method, state.max_steps), default=0):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step == self._last:
             state.best_metric = state.best_model_checkpoint = state.best_global_step = None  # has scores that are gone
 
     def on_pre_optimizer_step(

@@ -144,8 +144,9 @@ def ready(
     record = RunRecord(settings, origin.binding, task, initial, *_named_examples(data))
     if before and (changed := _changed(before, record)):
         raise TrainingError(f"{folder}: the run's {changed} changed since it was started", hint="Start a new run.")
-    if pairs := selected(model):
+    if settings.fits:
         would_be = _maskset(record, model, origin, unmeasured(_measured(kind, labels, data.evaluation)))
+        pairs = selected(model)
         pairs[0][0].progress.budget = mask_budget(pairs, would_be)
         if settings.sizes:
             budget(would_be, min(map(parse_size, settings.sizes)))  # refused before training, too

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from maskhub.container.writer import coded_bytes
 from maskhub.errors import ArgumentError, TrainingError
 from maskhub.masks.mask import MaskSet
+from maskhub.storage.tensor import RawTensor
 from maskhub.training.flips import Flips, budget, fit
 from maskhub.training.masking import MaskedWeight, with_weights
 from maskhub.training.methods import known_start
@@ -138,17 +139,18 @@ def fit_masks(
     return flips.only(kept)
 
 
-def mask_budget(pairs: Pairs, maskset: MaskSet) -> float | None:
-    """The bytes that masks may take where the method has a size or bits. ``maskset`` is what would be written now.
+def mask_budget(pairs: Pairs, maskset: MaskSet) -> float:
+    """The bytes that masks may take where they have to fit. ``maskset`` is what would be written now.
 
-    Raises ArgumentError where nothing is left for flips.
+    Scores and head that were trained already change nothing, so that a training that goes on has the same. Raises
+    ArgumentError where nothing is left for flips.
     """
-    if not pairs or (pairs[0][0].method.file_size is None and pairs[0][0].method.bits is None):
-        return None
     method = pairs[0][0].method
     first = {one.key: one.mask_with(one.first() > one.method.cut) for one, _ in pairs}
     if method.file_size is not None:
-        return budget(dataclasses.replace(maskset, masks={**maskset.masks, **first}), method.file_size)
+        blank = {name: RawTensor(t.dtype, t.shape, np.zeros_like(t.data)) for name, t in maskset.dense.items()}
+        began = dataclasses.replace(maskset, masks={**maskset.masks, **first}, dense=blank)
+        return budget(began, method.file_size)
     limit, least = bits_budget(pairs), coded_bytes(first, known_start(method))
     if limit <= least:
         weights = sum(mask.size for mask in first.values())

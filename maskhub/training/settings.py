@@ -170,7 +170,12 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def selects(self) -> bool:
         """Whether flips are selected while training goes on."""
-        return (self.keep_flips or 1) < 1 or self.bits is not None or self.file_size is not None
+        return (self.keep_flips or 1) < 1 or self.fits
+
+    @property
+    def fits(self) -> bool:
+        """Whether masks have to fit into so many bytes."""
+        return self.bits is not None or self.file_size is not None
 
     @property
     def file_size(self) -> int | None:

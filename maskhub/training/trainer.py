@@ -113,6 +113,7 @@ class MaskTrainer(Trainer):
         for one in masked_weights(self.masked).values():  # all have the same
             one.progress.done = best
         load_weights(self.masked, self.head, checkpoint)
+        self._load_optimizer_and_scheduler(str(checkpoint))  # by which it is told what its flips matter
 
 
 class _Steps(MaskCallback):

@@ -330,7 +330,7 @@ def test_a_model_without_a_gradient_for_all_scores(bert: Path, task: Path, tmp_p
     learning.pack(model, tmp_path / "own.msk")
 
 
-@pytest.mark.parametrize("step", [5, 15])
+@pytest.mark.parametrize("step", [5, 15, 20])
 def test_a_trainer_of_ones_own_goes_on_to_its_size(wide: Path, task: Path, tmp_path: Path, step: int) -> None:
     rows, files = rows_of(wide, task), []
     for resumed in (False, True):
@@ -347,8 +347,7 @@ def test_a_trainer_of_ones_own_goes_on_to_its_size(wide: Path, task: Path, tmp_p
         learning.pack(model, tmp_path / f"{resumed}.msk")
         files.append(tmp_path / f"{resumed}.msk")
         assert files[-1].stat().st_size <= 5_000
-    # What else a file holds is compressed, and takes a byte more or less by the head that the model came with.
-    assert maskhub.diff(*files).total.differing < 1e-3
+    assert maskhub.open(files[0]).masks == maskhub.open(files[1]).masks
 
 
 def test_a_state_of_another_selection_is_refused(bert: Path, task: Path) -> None:

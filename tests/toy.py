@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
+from maskhub.training.processes import Report
 from maskhub.training.settings import Method, TrainSettings, method_from, settings_from
 
 WORDS = {
@@ -113,6 +116,17 @@ def settings(base: Path, folder: Path, **given: Any) -> TrainSettings:
         "max_length": 32, "batch_size": 8, "epochs": 2.0, "eval_steps": 4, "learning_rate": 1e-2,
     }  # fmt: skip
     return settings_from(**(values | given))
+
+
+def interrupt_after(step: int) -> Report:
+    """A ``report`` that presses Ctrl-C after a step, once training listens to it."""
+    handler = signal.getsignal(signal.SIGINT)
+
+    def interrupt(done: int, total: int, numbers: object) -> None:
+        if done == step and signal.getsignal(signal.SIGINT) is not handler:  # a second one stops at once
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return interrupt
 
 
 def options(settings: TrainSettings) -> list[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -110,14 +108,8 @@ def test_interrupted_and_resumed_it_ends_the_same(
 ) -> None:
     asked = settings(bert, task, **({"start_from": mask} if on_top else {}))
     whole = learn(asked, tmp_path / "whole")
-    handler = signal.getsignal(signal.SIGINT)
-
-    def interrupt(done: int, total: int, numbers: object) -> None:
-        if done == 7 and signal.getsignal(signal.SIGINT) is not handler:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(TrainingError, match="interrupted after step 7 of 10"):
-        learn(asked, tmp_path / "broken", report=interrupt)
+        learn(asked, tmp_path / "broken", report=toy.interrupt_after(7))
     broken = learn(asked, tmp_path / "broken", resume=True)
     first, second = (load_file(one.checkpoint / "model.safetensors") for one in (whole, broken))
     assert first.keys() == second.keys()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +54,8 @@ def test_each_cycle_ends_in_a_mask(bert: Path, task: Path, tmp_path: Path) -> No
 def test_a_resumed_run_packs_the_same(bert: Path, task: Path, tmp_path: Path) -> None:
     asked = toy.settings(bert, task, **CYCLES, warmup=0.2)
     learn(asked, tmp_path / "whole")
-    handler = signal.getsignal(signal.SIGINT)
-
-    def interrupt(done: int, total: int, numbers: object) -> None:
-        if done == 7 and signal.getsignal(signal.SIGINT) is not handler:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(TrainingError, match="interrupted after step 7 of 10"):
-        learn(asked, tmp_path / "broken", report=interrupt)
+        learn(asked, tmp_path / "broken", report=toy.interrupt_after(7))
     assert (tmp_path / "broken/snapshot-1.msk").is_file()
     learn(asked, tmp_path / "broken", resume=True)
     for name in ("snapshot-1.msk", "snapshot-2.msk", "mask.msk"):

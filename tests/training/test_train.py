@@ -317,14 +317,9 @@ def test_ctrl_c_and_resume(
     settings = toy.settings(bert, task, **UNBROKEN)
 
     handler = signal.getsignal(signal.SIGINT)
-
-    def interrupt(done: int, total: int, numbers: object) -> None:
-        if done == step and signal.getsignal(signal.SIGINT) is not handler:  # once: a second one stops at once
-            os.kill(os.getpid(), signal.SIGINT)
-
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TrainingError) as caught:
-        learn(settings, "run", report=interrupt)
+        learn(settings, "run", report=toy.interrupt_after(step))
     assert signal.getsignal(signal.SIGINT) is handler
     assert caught.value.message == f"run: interrupted after step {step} of 15"
     assert caught.value.hint == "Nothing is lost: the same command with --resume goes on."

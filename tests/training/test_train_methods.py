@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +89,8 @@ def test_interrupted_or_not_the_packed_mask_is_the_trained_one(
     assert of_base == {name: one for name, one in masks_of(result.model).items() if name in of_base}
     assert (mask.initial is not None) == (method in DRIFT)
 
-    handler = signal.getsignal(signal.SIGINT)
-
-    def interrupt(done: int, total: int, numbers: object) -> None:
-        if done == 7 and signal.getsignal(signal.SIGINT) is not handler:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(TrainingError, match="interrupted after step 7 of 10"):
-        learn(settings, tmp_path / "again", report=interrupt)
+        learn(settings, tmp_path / "again", report=toy.interrupt_after(7))
     again = learn(settings, tmp_path / "again", resume=True)
     assert again.manifest.id == result.manifest.id
     assert again.mask.read_bytes() == result.mask.read_bytes()

@@ -122,12 +122,18 @@ def pack(
 def _measured(maskset: MaskSet, run: str, base: Checkpoint | None, eval_file: PathLike, token: str | None) -> MaskSet:
     """The mask set with its metrics on a file."""
     from maskhub.api.evaluate import evaluate
+    from maskhub.checkpoints.checkpoint import open_checkpoint
     from maskhub.training.run import read_record
 
     settings = read_record(Path(run)).settings
-    own = base or settings.base
+    if base is None:
+        try:
+            base = open_checkpoint(settings.base, revision=settings.revision, token=token)
+        except MissingError as error:
+            error.hint = "It is where the run's base was; name where it is now: --base BASE."
+            raise
     columns = {name: getattr(settings, name) for name in ("text_column", "pair_column", "label_column")}
-    found = evaluate(own, maskset, file=eval_file, revision=settings.revision if base is None else None, **columns)
+    found = evaluate(base, maskset, file=eval_file, **columns)
     return dataclasses.replace(maskset, metrics=found[0].metrics)
 
 

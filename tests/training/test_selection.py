@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from transformers import AutoModel, Trainer, TrainingArguments
 import maskhub
 import maskhub.training as learning
 from maskhub.container.reader import open_mask
-from maskhub.errors import ArgumentError, TrainingError
+from maskhub.errors import ArgumentError, MaskhubError, TrainingError
 from maskhub.training.flips import read_flips
 from maskhub.training.loop import TrainResult
 from maskhub.training.masking import masked_weights, masks_of, scores_of
@@ -228,6 +229,17 @@ def test_a_run_is_packed_smaller(run: TrainResult, wide: Path, task: Path, tmp_p
     with pytest.raises(ArgumentError, match="eval_file is for a size"):
         maskhub.pack(run.folder, tmp_path / "x.msk", eval_file=task / "eval.jsonl")
     assert not (tmp_path / "x.msk").exists()
+
+
+def test_a_run_whose_base_moved_is_told_where_it_is(run: TrainResult, wide: Path, task: Path, tmp_path: Path) -> None:
+    shutil.copytree(run.folder, tmp_path / "run")
+    record = (tmp_path / "run/run.json").read_text()
+    (tmp_path / "run/run.json").write_text(record.replace(f'"base": "{wide}"', f'"base": "{wide}-before"'))
+    small = {"size": str(round(0.9 * run.mask.stat().st_size)), "eval_file": task / "eval.jsonl"}
+    with pytest.raises(MaskhubError) as caught:
+        maskhub.pack(tmp_path / "run", tmp_path / "small.msk", **small)
+    assert str(caught.value).endswith("name where it is now: --base BASE.")
+    assert maskhub.pack(tmp_path / "run", tmp_path / "small.msk", base=wide, **small).metrics
 
 
 def test_a_run_without_a_selection_cannot_be_packed_smaller(bert: Path, task: Path, tmp_path: Path) -> None:

@@ -267,3 +267,25 @@ def test_what_is_closed_is_freed(base: Checkpoint, masks: dict[str, MaskSet], ex
         gc.enable()
     with pytest.raises(UnknownTaskError, match="no task is called 'spam'"):
         live["spam"]
+
+
+def test_a_switch_writes_what_two_tasks_drop_however_many_are_loaded(
+    base: Checkpoint, masks: dict[str, MaskSet]
+) -> None:
+    """Of many adapters each takes its part in every switch elsewhere (diffusers 11816), and in each load (peft 981)."""
+
+    def written(others: int) -> tuple[int, int]:
+        live = Tasks(base)
+        for name in ("spam", "trec"):
+            live.load_task(masks[name], name)
+        for number in range(others):
+            live.load_task(masks["spam"], f"other {number}")
+        for name in ("spam", "trec"):
+            live.set_task(name)
+        before = {name: weight._version for name, weight in live.shared.weights.items()}
+        live.set_task("spam")
+        changes = sum(weight._version - before[name] for name, weight in live.shared.weights.items())
+        return changes, len(live.decoded)
+
+    assert written(0) == written(40)
+    assert written(0)[0] > 0
